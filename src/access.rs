@@ -1,0 +1,154 @@
+//! With what credential and in which Organization a resource's calls are made.
+
+use crate::api::{DEFAULT_KEY, WorkspaceTokenRotation};
+use crate::credential::Credential;
+use crate::reason::{Blocked, Reason};
+use crate::scrub::scrub;
+use crate::secret;
+use kube::{Client, ResourceExt};
+use secrecy::{ExposeSecret, SecretString};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// The operator's own credential, and who may use it.
+#[derive(Clone, Default)]
+pub struct DefaultCredential {
+    /// Where it comes from.
+    pub source: Option<Source>,
+    /// Namespaces whose resources may do without one of their own; `*` for all.
+    pub namespaces: BTreeSet<String>,
+}
+
+/// Where the operator's own credential comes from. May hold a value, so it has no `Debug`.
+#[derive(Clone)]
+pub enum Source {
+    /// Given once, by environment.
+    Value(SecretString),
+    /// A file that is read anew for each use, so that it may be rotated too.
+    File(PathBuf),
+}
+
+/// What a call to the vendor needs.
+#[derive(Clone)]
+pub struct Grant {
+    /// The credential.
+    pub credential: Credential,
+    /// The Organization id.
+    pub organization: String,
+}
+
+/// Why there is no grant.
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    /// A person has to mend it.
+    #[error("{}", .0.message)]
+    Denied(Blocked),
+    /// The API server gave no verdict.
+    #[error(transparent)]
+    Secret(#[from] secret::Error),
+}
+
+/// The credential and Organization for `resource`; every reference stays in its namespace.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn grant(
+    client: &Client,
+    resource: &WorkspaceTokenRotation,
+    own: &DefaultCredential,
+    default_organization: Option<&str>,
+) -> Result<Grant, Error> {
+    let credential = match &resource.spec.credentials {
+        Some(credentials) => {
+            let name = &credentials.secret_ref.name;
+            let key = credentials.secret_ref.key.as_deref().unwrap_or(DEFAULT_KEY);
+            of_secret(client, resource, name, key).await?
+        }
+        None => of_operator(resource, own)?,
+    };
+    let spec = resource.spec.organization_id.as_deref();
+    let organization = spec
+        .or(default_organization)
+        .or(credential.organization_id())
+        .filter(|id| !id.is_empty())
+        .ok_or_else(|| {
+            denied(
+                Reason::OrganizationUnknown,
+                "neither spec, operator nor credential names the Organization; set spec.organizationId",
+            )
+        })?
+        .to_owned();
+    Ok(Grant {
+        credential,
+        organization,
+    })
+}
+
+async fn of_secret(
+    client: &Client,
+    resource: &WorkspaceTokenRotation,
+    name: &str,
+    key: &str,
+) -> Result<Credential, Error> {
+    let missing = |problem: &str| {
+        denied(
+            Reason::CredentialsMissing,
+            format!(
+                "credentials: key {key} of Secret {name} {problem}; create it with a Workspace Owner's API token"
+            ),
+        )
+    };
+    match secret::value(client, resource, name, key).await {
+        Ok(Some((text, _))) => Credential::parse(text.expose_secret()).map_err(missing),
+        Ok(None) => Err(missing("does not exist or is empty")),
+        Err(secret::Error::Refused(blocked)) => Err(denied(
+            Reason::CredentialsMissing,
+            format!(
+                "credentials: Secret {name} cannot be read: {}",
+                blocked.message
+            ),
+        )),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn of_operator(
+    resource: &WorkspaceTokenRotation,
+    own: &DefaultCredential,
+) -> Result<Credential, Error> {
+    let namespace = resource.namespace().unwrap_or_default();
+    let allowed = own.namespaces.contains(&namespace) || own.namespaces.contains("*");
+    let Some(source) = own.source.as_ref().filter(|_| allowed) else {
+        return Err(denied(
+            Reason::CredentialsNotAllowed,
+            format!(
+                "spec.credentials is absent, and namespace {namespace} may not use the operator's own credential; set spec.credentials.secretRef"
+            ),
+        ));
+    };
+    let parse = |text: &str| {
+        Credential::parse(text).map_err(|problem| {
+            denied(
+                Reason::CredentialsMissing,
+                format!("the operator's own credential {problem}"),
+            )
+        })
+    };
+    match source {
+        Source::Value(value) => parse(value.expose_secret()),
+        Source::File(path) => match std::fs::read_to_string(path) {
+            Ok(text) => parse(&zeroize::Zeroizing::new(text)),
+            Err(error) => Err(denied(
+                Reason::CredentialsMissing,
+                format!(
+                    "the operator's own credential cannot be read: {}",
+                    scrub(&error.to_string(), 200)
+                ),
+            )),
+        },
+    }
+}
+
+fn denied(reason: Reason, message: impl Into<String>) -> Error {
+    Error::Denied(Blocked::new(reason, message))
+}

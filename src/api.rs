@@ -1,0 +1,383 @@
+//! The custom resource: its types, and the label and annotation keys the operator writes and reads.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// API group, and the prefix of every annotation the operator owns.
+pub const GROUP: &str = "astro-token-operator.io";
+/// Key of the raw value in the target Secret, and of the credential in its Secret, when the spec names none.
+pub const DEFAULT_KEY: &str = "token";
+
+/// Label on every Secret the operator writes; its watch selects by it.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "astro-token-operator");
+
+/// Annotations that people write on a resource, and on a Secret to give it away.
+pub mod request {
+    /// On the resource: rotate now, once for each distinct value.
+    pub const ROTATE: &str = "astro-token-operator.io/rotate";
+    /// On the resource: like `rotate`; with two tokens the previous value is killed too.
+    pub const REVOKE: &str = "astro-token-operator.io/revoke";
+    /// On a Secret: the resource of this name may take it over.
+    pub const ADOPT: &str = "astro-token-operator.io/adopt";
+}
+
+/// Annotations the operator writes on a Secret: the evidence of which value it holds.
+pub mod evidence {
+    /// Name of the resource that owns the Secret.
+    pub const OWNED_BY: &str = "astro-token-operator.io/owned-by";
+    /// Key that holds the raw value.
+    pub const KEY: &str = "astro-token-operator.io/key";
+    /// Id of the token the value belongs to.
+    pub const TOKEN_ID: &str = "astro-token-operator.io/token-id";
+    /// The vendor's `lastRotatedAt` of the value.
+    pub const ROTATED_AT: &str = "astro-token-operator.io/rotated-at";
+    /// The vendor's `shortToken` of the value.
+    pub const SHORT_TOKEN: &str = "astro-token-operator.io/short-token";
+    /// Id of the rotation that obtained the value; carries our own clock (see `plan`).
+    pub const ROTATION_ID: &str = "astro-token-operator.io/rotation-id";
+    /// The vendor's `endAt` of the value; absent: it never expires.
+    pub const EXPIRES_AT: &str = "astro-token-operator.io/expires-at";
+    /// The rotate request that was answered with this value.
+    pub const REQUEST: &str = "astro-token-operator.io/handled-request";
+    /// Uid of the cluster's `kube-system` namespace.
+    pub const CLUSTER: &str = "astro-token-operator.io/cluster";
+}
+
+/// Rotates one Astro Workspace API token on a schedule and keeps the live value in a Secret.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "astro-token-operator.io",
+    version = "v1alpha1",
+    kind = "WorkspaceTokenRotation",
+    plural = "workspacetokenrotations",
+    shortname = "wtr",
+    category = "astro",
+    namespaced,
+    status = "Status",
+    doc = "Rotates one Astro Workspace API token on a schedule and keeps the live value in a Secret.",
+    derive = "PartialEq",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Token", type_ = "string", json_path = ".status.token.name"),
+    // Not of type date: kubectl prints a date in the future as <invalid>.
+    printcolumn(name = "Next", type_ = "string", json_path = ".status.nextRotation"),
+    printcolumn(name = "Last", type_ = "date", json_path = ".status.lastRotation.at"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Secret", type_ = "string", json_path = ".spec.target.name", priority = 1),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".status.token.expiresAt", priority = 1),
+    printcolumn(name = "Workspace", type_ = "string", json_path = ".spec.workspaceId", priority = 1),
+)]
+#[cfg_attr(test, kube(cel))]
+#[serde(rename_all = "camelCase")]
+pub struct WorkspaceTokenRotationSpec {
+    /// Organization id; else the operator's `--organization-id`, else the credential's own claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_-]+$"))]
+    pub organization_id: Option<String>,
+    /// Id of the Workspace the token must belong to.
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_-]+$"))]
+    pub workspace_id: String,
+    /// The token to rotate.
+    pub token: TokenRef,
+    /// When to rotate it.
+    pub schedule: ScheduleSpec,
+    /// `true`: no rotation of any kind, recovery included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+    /// The API token to call the vendor with; absent: the operator's own, where it allows that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Credentials>,
+    /// The Secret to write.
+    pub target: Target,
+    /// What to do when somebody else rotated the token; `Reclaim` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_rotation: Option<ExternalRotation>,
+}
+
+/// A token by name or by id, exactly one of the two.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("has(self.name) != has(self.id)").message("give exactly one of token.name and token.id"))]
+#[serde(rename_all = "camelCase")]
+pub struct TokenRef {
+    /// Exact name; must match one WORKSPACE token with a role in the Workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub name: Option<String>,
+    /// Token id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_-]+$"))]
+    pub id: Option<String>,
+}
+
+/// When rotation is due. At least one of `every`, `cron` and `beforeExpiry`; the earliest wins.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[x_kube(
+    validation = Rule::new("has(self.every) || has(self.cron) || has(self.beforeExpiry)").message("give at least one of schedule.every, schedule.cron and schedule.beforeExpiry"),
+    validation = Rule::new("!has(self.timeZone) || has(self.cron)").message("schedule.timeZone only has a meaning with schedule.cron"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ScheduleSpec {
+    /// This long after the last rotation: `720h`, `30d`, `4w` (a day is 24 hours).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(w|d|h|m|s))+$"))]
+    pub every: Option<String>,
+    /// Five-field cron, or `@daily` and the like, in `timeZone`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub cron: Option<String>,
+    /// IANA time zone of `cron`, `UTC` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: Option<String>,
+    /// This long before the token's own expiry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(w|d|h|m|s))+$"))]
+    pub before_expiry: Option<String>,
+    /// A delay between zero and this, fixed for each resource and due time, so that many resources do not fire at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(w|d|h|m|s))+$"))]
+    pub jitter: Option<String>,
+}
+
+/// Where the vendor credential is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Credentials {
+    /// A Secret in the resource's own namespace.
+    pub secret_ref: SecretKeyRef,
+}
+
+/// A key of a Secret in the same namespace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeyRef {
+    /// Name of the Secret.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
+    pub name: String,
+    /// Key in the Secret, `token` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: Option<String>,
+}
+
+/// The Secret that gets the value.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// Name of the Secret.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
+    pub name: String,
+    /// Key of the raw value, `token` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: Option<String>,
+    /// Type of the Secret, used when it is created; `Opaque` when absent.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub type_: Option<String>,
+    /// Labels to add to the Secret.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations to add to the Secret.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub annotations: BTreeMap<String, String>,
+    /// What happens to the Secret when the resource is deleted; `Retain` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+}
+
+impl Target {
+    /// Key of the raw value.
+    pub fn key(&self) -> &str {
+        self.key.as_deref().unwrap_or(DEFAULT_KEY)
+    }
+}
+
+/// What happens to the Secret when the resource is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// It stays: it may hold the only copy of a live credential.
+    Retain,
+    /// It is deleted with the resource, by an owner reference.
+    Delete,
+}
+
+/// What to do when somebody else rotated the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ExternalRotation {
+    /// Rotate once more, so that the Secret works again.
+    Reclaim,
+    /// Say so, and leave the token alone.
+    Report,
+}
+
+/// What the operator knows and did. Times are whole seconds, UTC.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Generation of the spec this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, `Reconciling`, `Stalled` and `Suspended`; the last three only while true.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// The value in the Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenStatus>,
+    /// When the next rotation is due, jitter included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_rotation: Option<Time>,
+    /// The last rotation that was stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_rotation: Option<LastRotation>,
+    /// The recorded intent; present only while a rotation is in flight or in doubt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Pending>,
+    /// The last request annotation that was acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handled_request: Option<String>,
+    /// Failures since the last success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures: Option<i32>,
+    /// Not before this time is the failed step tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Time>,
+    /// The last ten rotations, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub history: Vec<HistoryEntry>,
+}
+
+/// The token whose value the Secret holds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenStatus {
+    /// Token id.
+    pub id: String,
+    /// Name at the vendor.
+    pub name: String,
+    /// The vendor's short display form of the value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short_token: Option<String>,
+    /// When the value was issued, by the vendor's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotated_at: Option<Time>,
+    /// When the value expires; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Time>,
+}
+
+/// The last rotation that was stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastRotation {
+    /// Rotation id.
+    pub id: String,
+    /// Why it was done.
+    pub reason: Cause,
+    /// When, by the operator's clock.
+    pub at: Time,
+}
+
+/// A recorded intent: written before the vendor is called, gone when the outcome is known.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pending {
+    /// Rotation id.
+    pub id: String,
+    /// Why the rotation is done.
+    pub reason: Cause,
+    /// 1 for the first call, raised by each further one.
+    pub attempt: i32,
+    /// The token to rotate.
+    pub token_id: String,
+    /// When the intent was recorded.
+    pub started_at: Time,
+    /// The version that was live when the intent was recorded.
+    pub replaces: Version,
+    /// The process that works on it.
+    pub holder: String,
+    /// The request annotation this rotation answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+}
+
+/// Which value of a token: the vendor changes both with each rotation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Version {
+    /// The vendor's `lastRotatedAt`; absent before the first rotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotated_at: Option<Time>,
+    /// The vendor's `shortToken`, the tie-breaker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short_token: Option<String>,
+}
+
+/// One past rotation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryEntry {
+    /// Rotation id.
+    pub id: String,
+    /// Why it was done.
+    pub reason: Cause,
+    /// When, by the operator's clock.
+    pub at: Time,
+    /// The token that was rotated.
+    pub token_id: String,
+    /// What became of it.
+    pub outcome: RotationOutcome,
+}
+
+/// Why a rotation is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Cause {
+    /// The Secret held no value.
+    Initial,
+    /// The schedule's `every` or `cron`.
+    Scheduled,
+    /// The schedule's `beforeExpiry`.
+    Expiring,
+    /// A person asked for it by annotation.
+    Requested,
+    /// A value was issued and lost before it was stored.
+    Lost,
+    /// Somebody else had rotated the token.
+    Reclaimed,
+}
+
+/// What became of a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum RotationOutcome {
+    /// The new value is in the Secret.
+    Stored,
+    /// The vendor issued a value that never reached the Secret.
+    Lost,
+    /// The vendor refused; nothing changed.
+    Refused,
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl std::fmt::Display for RotationOutcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}

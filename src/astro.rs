@@ -1,0 +1,610 @@
+//! The vendor's API v1: list, get and rotate Workspace API tokens, with errors that tell *definite* from *ambiguous*.
+
+use crate::api::Version;
+use crate::credential::Credential;
+use crate::evidence::Token;
+use crate::metrics::Metrics;
+use crate::reason::{Blocked, Reason};
+use crate::scrub::scrub;
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use jiff::{SignedDuration, Timestamp, Unit};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use reqwest::header::{ACCEPT, AUTHORIZATION, RETRY_AFTER};
+use reqwest::{Certificate, Client, Method, Response, StatusCode, Url};
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer};
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tracing::debug;
+use zeroize::Zeroizing;
+
+/// Largest page the vendor serves (`astro/api.md` §3.1).
+const PAGE: usize = 1000;
+/// Pages read at most: a vendor that never says "done" must not keep us for ever.
+const MOST_PAGES: usize = 100;
+/// Longest body read, bytes.
+const LONGEST_BODY: usize = 16 * 1024 * 1024;
+/// Longest text of the vendor's that is shown, characters.
+const LONGEST_MESSAGE: usize = 200;
+/// Pause after a 429 that does not say for how long.
+const DEFAULT_PAUSE: Duration = Duration::from_secs(2);
+/// Longest pause a vendor may ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
+/// How to reach the vendor.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Base URL, with `/v1`.
+    pub url: Url,
+    /// PEM bundle of further certificate authorities.
+    pub ca_bundle: Option<Vec<u8>>,
+    /// For the TCP and TLS handshakes.
+    pub connect_timeout: Duration,
+    /// For a whole call, longer than `connect_timeout`.
+    pub timeout: Duration,
+    /// Calls a second and credential: reads (the vendor's limit is 25).
+    pub reads_per_second: NonZeroU32,
+    /// Calls a second and credential: rotations (the vendor's limit is 10).
+    pub rotations_per_second: NonZeroU32,
+}
+
+/// The vendor.
+#[derive(Clone)]
+pub struct Astro(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    reads: Client,
+    rotates: Client,
+    read_budget: DefaultKeyedRateLimiter<u64>,
+    rotate_budget: DefaultKeyedRateLimiter<u64>,
+    /// Credentials the vendor told to pause, by fingerprint.
+    paused: Mutex<HashMap<u64, Instant>>,
+    metrics: Metrics,
+}
+
+/// What a rotation brought. Holds a value, so it has no `Debug`.
+pub struct Rotated {
+    /// The new value, shown this once.
+    pub value: SecretString,
+    /// The token's record as far as the answer carries it.
+    pub token: Option<Token>,
+    /// When the answer was complete.
+    pub answered: Instant,
+}
+
+/// Why a call brought nothing.
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    /// The vendor answered with another status than 200.
+    #[error("Astro answered {status}{}{}", separated(": ", .message), request(.request_id))]
+    Status {
+        /// HTTP status.
+        status: u16,
+        /// The vendor's text, bounded and scrubbed.
+        message: String,
+        /// To quote to the vendor's support.
+        request_id: Option<String>,
+        /// When to come back.
+        retry_after: Option<Duration>,
+    },
+    /// The request was never sent.
+    #[error("Astro cannot be reached: {0}")]
+    Unreachable(String),
+    /// It was sent, and no proper answer came.
+    #[error("Astro did not answer properly: {0}")]
+    Broken(String),
+}
+
+/// Why no client could be made.
+#[derive(thiserror::Error, Debug)]
+pub enum SetupError {
+    /// The CA bundle has no certificate in it.
+    #[error("the CA bundle is not PEM: {0}")]
+    CaBundle(reqwest::Error),
+    /// The CA bundle is empty.
+    #[error("the CA bundle holds no certificate")]
+    EmptyCaBundle,
+    /// TLS could not be set up.
+    #[error("the HTTPS client cannot be set up (are CA certificates installed?): {0}")]
+    Client(reqwest::Error),
+}
+
+impl Error {
+    /// Whether it is certain that nothing happened at the vendor.
+    pub fn is_definite(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            // A gateway's 408 may stand for a request that went through.
+            Self::Status { status, .. } => (300..500).contains(status) && *status != 408,
+            Self::Broken(_) => false,
+        }
+    }
+
+    /// The vendor's own word on when to come back.
+    pub fn retry_after(&self) -> Option<SignedDuration> {
+        match self {
+            Self::Status { retry_after, .. } => retry_after.and_then(|d| d.try_into().ok()),
+            _ => None,
+        }
+    }
+
+    /// As a reason with its remedy.
+    pub fn blocked(&self) -> Blocked {
+        let (reason, remedy) = match self {
+            Self::Status { status: 401, .. } => (
+                Reason::CredentialsRejected,
+                "put a valid API token into the credentials Secret",
+            ),
+            Self::Status { status: 403, .. } => (
+                Reason::Forbidden,
+                "use a credential with the role Workspace Owner in the token's Workspace",
+            ),
+            Self::Status { status: 404, .. } => (
+                Reason::TokenNotFound,
+                "check token, workspaceId and organizationId",
+            ),
+            Self::Status {
+                status: 300..=399, ..
+            } => (Reason::VendorUnavailable, "check the operator's --api-url"),
+            _ => (Reason::VendorUnavailable, "it is tried again"),
+        };
+        Blocked::new(reason, format!("{self}; {remedy}"))
+    }
+}
+
+impl Astro {
+    /// A client for the vendor at `settings.url`; proxies are taken from the environment.
+    ///
+    /// # Errors
+    /// When the CA bundle is no PEM, or the system has no CA certificates.
+    pub fn new(settings: Settings, metrics: Metrics) -> Result<Self, SetupError> {
+        let build = |pool| -> Result<Client, SetupError> {
+            let mut builder = Client::builder()
+                .user_agent(concat!("astro-token-operator/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(settings.connect_timeout)
+                .timeout(settings.timeout)
+                // The default would POST again on 307 and 308, and re-send on some broken connections.
+                .redirect(reqwest::redirect::Policy::none())
+                .retry(reqwest::retry::never())
+                .pool_max_idle_per_host(pool);
+            if let Some(pem) = &settings.ca_bundle {
+                let certificates =
+                    Certificate::from_pem_bundle(pem).map_err(SetupError::CaBundle)?;
+                if certificates.is_empty() {
+                    return Err(SetupError::EmptyCaBundle);
+                }
+                builder = builder.tls_certs_merge(certificates);
+            }
+            builder.build().map_err(SetupError::Client)
+        };
+        Ok(Self(Arc::new(Inner {
+            reads: build(usize::MAX)?,
+            // A stale pooled connection would make a call ambiguous that the vendor never saw.
+            rotates: build(0)?,
+            read_budget: RateLimiter::keyed(Quota::per_second(settings.reads_per_second)),
+            rotate_budget: RateLimiter::keyed(Quota::per_second(settings.rotations_per_second)),
+            paused: Mutex::default(),
+            settings,
+            metrics,
+        })))
+    }
+
+    /// Every token with a role in the Workspace, of any scope.
+    ///
+    /// # Errors
+    /// See [`Error`]; reads are safe to repeat.
+    pub async fn list(
+        &self,
+        credential: &Credential,
+        organization: &str,
+        workspace: &str,
+    ) -> Result<Vec<Token>, Error> {
+        let mut tokens = Vec::new();
+        for _ in 0..MOST_PAGES {
+            let mut url = self.url(&[organization, "tokens"])?;
+            url.query_pairs_mut()
+                .append_pair("limit", &PAGE.to_string())
+                .append_pair("offset", &tokens.len().to_string())
+                .append_pair("workspaceId", workspace);
+            let page: Page = self.read("list", url, credential).await?;
+            let received = page.tokens.len();
+            tokens.extend(page.tokens.into_iter().map(Token::from));
+            // Advance by what came, not by what was asked for: a server may cap the page.
+            if received == 0 || tokens.len() >= page.total_count {
+                return Ok(tokens);
+            }
+        }
+        Err(Error::Broken(format!(
+            "the list of tokens does not end after {MOST_PAGES} pages"
+        )))
+    }
+
+    /// One token's record.
+    ///
+    /// # Errors
+    /// See [`Error`]; reads are safe to repeat.
+    pub async fn get(
+        &self,
+        credential: &Credential,
+        organization: &str,
+        token_id: &str,
+    ) -> Result<Token, Error> {
+        let url = self.url(&[organization, "tokens", token_id])?;
+        let record: TokenRecord = self.read("get", url, credential).await?;
+        Ok(record.into())
+    }
+
+    /// Whether the vendor accepts `credential` at all: a value that was rotated away is answered 401.
+    ///
+    /// # Errors
+    /// When the vendor gives no verdict.
+    pub async fn accepts(
+        &self,
+        credential: &Credential,
+        organization: &str,
+        token_id: &str,
+    ) -> Result<bool, Error> {
+        match self.get(credential, organization, token_id).await {
+            Ok(_) => Ok(true),
+            Err(Error::Status { status: 401, .. }) => Ok(false),
+            Err(Error::Status {
+                status: 403 | 404, ..
+            }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for this credential's turn to rotate, so that the evidence for it is read after the wait.
+    pub async fn turn(&self, credential: &Credential) {
+        let key = credential.fingerprint();
+        self.0.rotate_budget.until_key_ready(&key).await;
+    }
+
+    /// Rotates: the old value dies, the new one is shown once. Never sent twice; call [`Astro::turn`] before.
+    ///
+    /// # Errors
+    /// See [`Error::is_definite`]: unless definite, the rotation may have happened.
+    pub async fn rotate(
+        &self,
+        credential: &Credential,
+        organization: &str,
+        token_id: &str,
+    ) -> Result<Rotated, Error> {
+        let url = self.url(&[organization, "tokens", token_id, "rotate"])?;
+        let client = &self.0.rotates;
+        let (status, body) = self
+            .call("rotate", client, Method::POST, url, credential)
+            .await?;
+        let answered = Instant::now();
+        let value = serde_json::from_slice::<Issued>(&body)
+            .ok()
+            .and_then(|issued| issued.token)
+            .filter(|value| !value.is_empty())
+            .ok_or_else(|| Error::Broken(format!("{status} without a token value")))?;
+        Ok(Rotated {
+            value: SecretString::from(value.as_ref()),
+            // Metadata in an odd shape must not cost the value.
+            token: serde_json::from_slice::<TokenRecord>(&body)
+                .ok()
+                .map(Token::from),
+            answered,
+        })
+    }
+
+    async fn read<T: for<'de> Deserialize<'de>>(
+        &self,
+        operation: &'static str,
+        url: Url,
+        credential: &Credential,
+    ) -> Result<T, Error> {
+        let key = credential.fingerprint();
+        self.0.read_budget.until_key_ready(&key).await;
+        let client = &self.0.reads;
+        let (status, body) = self
+            .call(operation, client, Method::GET, url, credential)
+            .await?;
+        // The error would quote the body, so it is reduced to its place.
+        serde_json::from_slice(&body).map_err(|error| {
+            Error::Broken(format!(
+                "{status} with a body that is not the expected JSON (line {}, column {})",
+                error.line(),
+                error.column()
+            ))
+        })
+    }
+
+    /// One request, one answer; counted and timed.
+    async fn call(
+        &self,
+        operation: &'static str,
+        client: &Client,
+        method: Method,
+        url: Url,
+        credential: &Credential,
+    ) -> Result<(StatusCode, Zeroizing<Vec<u8>>), Error> {
+        self.check_pause(credential)?;
+        let authorization = credential
+            .header()
+            .ok_or_else(|| Error::Unreachable("the credential is no valid header".into()))?;
+        let request = client
+            .request(method, url)
+            .header(AUTHORIZATION, authorization)
+            .header(ACCEPT, "application/json");
+        let begun = Instant::now();
+        // The client's own timeout starts anew with each byte of some phases; this one does not.
+        let limit = self.0.settings.timeout;
+        let answer = tokio::time::timeout(limit, async {
+            let response = request.send().await.map_err(transport)?;
+            let status = response.status();
+            let retry_after = retry_after(&response);
+            let body = body(response).await?;
+            Ok((status, retry_after, body))
+        })
+        .await
+        .unwrap_or_else(|_| Err(Error::Broken(format!("no answer within {limit:?}"))));
+        let (code, result) = match answer {
+            Ok((StatusCode::OK, _, body)) => ("200".into(), Ok((StatusCode::OK, body))),
+            Ok((status, retry_after, body)) => {
+                let error = refusal(status, retry_after, &body, credential);
+                (status.as_u16().to_string(), Err(error))
+            }
+            Err(error) => ("error".into(), Err(error)),
+        };
+        if let Err(Error::Status {
+            status: 429,
+            retry_after,
+            ..
+        }) = &result
+        {
+            self.pause(credential, retry_after.unwrap_or(DEFAULT_PAUSE));
+        }
+        debug!(operation, code, "called Astro");
+        let metrics = &self.0.metrics;
+        metrics.vendor_request(operation, &code, begun.elapsed());
+        result
+    }
+
+    /// Not even a read is sent while the vendor wants this credential to pause.
+    fn check_pause(&self, credential: &Credential) -> Result<(), Error> {
+        let mut paused = self.0.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        paused.retain(|_, until| *until > now);
+        match paused.get(&credential.fingerprint()) {
+            Some(until) => Err(Error::Status {
+                status: 429,
+                message: "pausing as it asked for".into(),
+                request_id: None,
+                retry_after: Some(*until - now),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn pause(&self, credential: &Credential, pause: Duration) {
+        let mut paused = self.0.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        paused.insert(credential.fingerprint(), Instant::now() + pause);
+    }
+
+    /// `segments` below `/organizations`, each escaped.
+    fn url(&self, segments: &[&str]) -> Result<Url, Error> {
+        let mut url = self.0.settings.url.clone();
+        url.path_segments_mut()
+            .map_err(|()| Error::Unreachable("the API URL has no path".into()))?
+            .pop_if_empty()
+            .push("organizations")
+            .extend(segments);
+        Ok(url)
+    }
+}
+
+/// `ApiTokensPaginated` (`astro/openapi.yaml`).
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    tokens: Vec<TokenRecord>,
+    total_count: usize,
+}
+
+/// `ApiToken` as far as it is used; unknown fields are ignored, absent and null are the same.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TokenRecord {
+    id: String,
+    #[serde(default, deserialize_with = "or_default")]
+    name: String,
+    #[serde(default, deserialize_with = "or_default")]
+    scope: String,
+    kind: Option<String>,
+    short_token: Option<String>,
+    last_rotated_at: Option<String>,
+    start_at: Option<String>,
+    end_at: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    roles: Vec<Role>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Role {
+    #[serde(default)]
+    entity_type: String,
+    #[serde(default)]
+    entity_id: String,
+}
+
+/// The value alone, borrowed from the body where it can be.
+#[derive(Deserialize)]
+struct Issued<'a> {
+    #[serde(borrow)]
+    token: Option<std::borrow::Cow<'a, str>>,
+}
+
+/// `Error` (`astro/openapi.yaml`).
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ErrorBody {
+    message: Option<String>,
+    request_id: Option<String>,
+}
+
+impl From<TokenRecord> for Token {
+    fn from(record: TokenRecord) -> Self {
+        let in_workspace = |role: Role| (role.entity_type == "WORKSPACE").then_some(role.entity_id);
+        Self {
+            id: record.id,
+            name: record.name,
+            scope: record.scope,
+            kind: record.kind.unwrap_or_else(|| "STANDARD".into()),
+            workspaces: record.roles.into_iter().filter_map(in_workspace).collect(),
+            version: Version {
+                rotated_at: record
+                    .last_rotated_at
+                    .as_deref()
+                    .and_then(seconds)
+                    .map(Time),
+                short_token: record.short_token.filter(|short| !short.is_empty()),
+            },
+            starts: record.start_at.as_deref().and_then(seconds),
+            ends: record.end_at.as_deref().and_then(seconds),
+        }
+    }
+}
+
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A vendor time in whole seconds, cut, never rounded up.
+fn seconds(text: &str) -> Option<Timestamp> {
+    let time: Timestamp = text.parse().ok()?;
+    let floor = jiff::TimestampRound::new()
+        .smallest(Unit::Second)
+        .mode(jiff::RoundMode::Floor);
+    time.round(floor).ok()
+}
+
+/// A failure without a status: only one to connect proves that nothing was sent.
+fn transport(error: reqwest::Error) -> Error {
+    let unsent = error.is_connect() || error.is_builder();
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    let text = scrub(&text, LONGEST_MESSAGE);
+    if unsent {
+        Error::Unreachable(text)
+    } else {
+        Error::Broken(text)
+    }
+}
+
+async fn body(mut response: Response) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let mut body = Zeroizing::new(Vec::with_capacity(16 * 1024));
+    while let Some(chunk) = response.chunk().await.map_err(transport)? {
+        if body.len() + chunk.len() > LONGEST_BODY {
+            return Err(Error::Broken(format!(
+                "a body of more than {LONGEST_BODY} bytes"
+            )));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn refusal(
+    status: StatusCode,
+    retry_after: Option<Duration>,
+    body: &[u8],
+    credential: &Credential,
+) -> Error {
+    let parsed = serde_json::from_slice::<ErrorBody>(body).unwrap_or_default();
+    // A body that is not the vendor's JSON is a gateway's page: its status says enough.
+    let message = parsed.message.unwrap_or_default();
+    Error::Status {
+        status: status.as_u16(),
+        message: scrub(&credential.redact(&message), LONGEST_MESSAGE),
+        request_id: parsed.request_id.filter(|id| {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
+            id.len() <= 64 && id.chars().all(allowed)
+        }),
+        retry_after,
+    }
+}
+
+/// `Retry-After` in seconds or as an HTTP date, bounded.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    let pause = match text.trim().parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let at = jiff::fmt::rfc2822::parse(text.trim()).ok()?.timestamp();
+            let date = response
+                .headers()
+                .get(reqwest::header::DATE)?
+                .to_str()
+                .ok()?;
+            let now = jiff::fmt::rfc2822::parse(date).ok()?.timestamp();
+            Duration::try_from(at.duration_since(now)).ok()?
+        }
+    };
+    Some(pause.min(LONGEST_PAUSE))
+}
+
+fn separated(separator: &str, text: &str) -> String {
+    if text.is_empty() {
+        String::new()
+    } else {
+        format!("{separator}{text}")
+    }
+}
+
+fn request(id: &Option<String>) -> String {
+    id.as_ref()
+        .map_or_else(String::new, |id| format!(" (request {id})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vendor_times_are_cut_to_seconds() {
+        let time = seconds("2026-11-01T09:00:00.999Z").map(|time| time.to_string());
+        assert_eq!(time.as_deref(), Some("2026-11-01T09:00:00Z"));
+    }
+
+    #[test]
+    fn only_what_cannot_have_happened_is_definite() {
+        let status = |status| Error::Status {
+            status,
+            message: String::new(),
+            request_id: None,
+            retry_after: None,
+        };
+        for code in [301, 307, 400, 401, 403, 404, 409, 429] {
+            assert!(status(code).is_definite(), "{code}");
+        }
+        for code in [201, 204, 408, 500, 502, 503, 504] {
+            assert!(!status(code).is_definite(), "{code}");
+        }
+        assert!(Error::Unreachable(String::new()).is_definite());
+        assert!(!Error::Broken(String::new()).is_definite());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_body_makes_reading_panic(body in proptest::collection::vec(proptest::num::u8::ANY, 0..200), text in ".*") {
+            let _ = serde_json::from_slice::<TokenRecord>(&body).map(Token::from);
+            let _ = serde_json::from_slice::<Issued>(&body);
+            let _ = seconds(&text);
+        }
+    }
+}

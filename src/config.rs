@@ -1,0 +1,222 @@
+//! The command line: every flag is also an environment variable, and `--help` teaches.
+
+use crate::schedule::parse_duration;
+use crate::telemetry::Format;
+use clap::{Args, Parser, Subcommand};
+use jiff::SignedDuration;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Rotates Astro (Astronomer) Workspace API tokens on schedule and keeps the live value in a Secret.
+///
+/// A WorkspaceTokenRotation resource names a token, a schedule and a Secret. The operator calls Astro's rotate
+/// endpoint when rotation is due, stores the new value, and says in the resource's status what it did and what comes next.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run the controller, in a cluster or with the current kubeconfig
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(Box<RunArgs>),
+    /// Print the CustomResourceDefinition as YAML
+    #[command(after_help = "Example:\n  astro-token-operator crd | kubectl apply -f -")]
+    Crd,
+}
+
+const RUN_EXAMPLES: &str = "Examples:
+  Every resource brings its own credential (spec.credentials):
+    astro-token-operator run
+  Resources in the namespace data may use the operator's own credential:
+    astro-token-operator run --api-token-file /etc/astro/token --default-credentials-namespaces data
+  Try it on a laptop against the current kubeconfig, with more to read:
+    astro-token-operator run --leader-election=false --log-filter info,astro_token_operator=debug
+
+HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured for calls to Astro.";
+
+/// Flags of `run`.
+#[derive(Args)]
+pub struct RunArgs {
+    /// Base URL of the Astro API, with /v1
+    #[arg(long, env = "ASTRO_API_URL", default_value = "https://api.astronomer.io/v1", value_parser = api_url, help_heading = "Astro")]
+    pub api_url: reqwest::Url,
+
+    /// Organization of resources that name none; else the credential's own
+    #[arg(long, env = "ASTRO_ORGANIZATION_ID", value_parser = non_empty, help_heading = "Astro")]
+    pub organization_id: Option<String>,
+
+    /// The operator's own credential, for the namespaces of --default-credentials-namespaces
+    ///
+    /// Only as an environment variable: a command line can be read by others.
+    #[arg(skip = std::env::var("ASTRO_API_TOKEN").ok().filter(|value| !value.is_empty()))]
+    pub api_token: Option<String>,
+
+    /// File with the operator's own credential, read anew for each use; instead of the variable ASTRO_API_TOKEN
+    #[arg(
+        long,
+        env = "ASTRO_API_TOKEN_FILE",
+        value_name = "FILE",
+        help_heading = "Astro"
+    )]
+    pub api_token_file: Option<PathBuf>,
+
+    /// Namespaces whose resources may use the operator's own credential, separated by commas; * for all
+    #[arg(
+        long,
+        env = "DEFAULT_CREDENTIALS_NAMESPACES",
+        value_delimiter = ',',
+        value_name = "NAMESPACES",
+        help_heading = "Astro"
+    )]
+    pub default_credentials_namespaces: Vec<String>,
+
+    /// PEM file with further certificate authorities for Astro or a proxy
+    #[arg(
+        long,
+        env = "ASTRO_CA_BUNDLE",
+        value_name = "FILE",
+        help_heading = "Astro"
+    )]
+    pub ca_bundle: Option<PathBuf>,
+
+    /// Longest time for one call to Astro
+    #[arg(long, env = "ASTRO_TIMEOUT", default_value = "30s", value_parser = duration, value_name = "DURATION", help_heading = "Astro")]
+    pub vendor_timeout: Duration,
+
+    /// Longest time to connect to Astro; shorter than --vendor-timeout
+    #[arg(long, env = "ASTRO_CONNECT_TIMEOUT", default_value = "5s", value_parser = duration, value_name = "DURATION", help_heading = "Astro")]
+    pub vendor_connect_timeout: Duration,
+
+    /// Reads from Astro a second, for each credential
+    #[arg(
+        long,
+        env = "ASTRO_READS_PER_SECOND",
+        default_value = "25",
+        value_name = "N",
+        help_heading = "Astro"
+    )]
+    pub reads_per_second: NonZeroU32,
+
+    /// Rotations a second, for each credential
+    #[arg(
+        long,
+        env = "ASTRO_ROTATIONS_PER_SECOND",
+        default_value = "10",
+        value_name = "N",
+        help_heading = "Astro"
+    )]
+    pub rotations_per_second: NonZeroU32,
+
+    /// How often Astro's record of each Workspace's tokens is read, to notice what others did
+    #[arg(long, env = "AUDIT_INTERVAL", default_value = "10m", value_parser = signed, value_name = "DURATION", help_heading = "Rotation")]
+    pub audit_interval: SignedDuration,
+
+    /// Shortest interval a schedule may ask for; lower it for demos and tests only
+    #[arg(long, env = "MINIMUM_INTERVAL", default_value = "5m", value_parser = signed, value_name = "DURATION", help_heading = "Rotation")]
+    pub minimum_interval: SignedDuration,
+
+    /// Let only one of several replicas work, by a Lease
+    #[arg(long, env = "LEADER_ELECTION", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", help_heading = "Process")]
+    pub leader_election: bool,
+
+    /// Namespace of the Lease
+    #[arg(long, env = "POD_NAMESPACE", value_parser = non_empty, default_value = "default", value_name = "NAMESPACE", help_heading = "Process")]
+    pub leader_election_namespace: String,
+
+    /// Name of this pod, unique among replicas, by the downward API; lets a restarted container go on at once
+    #[arg(long, env = "POD_NAME", value_parser = non_empty, value_name = "NAME", help_heading = "Process")]
+    pub pod_name: Option<String>,
+
+    /// Where /metrics, /livez and /readyz are served
+    #[arg(
+        long,
+        env = "LISTEN",
+        default_value = "0.0.0.0:8080",
+        value_name = "ADDRESS",
+        help_heading = "Process"
+    )]
+    pub listen: SocketAddr,
+
+    /// How log lines look
+    #[arg(
+        long,
+        env = "LOG_FORMAT",
+        value_enum,
+        default_value_t,
+        help_heading = "Process"
+    )]
+    pub log_format: Format,
+
+    /// What is logged, as in RUST_LOG; no level shows a token value
+    #[arg(
+        long,
+        env = "RUST_LOG",
+        value_name = "FILTER",
+        help_heading = "Process"
+    )]
+    pub log_filter: Option<String>,
+}
+
+fn api_url(text: &str) -> Result<reqwest::Url, String> {
+    let url: reqwest::Url = text.parse().map_err(|error| format!("{error}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err("expected something like https://api.astronomer.io/v1".into());
+    }
+    if !url.path().trim_end_matches('/').ends_with("/v1") {
+        return Err("the path has to end in /v1, as in https://api.astronomer.io/v1".into());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it must not hold a user name or password".into());
+    }
+    Ok(url)
+}
+
+fn non_empty(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("it is empty".into()),
+        text => Ok(text.to_owned()),
+    }
+}
+
+fn signed(text: &str) -> Result<SignedDuration, String> {
+    parse_duration(text)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    Duration::try_from(parse_duration(text)?).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_url_is_explained() {
+        for (url, word) in [
+            ("api.astronomer.io/v1", "relative"),
+            ("ftp://api.astronomer.io/v1", "https://"),
+            ("https://api.astronomer.io", "/v1"),
+            ("https://user:pass@api.astronomer.io/v1", "password"),
+        ] {
+            assert!(
+                api_url(url).is_err_and(|error| error.contains(word)),
+                "{url}"
+            );
+        }
+        assert!(api_url("http://127.0.0.1:8888/v1/").is_ok());
+    }
+}

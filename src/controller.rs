@@ -1,0 +1,455 @@
+//! The shell: reconcile, error policy and wiring. The only place that reads the clock.
+
+use crate::access::{DefaultCredential, Grant};
+use crate::api::{Status, WorkspaceTokenRotation};
+use crate::astro::Astro;
+use crate::evidence::{Held, Live, Observed, Settings, Stored};
+use crate::leader::Identity;
+use crate::listing::Listings;
+use crate::metrics::{Metrics, ResourceSample};
+use crate::observe::{self, Observer};
+use crate::plan::{Plan, Rotation, Setback, plan, wake};
+use crate::rivals::Claims;
+use crate::rotate::{Rotator, Works};
+use crate::secret::{self, Draft};
+use crate::status::{self, Notice, notice, ready};
+use crate::{store, watch};
+use futures::{FutureExt, StreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::runtime::applier;
+use kube::runtime::controller::{Action, Config, Error as ControllerError};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Client, Resource, ResourceExt};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+/// How long a reconcile waits for a rotation before it lets the task go on alone.
+const PATIENCE_AFTER_CALL: Duration = Duration::from_secs(10);
+/// After an error that is nobody's fault.
+const ERROR_RETRY: Duration = Duration::from_secs(5);
+/// After a fresh look that did not settle the matter.
+const LOOK_RETRY: SignedDuration = SignedDuration::from_secs(5);
+/// How often lists of vanished Workspaces are forgotten.
+const HOUSEKEEPING: Duration = Duration::from_secs(600);
+/// Longest note of an event; the API server's limit is 1024.
+const LONGEST_NOTE: usize = 1000;
+
+/// Everything the controller is made of.
+pub struct Setup {
+    /// For watches: no read timeout.
+    pub watch_client: Client,
+    /// For single calls.
+    pub client: Client,
+    /// The vendor.
+    pub astro: Astro,
+    /// The vendor's call timeout.
+    pub vendor_timeout: Duration,
+    /// The operator's own credential.
+    pub own_credential: DefaultCredential,
+    /// The operator's `--organization-id`.
+    pub organization: Option<String>,
+    /// Settings that decisions depend on.
+    pub settings: Settings,
+    /// This process.
+    pub identity: Identity,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Set once the resources are known, for the per-resource series.
+    pub resources: Arc<Mutex<Option<Store<WorkspaceTokenRotation>>>>,
+}
+
+/// Uid of the `kube-system` namespace: the cluster's identity.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn cluster_id(client: &Client) -> Result<String, kube::Error> {
+    let api: Api<Namespace> = Api::all(client.clone());
+    let namespace = api.get_metadata("kube-system").await?;
+    Ok(namespace.uid().unwrap_or_default())
+}
+
+/// Reconciles until `shutdown`; `synced` is called once everything is known. Returns when nothing is in flight any more.
+pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce()) {
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let claims: Arc<Mutex<Claims>> = Arc::default();
+    let (resources, feed_resources) =
+        watch::resources(&setup.watch_client, claims.clone(), sender.clone());
+    let (secrets, feed_secrets) = watch::secrets(&setup.watch_client, sender.clone());
+    let works = Works::default();
+    let patience = setup.vendor_timeout + PATIENCE_AFTER_CALL;
+    let context = Arc::new(Context {
+        observer: Observer {
+            client: setup.client.clone(),
+            astro: setup.astro.clone(),
+            own_credential: setup.own_credential,
+            organization: setup.organization,
+            settings: Arc::new(setup.settings),
+            identity: setup.identity.clone(),
+            resources: resources.clone(),
+            secrets: secrets.clone(),
+            listings: Listings::default(),
+            claims,
+        },
+        rotator: Rotator {
+            client: setup.client.clone(),
+            astro: setup.astro,
+            identity: setup.identity.clone(),
+            metrics: setup.metrics.clone(),
+            works,
+        },
+        recorder: Recorder::new(
+            setup.client,
+            Reporter {
+                controller: "astro-token-operator".into(),
+                instance: Some(setup.identity.to_string()),
+            },
+        ),
+        metrics: setup.metrics,
+        wake: sender,
+        patience,
+        tasks: TaskTracker::new(),
+    });
+    let feeds = async { tokio::join!(feed_resources, feed_secrets, context.clean_up()) };
+    let work = async {
+        tokio::select! {
+            () = async { watch::synced(&resources).await; watch::synced(&secrets).await } => {}
+            () = shutdown.cancelled() => return,
+        }
+        if let Ok(mut shared) = setup.resources.lock() {
+            *shared = Some(resources.clone());
+        }
+        synced();
+        info!(resources = resources.len(), "watching");
+        let queue = stream::poll_fn(move |cx| receiver.poll_recv(cx))
+            .take_until(shutdown.cancelled_owned())
+            .map(Ok::<_, std::convert::Infallible>);
+        let store = resources.clone();
+        let reconcile = |resource, context| reconcile(resource, context).boxed();
+        applier(
+            reconcile,
+            error_policy,
+            context.clone(),
+            store,
+            queue,
+            Config::default(),
+        )
+        .for_each(async |result| report(result))
+        .await;
+        context.tasks.close();
+        context.tasks.wait().await;
+    };
+    tokio::select! {
+        _ = feeds => {}
+        () = work => {}
+    }
+}
+
+struct Context {
+    observer: Observer,
+    rotator: Rotator,
+    recorder: Recorder,
+    metrics: Metrics,
+    wake: watch::Wake,
+    patience: Duration,
+    tasks: TaskTracker,
+}
+
+/// No verdict: the API server does not answer. The next try starts from scratch.
+#[derive(thiserror::Error, Debug)]
+enum Error {
+    #[error(transparent)]
+    Observe(#[from] observe::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// One pass: observe, plan, act, write status, come back when something can have changed.
+async fn reconcile(
+    resource: Arc<WorkspaceTokenRotation>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
+    let begun = Instant::now();
+    let mut pass = context.decide(&resource).await?;
+    let setback = context.act(&mut pass).await?;
+    let next = status::next(&pass.seen, &pass.plan, setback.as_ref());
+    let written = context.record(&mut pass, next).await;
+    context.metrics.reconciled(begun.elapsed());
+    match written {
+        Err(store::Error::Raced) => return Ok(Action::requeue(Duration::from_secs(1))),
+        other => other?,
+    }
+    let at = wake(&pass.seen, &pass.plan, setback.as_ref());
+    Ok(Action::requeue(until(at)))
+}
+
+fn error_policy(resource: Arc<WorkspaceTokenRotation>, error: &Error, _: Arc<Context>) -> Action {
+    let (namespace, name) = (resource.namespace(), resource.name_any());
+    warn!(namespace, name, %error, "reconcile failed, trying again");
+    Action::requeue(ERROR_RETRY)
+}
+
+fn report<Q: std::error::Error>(
+    result: Result<(ObjectRef<WorkspaceTokenRotation>, Action), ControllerError<Error, Q>>,
+) {
+    match result {
+        Ok((resource, action)) => debug!(%resource, ?action, "reconciled"),
+        // Reported by the error policy.
+        Err(ControllerError::ReconcilerFailed(..)) => {}
+        Err(error) => debug!(%error, "not reconciled"),
+    }
+}
+
+/// One pass over one resource.
+struct Pass {
+    seen: Observed,
+    plan: Plan,
+    grant: Option<Grant>,
+    /// What was done beside a rotation, for an event.
+    done: Option<Notice>,
+}
+
+impl Context {
+    /// Plans on cached evidence, and again on fresh evidence where the plan asks for it.
+    async fn decide(&self, resource: &WorkspaceTokenRotation) -> Result<Pass, Error> {
+        let work = self.rotator.works.get(&resource.uid().unwrap_or_default());
+        let seen = self.observer.cached(resource, now(), work).await?;
+        let plan = plan(&seen);
+        let pass = Pass {
+            seen,
+            plan,
+            grant: None,
+            done: None,
+        };
+        if pass.plan != Plan::Look {
+            return Ok(pass);
+        }
+        let (seen, grant) = self.observer.live(&pass.seen, now).await?;
+        let plan = match crate::plan::plan(&seen) {
+            // Nothing fresher is to be had: a pause instead of a spin.
+            Plan::Look => Plan::Wait {
+                until: seen.now + LOOK_RETRY,
+                doubt: None,
+            },
+            plan => plan,
+        };
+        Ok(Pass {
+            seen,
+            plan,
+            grant,
+            done: None,
+        })
+    }
+
+    /// Carries the plan out; afterwards the pass holds what is then known and planned.
+    async fn act(&self, pass: &mut Pass) -> Result<Option<Setback>, Error> {
+        match pass.plan.clone() {
+            Plan::Rotate(rotation) => self.rotate(pass, rotation).await,
+            Plan::Rewrite { from } => Ok(self.rewrite(pass, from).await.err()),
+            _ => Ok(None),
+        }
+    }
+
+    async fn rotate(&self, pass: &mut Pass, rotation: Rotation) -> Result<Option<Setback>, Error> {
+        // Only fresh evidence makes this plan, and fresh evidence comes with its grant.
+        let Some(grant) = pass.grant.clone() else {
+            return Ok(Some(Setback::Raced));
+        };
+        let (rotator, seen) = (self.rotator.clone(), pass.seen.clone());
+        let mut task = self
+            .tasks
+            .spawn(async move { rotator.run(&seen, &rotation, &grant).await });
+        match tokio::time::timeout(self.patience, &mut task).await {
+            Ok(Ok(Ok(done))) => {
+                pass.seen.resource = done.resource;
+                pass.seen.stored = Stored::Holds(done.held);
+                pass.seen.live = Live::Token {
+                    token: done.token,
+                    fresh: true,
+                };
+                pass.plan = plan(&pass.seen);
+                Ok(None)
+            }
+            Ok(Ok(Err(setback))) => {
+                // The intent may have been recorded since: what follows is fenced by the newest status.
+                self.refresh(pass).await?;
+                Ok(Some(setback))
+            }
+            // A panic says nothing of what was done: the intent stays, and evidence decides.
+            Ok(Err(_)) => Ok(Some(Setback::Raced)),
+            Err(_) => {
+                let resource = ObjectRef::from(&pass.seen.resource);
+                let wake = self.wake.clone();
+                self.tasks.spawn(async move {
+                    let _ = task.await;
+                    let _ = wake.send(resource);
+                });
+                self.refresh(pass).await?;
+                let uid = pass.seen.resource.uid().unwrap_or_default();
+                pass.seen.work = self.rotator.works.get(&uid);
+                pass.plan = plan(&pass.seen);
+                Ok(None)
+            }
+        }
+    }
+
+    async fn refresh(&self, pass: &mut Pass) -> Result<(), Error> {
+        let resource = &pass.seen.resource;
+        let namespace = resource.namespace().unwrap_or_default();
+        let api: Api<WorkspaceTokenRotation> =
+            Api::namespaced(self.rotator.client.clone(), &namespace);
+        let found = api.get_opt(&resource.name_any()).await;
+        if let Some(found) = found.map_err(store::Error::Api)? {
+            pass.seen.resource = found;
+        }
+        Ok(())
+    }
+
+    /// Writes the Secret anew from the value that is already in the cluster.
+    async fn rewrite(&self, pass: &mut Pass, from: Held) -> Result<(), Setback> {
+        let client = &self.rotator.client;
+        let resource = pass.seen.resource.clone();
+        let target = resource.spec.target.name.clone();
+        let found = secret::value(client, &resource, &from.secret, &from.key).await?;
+        let Some((value, version)) = found else {
+            return Err(Setback::Raced);
+        };
+        // The evidence is of the Secret as it was seen; a newer one may hold another value.
+        if version != from.resource_version {
+            return Err(Setback::Raced);
+        }
+        let adopted = matches!(pass.seen.stored, Stored::Consented { .. });
+        let draft = Draft {
+            owner: &resource,
+            held: Held {
+                resource_version: version.filter(|_| from.secret == target),
+                cluster: pass.seen.settings.cluster.clone(),
+                secret: target.clone(),
+                ..from.clone()
+            },
+            force: true,
+        };
+        let held = secret::write(client, &draft, &value).await?;
+        let what = match (adopted, from.secret == target) {
+            (true, _) => (
+                "Adopted",
+                format!("Secret {target} was taken over with its live value"),
+            ),
+            (_, false) => (
+                "Moved",
+                format!(
+                    "the live value was copied from Secret {} to {target}; the former is no longer kept up and may be deleted",
+                    from.secret
+                ),
+            ),
+            (_, true) => (
+                "Rewritten",
+                format!("Secret {target} was brought in line with the spec; its value stays"),
+            ),
+        };
+        pass.done = Some(Notice {
+            reason: what.0.into(),
+            message: what.1,
+            warning: false,
+        });
+        pass.seen.stored = Stored::Holds(held);
+        pass.plan = plan(&pass.seen);
+        Ok(())
+    }
+
+    /// Writes the status when it differs, and tells of what a person should hear.
+    async fn record(&self, pass: &mut Pass, next: Status) -> Result<(), store::Error> {
+        let old = pass.seen.resource.status.clone().unwrap_or_default();
+        if next != old {
+            let written = store::write(&self.rotator.client, &pass.seen.resource, &next).await?;
+            pass.seen.resource = written;
+        }
+        let notices = [pass.done.take(), notice(&old, &next)];
+        for notice in notices.into_iter().flatten() {
+            self.tell(&pass.seen.resource, &notice).await;
+        }
+        Ok(())
+    }
+
+    /// One log line and one event; neither can fail a pass.
+    async fn tell(&self, resource: &WorkspaceTokenRotation, notice: &Notice) {
+        let (namespace, name) = (resource.namespace(), resource.name_any());
+        let (reason, message) = (&notice.reason, &notice.message);
+        match notice.warning {
+            true => warn!(namespace, name, reason, "{message}"),
+            false => info!(namespace, name, reason, "{message}"),
+        }
+        let event = Event {
+            type_: match notice.warning {
+                true => EventType::Warning,
+                false => EventType::Normal,
+            },
+            reason: reason.clone(),
+            note: Some(message.chars().take(LONGEST_NOTE).collect()),
+            action: "Reconcile".into(),
+            secondary: None,
+        };
+        let reference = resource.object_ref(&());
+        if let Err(error) = self.recorder.publish(&event, &reference).await {
+            debug!(namespace, name, %error, "event not published");
+        }
+    }
+
+    async fn clean_up(&self) {
+        loop {
+            tokio::time::sleep(HOUSEKEEPING).await;
+            let idle = self.observer.settings.audit_interval * 3;
+            let idle = Duration::try_from(idle).unwrap_or(HOUSEKEEPING);
+            self.observer.listings.forget_older_than(idle);
+        }
+    }
+}
+
+/// The per-resource series, as of this moment.
+pub fn samples(resources: &Store<WorkspaceTokenRotation>) -> Vec<ResourceSample> {
+    let sample = |resource: &Arc<WorkspaceTokenRotation>| {
+        let status = resource.status.as_ref();
+        let ready = status.and_then(ready);
+        let seconds =
+            |time: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Time| time.0.as_second();
+        ResourceSample {
+            namespace: resource.namespace().unwrap_or_default(),
+            name: resource.name_any(),
+            ready: ready.is_some_and(|condition| condition.status == "True"),
+            reason: ready.map_or_else(|| "Unknown".into(), |condition| condition.reason.clone()),
+            next: status.and_then(|s| s.next_rotation.as_ref().map(seconds)),
+            last: status.and_then(|s| s.last_rotation.as_ref().map(|last| seconds(&last.at))),
+            expires: status
+                .and_then(|s| s.token.as_ref()?.expires_at.as_ref())
+                .map(seconds),
+        }
+    };
+    resources.state().iter().map(sample).collect()
+}
+
+/// Whole seconds, as API times have.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the clock"
+)]
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+/// From now until `at`, which is in whole seconds.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the clock"
+)]
+fn until(at: Timestamp) -> Duration {
+    let left = at
+        .duration_since(Timestamp::now())
+        .max(SignedDuration::ZERO);
+    Duration::try_from(left).unwrap_or_default()
+}

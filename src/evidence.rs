@@ -1,0 +1,289 @@
+//! What the operator can know about one resource: plain data, gathered by `observe`, judged by `plan`.
+
+use crate::api::{Version, WorkspaceTokenRotation};
+use crate::reason::Blocked;
+use crate::schedule::{Schedule, ScheduleError};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// All evidence about one resource at one moment.
+#[derive(Clone)]
+pub struct Observed {
+    /// Whole seconds, read once for each pass.
+    pub now: Timestamp,
+    /// Spec, annotations and status as last seen; every status write is fenced by its resourceVersion.
+    pub resource: WorkspaceTokenRotation,
+    /// The schedule of the spec, parsed.
+    pub schedule: Result<Schedule, ScheduleError>,
+    /// The operator's settings.
+    pub settings: Arc<Settings>,
+    /// The credential.
+    pub access: Access,
+    /// What the target Secret holds.
+    pub stored: Stored,
+    /// What the vendor says.
+    pub live: Live,
+    /// An older resource with a claim to the same token or Secret.
+    pub rival: Option<Blocked>,
+    /// What this process is doing for the resource right now.
+    pub work: Option<Work>,
+    /// The holder of the pending rotation is certain not to work on it any more.
+    pub holder_is_done: bool,
+}
+
+/// Settings that decisions depend on.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Shortest interval a schedule may ask for.
+    pub minimum_interval: SignedDuration,
+    /// How long a recorded rotation may still be worked on by a live holder: call, write and slack.
+    pub in_flight: SignedDuration,
+    /// How long a call may still land at the vendor after its caller has died.
+    pub landing: SignedDuration,
+    /// How old the vendor's list of tokens may be.
+    pub audit_interval: SignedDuration,
+    /// Uid of the cluster's `kube-system` namespace.
+    pub cluster: String,
+}
+
+/// What is known of the credential.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Access {
+    /// Not looked at.
+    Unknown,
+    /// Usable so far.
+    Granted {
+        /// The credential's own token id, by its unverified claim.
+        own_token_id: Option<String>,
+    },
+    /// Missing, empty, not allowed, or without an Organization.
+    Denied(Blocked),
+}
+
+/// What the target Secret holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stored {
+    /// No Secret, or none with a value of ours; another Secret of ours may still have it.
+    Absent {
+        /// The value under the former name of the target.
+        elsewhere: Option<Held>,
+        /// Of a Secret of ours from which the value was removed.
+        resource_version: Option<String>,
+    },
+    /// Somebody else's.
+    Foreign(Blocked),
+    /// Somebody else's, with consent to take it over.
+    Consented {
+        /// The value is the live one of the token; only known after a live look.
+        value_is_live: Option<bool>,
+        /// Its resourceVersion.
+        resource_version: Option<String>,
+    },
+    /// Ours.
+    Holds(Held),
+}
+
+/// The evidence on a Secret of ours.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Held {
+    /// Name of the Secret.
+    pub secret: String,
+    /// Name of the resource that wrote it.
+    pub owner: String,
+    /// Key of the raw value.
+    pub key: String,
+    /// Token the value belongs to.
+    pub token_id: String,
+    /// Version of the value.
+    pub version: Version,
+    /// When the value expires; `None`: never.
+    pub expires: Option<Timestamp>,
+    /// The rotation that obtained it; `None` when adopted.
+    pub rotation_id: Option<String>,
+    /// The rotate request that was answered with it.
+    pub request: Option<String>,
+    /// Uid of the cluster it was written in.
+    pub cluster: String,
+    /// Who else wrote the key since, by its managed fields.
+    pub key_written_by: Option<String>,
+    /// Labels, annotations, key or owner differ from what the spec asks for.
+    pub outdated: bool,
+    /// For the fence of the next write.
+    pub resource_version: Option<String>,
+}
+
+impl Held {
+    /// When the value was obtained: by our own clock where we did it, else by the vendor's.
+    ///
+    /// A vendor whose clock is behind ours must not make the same slot due twice.
+    pub fn obtained_at(&self) -> Option<Timestamp> {
+        self.rotation_id.as_deref().and_then(rotation_time).or(self
+            .version
+            .rotated_at
+            .as_ref()
+            .map(|time| time.0))
+    }
+}
+
+/// What the vendor says about the token.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Live {
+    /// Nothing is known.
+    NotAsked,
+    /// The token.
+    Token {
+        /// Its record.
+        token: Token,
+        /// Read just now, for this decision; else from the list that is shared for an audit interval.
+        fresh: bool,
+    },
+    /// No such token, several, or the credential is refused.
+    Refused {
+        /// The reason.
+        blocked: Blocked,
+        /// Read just now.
+        fresh: bool,
+    },
+    /// No usable answer.
+    Unavailable {
+        /// What happened.
+        message: String,
+        /// The vendor's own word on when to come back.
+        retry_after: Option<SignedDuration>,
+    },
+}
+
+/// The vendor's record of a token, without its value.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Token {
+    /// Id.
+    pub id: String,
+    /// Name; not unique.
+    pub name: String,
+    /// `WORKSPACE`, `ORGANIZATION`, `DEPLOYMENT`; kept as text.
+    pub scope: String,
+    /// `STANDARD` or other.
+    pub kind: String,
+    /// Workspaces in which it has a role.
+    pub workspaces: Vec<String>,
+    /// Which value is live.
+    pub version: Version,
+    /// Start of validity.
+    pub starts: Option<Timestamp>,
+    /// Expiry; `None`: never.
+    pub ends: Option<Timestamp>,
+}
+
+/// What this process is doing for a resource right now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Work {
+    /// Between the rehearsal and the vendor's answer.
+    Calling,
+    /// The value is in hand, and storing it fails.
+    Storing {
+        /// The last error.
+        error: String,
+    },
+}
+
+/// How the version in the Secret stands to the one that is live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drift {
+    /// The Secret holds the live value.
+    Same,
+    /// The Secret's is newer: the vendor's answer was stale.
+    StoredNewer,
+    /// The live one is newer, or another of the same second.
+    LiveNewer,
+}
+
+/// Compares versions: by the vendor's time, then by the short form of the value.
+///
+/// A rotate answer without a time leaves `stored` without one; then the short form, where there is one, decides.
+pub fn compare(stored: &Version, live: &Version) -> Drift {
+    if stored.rotated_at.is_none()
+        && (stored.short_token.is_none() || stored.short_token == live.short_token)
+    {
+        return Drift::Same;
+    }
+    match whole(stored).cmp(&whole(live)) {
+        std::cmp::Ordering::Greater => Drift::StoredNewer,
+        std::cmp::Ordering::Less => Drift::LiveNewer,
+        std::cmp::Ordering::Equal if stored.short_token == live.short_token => Drift::Same,
+        std::cmp::Ordering::Equal => Drift::LiveNewer,
+    }
+}
+
+fn whole(version: &Version) -> Option<i64> {
+    version.rotated_at.as_ref().map(|Time(at)| at.as_second())
+}
+
+/// A new rotation id; it carries `now` in whole milliseconds, so evidence made of it has our clock.
+pub fn rotation_id(now: Timestamp, random: u128) -> String {
+    let millis = u64::try_from(now.as_millisecond()).unwrap_or_default();
+    let mut bytes = [0; 10];
+    bytes.copy_from_slice(&random.to_be_bytes()[..10]);
+    uuid::Builder::from_unix_timestamp_millis(millis, &bytes)
+        .into_uuid()
+        .to_string()
+}
+
+/// When the rotation of this id was begun, whole seconds; `None` for a text that is no rotation id.
+pub fn rotation_time(id: &str) -> Option<Timestamp> {
+    let (seconds, _) = Uuid::parse_str(id).ok()?.get_timestamp()?.to_unix();
+    Timestamp::from_second(i64::try_from(seconds).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(second: Option<i64>, short: &str) -> Version {
+        Version {
+            rotated_at: second.map(|second| Time(Timestamp::from_second(second).unwrap())),
+            short_token: Some(short.into()),
+        }
+    }
+
+    #[test]
+    fn versions_compare_by_time_then_by_short_form() {
+        for (stored, live, expected) in [
+            (version(Some(5), "a"), version(Some(5), "a"), Drift::Same),
+            (
+                version(Some(6), "a"),
+                version(Some(5), "b"),
+                Drift::StoredNewer,
+            ),
+            (
+                version(Some(5), "a"),
+                version(Some(6), "a"),
+                Drift::LiveNewer,
+            ),
+            (
+                version(Some(5), "a"),
+                version(Some(5), "b"),
+                Drift::LiveNewer,
+            ),
+            (version(None, "a"), version(Some(5), "a"), Drift::Same),
+            (version(None, "a"), version(Some(5), "b"), Drift::LiveNewer),
+            (
+                version(Some(5), "a"),
+                version(None, "a"),
+                Drift::StoredNewer,
+            ),
+            (version(None, "a"), version(None, "a"), Drift::Same),
+        ] {
+            assert_eq!(compare(&stored, &live), expected, "{stored:?} {live:?}");
+        }
+    }
+
+    #[test]
+    fn a_rotation_id_carries_its_time() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        assert_eq!(rotation_time(&rotation_id(now, 7)), Some(now));
+        assert_ne!(rotation_id(now, 7 << 64), rotation_id(now, 8 << 64));
+        assert_eq!(rotation_time("2026"), None);
+    }
+}

@@ -1,0 +1,146 @@
+//! The vendor's list of a Workspace's tokens: read once for all resources that need it, and shared.
+
+use crate::evidence::Token;
+use crate::reason::Blocked;
+use jiff::SignedDuration;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A failure is shared for this long: many resources with one bad credential make one attempt.
+const FAILURE_SHARED: Duration = Duration::from_secs(5);
+
+/// Whose list: credential and Workspace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Namespace, Secret and key of the credential; `None`: the operator's own.
+    pub credential: Option<(String, String, String)>,
+    /// As the spec says.
+    pub organization: Option<String>,
+    /// Workspace id.
+    pub workspace: String,
+}
+
+/// Why there is no list.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// No credential to ask with.
+    Denied(Blocked),
+    /// The vendor refuses the credential.
+    Refused(Blocked),
+    /// No usable answer.
+    Unavailable {
+        /// What happened.
+        message: String,
+        /// The vendor's own word on when to come back.
+        retry_after: Option<SignedDuration>,
+    },
+}
+
+/// A list as read at one moment.
+#[derive(Clone)]
+pub struct Listing {
+    /// Every token with a role in the Workspace, or why not.
+    pub tokens: Result<Arc<Vec<Token>>, Failure>,
+    /// The token id of the credential it was read with.
+    pub own_token_id: Option<String>,
+    began: Instant,
+}
+
+/// All lists.
+#[derive(Default)]
+pub struct Listings(Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Option<Listing>>>>>);
+
+impl Listings {
+    /// A list whose reading began at or after `not_before` (`None`: any); read with `read` when there is none.
+    ///
+    /// Of callers that come together one reads and the others share.
+    pub async fn get<F>(&self, key: &Key, not_before: Option<Instant>, read: F) -> Listing
+    where
+        F: AsyncFnOnce() -> (Result<Vec<Token>, Failure>, Option<String>),
+    {
+        let place = {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.entry(key.clone()).or_default().clone()
+        };
+        let mut place = place.lock().await;
+        if let Some(listing) = &*place
+            && (not_before.is_none_or(|at| listing.began >= at)
+                || listing.tokens.is_err() && listing.began.elapsed() < FAILURE_SHARED)
+        {
+            return listing.clone();
+        }
+        let began = Instant::now();
+        let (tokens, own_token_id) = read().await;
+        let listing = Listing {
+            tokens: tokens.map(Arc::new),
+            own_token_id,
+            began,
+        };
+        *place = Some(listing.clone());
+        listing
+    }
+
+    /// Forgets lists that nobody has asked for in `idle`.
+    pub fn forget_older_than(&self, idle: Duration) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, place| match place.try_lock() {
+            Ok(listing) => listing.as_ref().is_some_and(|l| l.began.elapsed() < idle),
+            Err(_) => true,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn key() -> Key {
+        Key {
+            credential: None,
+            organization: None,
+            workspace: "w".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn callers_that_come_together_share_one_reading_and_a_fresh_one_is_read_anew() {
+        let (listings, reads) = (Listings::default(), AtomicUsize::new(0));
+        let asked = Instant::now();
+        let get = |not_before| {
+            listings.get(&key(), Some(not_before), async || {
+                reads.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+                (Ok(vec![]), None)
+            })
+        };
+        futures::future::join_all((0..10).map(|_| get(asked))).await;
+        assert_eq!(reads.load(Ordering::Relaxed), 1);
+        get(Instant::now()).await;
+        assert_eq!(reads.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_shared_for_a_while_even_by_those_who_want_it_fresh() {
+        let (listings, reads) = (Listings::default(), AtomicUsize::new(0));
+        for _ in 0..3 {
+            let read = async || {
+                reads.fetch_add(1, Ordering::Relaxed);
+                let failure = Failure::Unavailable {
+                    message: "down".into(),
+                    retry_after: None,
+                };
+                (Err(failure), None)
+            };
+            assert!(
+                listings
+                    .get(&key(), Some(Instant::now()), read)
+                    .await
+                    .tokens
+                    .is_err()
+            );
+        }
+        assert_eq!(reads.load(Ordering::Relaxed), 1);
+    }
+}

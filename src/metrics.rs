@@ -1,0 +1,375 @@
+//! What alerts and dashboards are built on: the operator's own counters, and per resource what the store holds at the scrape.
+
+use std::{
+    fmt::{self, Display},
+    sync::Arc,
+    time::Duration,
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{
+        DescriptorEncoder, EncodeMetric,
+        text::{encode_eof, encode_registry},
+    },
+    metrics::{
+        MetricType,
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::{Histogram, exponential_buckets},
+        info::Info,
+    },
+    registry::{Registry, Unit},
+};
+
+/// The content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const PREFIX: &str = "astro_token_operator";
+
+type Labels<const N: usize> = [(&'static str, String); N];
+
+/// Everything that is counted; clones count into the same numbers.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    rotations: Family<Labels<2>, Counter>,
+    vendor_requests: Family<Labels<2>, Counter>,
+    vendor_request: Family<Labels<1>, Histogram>,
+    rotate_to_stored: Histogram,
+    values_lost: Counter,
+    unsaved_values: Gauge,
+    reconcile: Histogram,
+    leader: Gauge,
+}
+
+/// Counts one value as unsaved for as long as it lives.
+#[must_use = "the value counts as saved when this is dropped"]
+pub struct UnsavedGuard(Gauge);
+
+/// One resource as the store holds it at the scrape. Times are Unix seconds.
+#[derive(Clone, Debug)]
+pub struct ResourceSample {
+    /// Namespace of the resource.
+    pub namespace: String,
+    /// Name of the resource.
+    pub name: String,
+    /// Whether its `Ready` condition is `True`.
+    pub ready: bool,
+    /// The reason of its `Ready` condition.
+    pub reason: String,
+    /// When it is due next.
+    pub next: Option<i64>,
+    /// When the value it holds was issued.
+    pub last: Option<i64>,
+    /// When the token ends.
+    pub expires: Option<i64>,
+}
+
+/// The resources of one scrape, so that a deleted one leaves no series behind.
+#[derive(Debug)]
+struct Resources {
+    samples: Vec<ResourceSample>,
+    now: i64,
+}
+
+impl Metrics {
+    /// All counters at zero.
+    pub fn new() -> Self {
+        // 10 ms to 41 s: a call has 30 s.
+        let call_time = || Histogram::new(exponential_buckets(0.01, 2.0, 13));
+        let mut registry = Registry::with_prefix(PREFIX);
+        let metrics = Self {
+            registry: Arc::default(),
+            rotations: Family::default(),
+            vendor_requests: Family::default(),
+            vendor_request: Family::new_with_constructor(call_time),
+            rotate_to_stored: Histogram::new(exponential_buckets(0.005, 2.0, 16)),
+            values_lost: Counter::default(),
+            unsaved_values: Gauge::default(),
+            // 0.1 ms to 26 s: an idle pass asks nobody.
+            reconcile: Histogram::new(exponential_buckets(0.0001, 4.0, 10)),
+            leader: Gauge::default(),
+        };
+        registry.register(
+            "rotations",
+            "Rotations by why they were begun and how they ended",
+            metrics.rotations.clone(),
+        );
+        registry.register(
+            "vendor_requests",
+            "Requests to the Astro API by status code, or error or timeout when there was none",
+            metrics.vendor_requests.clone(),
+        );
+        registry.register_with_unit(
+            "vendor_request",
+            "Time until the Astro API answered",
+            Unit::Seconds,
+            metrics.vendor_request.clone(),
+        );
+        registry.register_with_unit(
+            "rotate_to_stored",
+            "Time from the answer with a new value until the Secret held it",
+            Unit::Seconds,
+            metrics.rotate_to_stored.clone(),
+        );
+        registry.register(
+            "values_lost",
+            "Values that were issued but never stored, each healed by another rotation",
+            metrics.values_lost.clone(),
+        );
+        registry.register(
+            "unsaved_values",
+            "Values in memory that no Secret holds yet",
+            metrics.unsaved_values.clone(),
+        );
+        registry.register_with_unit(
+            "reconcile",
+            "Time of one pass over one resource",
+            Unit::Seconds,
+            metrics.reconcile.clone(),
+        );
+        registry.register(
+            "leader",
+            "Whether this process leads",
+            metrics.leader.clone(),
+        );
+        registry.register(
+            "build",
+            "The version that runs",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        Self {
+            registry: Arc::new(registry),
+            ..metrics
+        }
+    }
+
+    /// Counts a rotation that has ended.
+    pub fn rotation(&self, reason: &str, outcome: &str) {
+        let labels = [("reason", reason.into()), ("outcome", outcome.into())];
+        self.rotations.get_or_create(&labels).inc();
+    }
+
+    /// Counts a request to the vendor; `code` is the HTTP status, or `error` or `timeout` when there is none.
+    pub fn vendor_request(&self, operation: &'static str, code: impl Display, elapsed: Duration) {
+        let operation = ("operation", operation.to_owned());
+        let labels = [operation.clone(), ("code", code.to_string())];
+        self.vendor_requests.get_or_create(&labels).inc();
+        self.vendor_request
+            .get_or_create(&[operation])
+            .observe(elapsed.as_secs_f64());
+    }
+
+    /// Records that a Secret holds a new value, and how long after the answer.
+    pub fn stored(&self, since_answer: Duration) {
+        self.rotate_to_stored.observe(since_answer.as_secs_f64());
+    }
+
+    /// Counts a value that was issued but never stored.
+    pub fn value_lost(&self) {
+        self.values_lost.inc();
+    }
+
+    /// Counts a value as unsaved until the guard is dropped.
+    pub fn unsaved(&self) -> UnsavedGuard {
+        self.unsaved_values.inc();
+        UnsavedGuard(self.unsaved_values.clone())
+    }
+
+    /// Records the time of one reconcile.
+    pub fn reconciled(&self, elapsed: Duration) {
+        self.reconcile.observe(elapsed.as_secs_f64());
+    }
+
+    /// Says whether this process leads.
+    pub fn leading(&self, leads: bool) {
+        self.leader.set(leads.into());
+    }
+
+    /// OpenMetrics text of everything; the series per resource are those of `samples`.
+    pub fn render(&self, samples: Vec<ResourceSample>, now_unix: i64) -> String {
+        let mut resources = Registry::with_prefix(PREFIX);
+        resources.register_collector(Box::new(Resources {
+            samples,
+            now: now_unix,
+        }));
+        let mut text = String::new();
+        encode_registry(&mut text, &self.registry)
+            .and_then(|()| encode_registry(&mut text, &resources))
+            .and_then(|()| encode_eof(&mut text))
+            .expect("a String takes all that is written to it");
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for UnsavedGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Collector for Resources {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let mut ready = encoder.encode_descriptor(
+            "ready",
+            "Whether the resource is Ready, and why.",
+            None,
+            MetricType::Gauge,
+        )?;
+        for sample in &self.samples {
+            let labels = [
+                ("namespace", sample.namespace.as_str()),
+                ("name", sample.name.as_str()),
+                ("reason", sample.reason.as_str()),
+            ];
+            ConstGauge::new(i64::from(sample.ready)).encode(ready.encode_family(&labels)?)?;
+        }
+        self.encode_seconds(
+            &mut encoder,
+            "next_rotation_timestamp",
+            "When the resource is due next.",
+            |s| s.next,
+        )?;
+        self.encode_seconds(
+            &mut encoder,
+            "last_rotation_timestamp",
+            "When the value it holds was issued.",
+            |s| s.last,
+        )?;
+        self.encode_seconds(
+            &mut encoder,
+            "token_expiration_timestamp",
+            "When the token ends.",
+            |s| s.expires,
+        )?;
+        self.encode_seconds(
+            &mut encoder,
+            "rotation_overdue",
+            "For how long the resource has been due.",
+            |s| Some((self.now - s.next?).max(0)),
+        )
+    }
+}
+
+impl Resources {
+    /// One gauge in seconds, with a series for each resource that has it.
+    fn encode_seconds(
+        &self,
+        encoder: &mut DescriptorEncoder,
+        name: &str,
+        help: &str,
+        value: impl Fn(&ResourceSample) -> Option<i64>,
+    ) -> fmt::Result {
+        let mut gauge =
+            encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        for sample in &self.samples {
+            if let Some(seconds) = value(sample) {
+                let labels = [
+                    ("namespace", sample.namespace.as_str()),
+                    ("name", sample.name.as_str()),
+                ];
+                ConstGauge::new(seconds).encode(gauge.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(name: &str) -> ResourceSample {
+        ResourceSample {
+            namespace: "data".into(),
+            name: name.into(),
+            ready: true,
+            reason: "Rotated".into(),
+            next: Some(1_000),
+            last: Some(900),
+            expires: None,
+        }
+    }
+
+    #[test]
+    fn a_resource_is_rendered_from_its_sample_alone() {
+        let text = Metrics::new().render(vec![sample("etl")], 1_060);
+        let (_, resource) = text
+            .split_once("# HELP astro_token_operator_ready ")
+            .unwrap();
+        assert_eq!(
+            resource,
+            r#"Whether the resource is Ready, and why.
+# TYPE astro_token_operator_ready gauge
+astro_token_operator_ready{namespace="data",name="etl",reason="Rotated"} 1
+# HELP astro_token_operator_next_rotation_timestamp_seconds When the resource is due next.
+# TYPE astro_token_operator_next_rotation_timestamp_seconds gauge
+# UNIT astro_token_operator_next_rotation_timestamp_seconds seconds
+astro_token_operator_next_rotation_timestamp_seconds{namespace="data",name="etl"} 1000
+# HELP astro_token_operator_last_rotation_timestamp_seconds When the value it holds was issued.
+# TYPE astro_token_operator_last_rotation_timestamp_seconds gauge
+# UNIT astro_token_operator_last_rotation_timestamp_seconds seconds
+astro_token_operator_last_rotation_timestamp_seconds{namespace="data",name="etl"} 900
+# HELP astro_token_operator_token_expiration_timestamp_seconds When the token ends.
+# TYPE astro_token_operator_token_expiration_timestamp_seconds gauge
+# UNIT astro_token_operator_token_expiration_timestamp_seconds seconds
+# HELP astro_token_operator_rotation_overdue_seconds For how long the resource has been due.
+# TYPE astro_token_operator_rotation_overdue_seconds gauge
+# UNIT astro_token_operator_rotation_overdue_seconds seconds
+astro_token_operator_rotation_overdue_seconds{namespace="data",name="etl"} 60
+# EOF
+"#
+        );
+    }
+
+    #[test]
+    fn every_name_that_alerts_are_built_on_is_there() {
+        let metrics = Metrics::new();
+        metrics.rotation("Scheduled", "success");
+        metrics.vendor_request("rotate", 200, Duration::from_millis(300));
+        metrics.vendor_request("rotate", "timeout", Duration::from_secs(30));
+        metrics.stored(Duration::from_millis(20));
+        metrics.value_lost();
+        metrics.reconciled(Duration::from_micros(50));
+        metrics.leading(true);
+        let held = metrics.unsaved();
+        drop(metrics.unsaved());
+
+        let text = metrics.clone().render(vec![], 0);
+        for line in [
+            r#"rotations_total{reason="Scheduled",outcome="success"} 1"#,
+            r#"vendor_requests_total{operation="rotate",code="200"} 1"#,
+            r#"vendor_requests_total{operation="rotate",code="timeout"} 1"#,
+            r#"vendor_request_seconds_count{operation="rotate"} 2"#,
+            "rotate_to_stored_seconds_count 1",
+            "values_lost_total 1",
+            "unsaved_values 1",
+            "reconcile_seconds_count 1",
+            "leader 1",
+            concat!(
+                r#"build_info{version=""#,
+                env!("CARGO_PKG_VERSION"),
+                r#""} 1"#
+            ),
+        ] {
+            let line = format!("{PREFIX}_{line}");
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        drop(held);
+        assert!(metrics.render(vec![], 0).contains("unsaved_values 0\n"));
+    }
+
+    #[test]
+    fn what_is_not_yet_due_is_not_overdue() {
+        let text = Metrics::new().render(vec![sample("etl")], 500);
+        assert!(text.contains(r#"rotation_overdue_seconds{namespace="data",name="etl"} 0"#));
+    }
+}

@@ -1,0 +1,404 @@
+//! The gatherer: fills in the evidence, decides nothing.
+
+use crate::access::{self, DefaultCredential, Grant};
+use crate::api::WorkspaceTokenRotation;
+use crate::astro::Astro;
+use crate::credential::Credential;
+use crate::evidence::{Access, Live, Observed, Settings, Stored, Token, Work};
+use crate::leader::Identity;
+use crate::listing::{Failure, Key, Listing, Listings};
+use crate::plan::reading_not_before;
+use crate::reason::{Blocked, Reason};
+use crate::rivals::Claims;
+use crate::schedule::Schedule;
+use crate::secret::{self, Metadata};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Client, ResourceExt};
+use secrecy::ExposeSecret;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Where evidence comes from.
+pub struct Observer {
+    /// For single calls.
+    pub client: Client,
+    /// The vendor.
+    pub astro: Astro,
+    /// The operator's own credential.
+    pub own_credential: DefaultCredential,
+    /// The operator's `--organization-id`.
+    pub organization: Option<String>,
+    /// Settings that decisions depend on.
+    pub settings: Arc<Settings>,
+    /// This process.
+    pub identity: Identity,
+    /// All resources, as watched.
+    pub resources: Store<WorkspaceTokenRotation>,
+    /// Metadata of all Secrets of ours, as watched.
+    pub secrets: Store<Metadata>,
+    /// Lists of tokens, shared.
+    pub listings: Listings,
+    /// Who may work on what.
+    pub claims: Arc<Mutex<Claims>>,
+}
+
+/// No evidence could be had, and no verdict either.
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    /// The API server does not answer.
+    #[error("the API server gives no evidence: {0}")]
+    Api(#[from] kube::Error),
+    /// The credential could not be read.
+    #[error("the API server gives no evidence: {0}")]
+    Secret(#[from] secret::Error),
+}
+
+impl Observer {
+    /// Evidence from the watches and the shared list: no request when nothing is due for an audit.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn cached(
+        &self,
+        resource: &WorkspaceTokenRotation,
+        now: Timestamp,
+        work: Option<Work>,
+    ) -> Result<Observed, Error> {
+        let mut seen = self.begin(resource, now, work);
+        let reference = ObjectRef::new(&resource.spec.target.name)
+            .within(&resource.namespace().unwrap_or_default());
+        seen.stored = match self.secrets.get(&reference) {
+            Some(secret) => self.stored(&secret, resource),
+            None => self.absent(resource),
+        };
+        if wants_vendor(&seen) {
+            let age = seen.now.duration_since(reading_not_before(&seen));
+            let age = Duration::try_from(age).unwrap_or_default();
+            // A process younger than the interval has no list that is too old.
+            let not_before = Instant::now().checked_sub(age);
+            let listing = self.listing(resource, not_before).await?;
+            seen.access = match &listing.tokens {
+                Err(Failure::Denied(blocked)) => Access::Denied(blocked.clone()),
+                _ => Access::Granted {
+                    own_token_id: listing.own_token_id.clone(),
+                },
+            };
+            seen.live = of_listing(&seen, &listing, false);
+        }
+        self.find_rival(&mut seen);
+        Ok(seen)
+    }
+
+    /// Fresh evidence: Secret and vendor are read now. The grant is for a rotation decided on it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn live(
+        &self,
+        cached: &Observed,
+        now: impl FnOnce() -> Timestamp,
+    ) -> Result<(Observed, Option<Grant>), Error> {
+        let mut seen = cached.clone();
+        let resource = &cached.resource;
+        let organization = self.organization.as_deref();
+        let granted =
+            access::grant(&self.client, resource, &self.own_credential, organization).await;
+        let grant = match granted {
+            Ok(grant) => grant,
+            Err(access::Error::Denied(blocked)) => {
+                seen.access = Access::Denied(blocked);
+                return Ok((seen, None));
+            }
+            Err(access::Error::Secret(error)) => return Err(error.into()),
+        };
+        // Wait first and read afterwards: what is read has to be fresh when it is acted on.
+        self.astro.turn(&grant.credential).await;
+        seen.now = now();
+        seen.access = Access::Granted {
+            own_token_id: grant.credential.own_token_id().map(str::to_owned),
+        };
+        seen.stored = self.read_secret(resource).await?;
+        seen.live = self.read_token(&seen, &grant).await?;
+        if let Stored::Consented { value_is_live, .. } = &mut seen.stored
+            && let Live::Token { token, .. } = &seen.live
+        {
+            match self.is_live(resource, &grant, token).await {
+                Ok(verdict) => *value_is_live = Some(verdict),
+                Err(unavailable) => seen.live = unavailable,
+            }
+        }
+        self.find_rival(&mut seen);
+        Ok((seen, Some(grant)))
+    }
+
+    fn begin(
+        &self,
+        resource: &WorkspaceTokenRotation,
+        now: Timestamp,
+        work: Option<Work>,
+    ) -> Observed {
+        let pending = resource.status.as_ref().and_then(|s| s.pending.as_ref());
+        let holder_is_done = pending.is_some_and(|pending| {
+            self.identity.succeeds(&pending.holder)
+                || work.is_none() && pending.holder == self.identity.to_string()
+        });
+        let minimum = self.settings.minimum_interval;
+        Observed {
+            now,
+            resource: resource.clone(),
+            schedule: Schedule::parse(&resource.spec.schedule, minimum),
+            settings: self.settings.clone(),
+            access: Access::Unknown,
+            stored: Stored::Absent {
+                elsewhere: None,
+                resource_version: None,
+            },
+            live: Live::NotAsked,
+            rival: None,
+            work,
+            holder_is_done,
+        }
+    }
+
+    fn stored(&self, secret: &Metadata, resource: &WorkspaceTokenRotation) -> Stored {
+        let namespace = resource.namespace().unwrap_or_default();
+        let exists = |name: &str| {
+            let reference = ObjectRef::new(name).within(&namespace);
+            self.resources.get(&reference).is_some()
+        };
+        secret::read(secret, resource, &self.settings.cluster, exists)
+    }
+
+    /// No Secret of the name; the value may be under the target's former name.
+    fn absent(&self, resource: &WorkspaceTokenRotation) -> Stored {
+        let (name, namespace) = (resource.name_any(), resource.namespace());
+        let ours = |secret: &Arc<Metadata>| {
+            let held = secret::held(secret, resource)?;
+            let intact = held.key_written_by.is_none() && held.cluster == self.settings.cluster;
+            (secret.namespace() == namespace && held.owner == name && intact).then_some(held)
+        };
+        let all = self.secrets.state();
+        let held = all.iter().filter_map(ours);
+        Stored::Absent {
+            elsewhere: held.max_by_key(|held| held.obtained_at()),
+            resource_version: None,
+        }
+    }
+
+    async fn read_secret(&self, resource: &WorkspaceTokenRotation) -> Result<Stored, Error> {
+        let namespace = resource.namespace().unwrap_or_default();
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &namespace);
+        let found = api.get_metadata_opt(&resource.spec.target.name).await?;
+        Ok(match found {
+            Some(secret) => self.stored(&secret, resource),
+            None => self.absent(resource),
+        })
+    }
+
+    /// By id where the id is known; by list where only a name is.
+    async fn read_token(&self, seen: &Observed, grant: &Grant) -> Result<Live, Error> {
+        let spec = &seen.resource.spec.token;
+        let known = match (&spec.id, &seen.stored) {
+            (Some(id), _) => Some(id.clone()),
+            (None, Stored::Holds(held)) => Some(held.token_id.clone()),
+            (None, _) => None,
+        };
+        if let Some(id) = known {
+            let read = self.astro.get(&grant.credential, &grant.organization, &id);
+            match read.await {
+                // A name that moved to another token is looked up again.
+                Ok(token) if spec.name.as_ref().is_none_or(|name| *name == token.name) => {
+                    return Ok(Live::Token { token, fresh: true });
+                }
+                Ok(_) => {}
+                Err(crate::astro::Error::Status { status: 404, .. }) if spec.id.is_none() => {}
+                Err(error) => return Ok(of_failure(&failure(&error), true)),
+            }
+        }
+        let listing = self.listing(&seen.resource, Some(Instant::now())).await?;
+        Ok(of_listing(seen, &listing, true))
+    }
+
+    async fn listing(
+        &self,
+        resource: &WorkspaceTokenRotation,
+        not_before: Option<Instant>,
+    ) -> Result<Listing, Error> {
+        let spec = &resource.spec;
+        let namespace = resource.namespace().unwrap_or_default();
+        let credential = spec.credentials.as_ref().map(|credentials| {
+            let secret = credentials.secret_ref.clone();
+            (
+                namespace.clone(),
+                secret.name,
+                secret.key.unwrap_or_default(),
+            )
+        });
+        let key = Key {
+            // The operator's own credential is allowed for each namespace on its own.
+            credential: credential.or_else(|| Some((namespace, String::new(), String::new()))),
+            organization: spec.organization_id.clone(),
+            workspace: spec.workspace_id.clone(),
+        };
+        let mut broken = None;
+        let listing = self
+            .listings
+            .get(&key, not_before, async || {
+                let organization = self.organization.as_deref();
+                let own = &self.own_credential;
+                match access::grant(&self.client, resource, own, organization).await {
+                    Ok(grant) => {
+                        let own_token_id = grant.credential.own_token_id().map(str::to_owned);
+                        let list = self.astro.list(
+                            &grant.credential,
+                            &grant.organization,
+                            &spec.workspace_id,
+                        );
+                        (list.await.map_err(|error| failure(&error)), own_token_id)
+                    }
+                    Err(access::Error::Denied(blocked)) => (Err(Failure::Denied(blocked)), None),
+                    Err(access::Error::Secret(error)) => {
+                        let message = error.to_string();
+                        broken = Some(error);
+                        let retry_after = None;
+                        (
+                            Err(Failure::Unavailable {
+                                message,
+                                retry_after,
+                            }),
+                            None,
+                        )
+                    }
+                }
+            })
+            .await;
+        match broken {
+            Some(error) => Err(error.into()),
+            None => Ok(listing),
+        }
+    }
+
+    /// Whether the value in a Secret that was given to us is the token's live one.
+    async fn is_live(
+        &self,
+        resource: &WorkspaceTokenRotation,
+        grant: &Grant,
+        token: &Token,
+    ) -> Result<bool, Live> {
+        let target = &resource.spec.target;
+        let found = secret::value(&self.client, resource, &target.name, target.key()).await;
+        let value = match found {
+            Ok(Some((value, _))) => value,
+            Ok(None) => return Ok(false),
+            Err(error) => {
+                return Err(Live::Unavailable {
+                    message: error.to_string(),
+                    retry_after: None,
+                });
+            }
+        };
+        let Ok(candidate) = Credential::parse(value.expose_secret()) else {
+            return Ok(false);
+        };
+        if candidate.own_token_id() != Some(&token.id) {
+            return Ok(false);
+        }
+        let verdict = self
+            .astro
+            .accepts(&candidate, &grant.organization, &token.id);
+        verdict
+            .await
+            .map_err(|error| of_failure(&failure(&error), true))
+    }
+
+    fn find_rival(&self, seen: &mut Observed) {
+        let token = match &seen.live {
+            Live::Token { token, .. } => Some(token),
+            _ => None,
+        };
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.rival = claims.rival(&seen.resource, token);
+    }
+}
+
+/// A resource that asks for nothing sane, or is going away, is not worth a call.
+fn wants_vendor(seen: &Observed) -> bool {
+    seen.schedule.is_ok()
+        && seen.resource.metadata.deletion_timestamp.is_none()
+        && crate::plan::check_spec(seen).is_ok()
+}
+
+fn failure(error: &crate::astro::Error) -> Failure {
+    let blocked = error.blocked();
+    match blocked.reason {
+        Reason::VendorUnavailable => Failure::Unavailable {
+            message: blocked.message,
+            retry_after: error.retry_after(),
+        },
+        _ => Failure::Refused(blocked),
+    }
+}
+
+fn of_failure(failure: &Failure, fresh: bool) -> Live {
+    match failure.clone() {
+        Failure::Denied(blocked) | Failure::Refused(blocked) => Live::Refused { blocked, fresh },
+        Failure::Unavailable {
+            message,
+            retry_after,
+        } => Live::Unavailable {
+            message,
+            retry_after,
+        },
+    }
+}
+
+/// The spec's token in a list: by id, or by name among the Workspace tokens, exactly one.
+fn of_listing(seen: &Observed, listing: &Listing, fresh: bool) -> Live {
+    let tokens = match &listing.tokens {
+        Ok(tokens) => tokens,
+        Err(failure) => return of_failure(failure, fresh),
+    };
+    let spec = &seen.resource.spec;
+    let not_found = |what: &str| {
+        let message = format!(
+            "no token {what} in Workspace {}; check token, workspaceId and the credential's role",
+            spec.workspace_id
+        );
+        Blocked::new(Reason::TokenNotFound, message)
+    };
+    let refused = |blocked| Live::Refused { blocked, fresh };
+    let known = |token: &Token| Live::Token {
+        token: token.clone(),
+        fresh,
+    };
+    let (Some(name), None) = (&spec.token.name, &spec.token.id) else {
+        let id = spec.token.id.as_deref().unwrap_or_default();
+        let found = tokens.iter().find(|token| token.id == id);
+        return found.map_or_else(|| refused(not_found(&format!("with id {id}"))), known);
+    };
+    let of_name = || tokens.iter().filter(|token| token.name == *name);
+    let matching: Vec<_> = of_name()
+        .filter(|token| token.scope == "WORKSPACE")
+        .collect();
+    match matching[..] {
+        [token] => known(token),
+        [] => match of_name().next() {
+            // Says by its own rule that the scope is wrong.
+            Some(other) => known(other),
+            None => refused(not_found(&format!("named {name:?}"))),
+        },
+        _ => {
+            let ids: Vec<_> = matching.iter().take(10).map(|t| t.id.as_str()).collect();
+            refused(Blocked::new(
+                Reason::TokenAmbiguous,
+                format!(
+                    "{} Workspace tokens are named {name:?}; use token.id, one of {}",
+                    matching.len(),
+                    ids.join(", ")
+                ),
+            ))
+        }
+    }
+}

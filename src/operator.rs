@@ -1,0 +1,234 @@
+//! The `run` command: from flags to a controller that leads, serves and stops in order.
+
+use crate::access::{DefaultCredential, Source};
+use crate::astro::{self, Astro};
+use crate::config::RunArgs;
+use crate::controller::{self, Setup, cluster_id, samples};
+use crate::evidence::Settings;
+use crate::leader::{Candidate, Identity, Timing};
+use crate::metrics::Metrics;
+use crate::server::{self, Health};
+use anyhow::{Context, bail};
+use jiff::SignedDuration;
+use kube::{Client, Config};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Name of the Lease.
+const LEASE: &str = "astro-token-operator";
+/// Of calls to the API server: connect, and between two bytes.
+const API_TIMEOUT: Duration = Duration::from_secs(10);
+/// To store a value once it is in hand, and slack for clocks.
+const WRITE_BUDGET: Duration = Duration::from_secs(20);
+/// How long a call may still land after its caller has died.
+const LANDING: SignedDuration = SignedDuration::from_secs(10);
+/// Readiness: the watches know everything.
+const SYNCED: &str = "watches synced, or standing by";
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What kept it from starting, or that it lost its leadership.
+pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let stop = stop_signal()?;
+    let config = Config::infer()
+        .await
+        .context("no cluster: neither in-cluster configuration nor a kubeconfig was found")?;
+    run_with(args, config, stop).await
+}
+
+/// Runs against the cluster of `config` until `stop`.
+///
+/// # Errors
+/// See [`run`].
+pub async fn run_with(
+    args: RunArgs,
+    config: Config,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    if args.vendor_connect_timeout >= args.vendor_timeout {
+        bail!("--vendor-connect-timeout must be shorter than --vendor-timeout");
+    }
+    let metrics = Metrics::new();
+    let own_credential = own_credential(&args)?;
+    let astro = vendor(&args, metrics.clone())?;
+    let (watch_client, client) = (
+        Client::try_from(config.clone())?,
+        call_client(config.clone())?,
+    );
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("--listen {} cannot be used", args.listen))?;
+    let cluster = tokio::select! {
+        cluster = cluster_id(&client) => cluster.with_context(|| {
+            format!("the API server at {} cannot be used", config.cluster_url)
+        })?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let identity = Identity::new(args.pod_name.clone());
+    let health = Health::new([SYNCED]);
+    let resources = Arc::new(Mutex::new(None));
+    let sampled = resources.clone();
+    let server = tokio::spawn(server::serve(
+        listener,
+        metrics.clone(),
+        health.clone(),
+        move || {
+            let shared = sampled.lock().ok();
+            let store = shared.as_ref().and_then(|store| store.as_ref());
+            store.map(samples).unwrap_or_default()
+        },
+        stop.clone(),
+    ));
+    info!(version = env!("CARGO_PKG_VERSION"), %identity, api_url = %args.api_url, "started");
+
+    let in_flight = SignedDuration::try_from(args.vendor_timeout + WRITE_BUDGET)?;
+    let setup = Setup {
+        watch_client,
+        client,
+        astro,
+        vendor_timeout: args.vendor_timeout,
+        own_credential,
+        organization: args.organization_id,
+        settings: Settings {
+            minimum_interval: args.minimum_interval,
+            in_flight,
+            landing: LANDING,
+            audit_interval: args.audit_interval,
+            cluster,
+        },
+        identity: identity.clone(),
+        metrics: metrics.clone(),
+        resources,
+    };
+    let outcome = if args.leader_election {
+        let candidate = Candidate {
+            // Its own connection: no other traffic may delay a renewal.
+            client: call_client(config)?,
+            namespace: args.leader_election_namespace,
+            name: LEASE.into(),
+            identity,
+            timing: Timing::default(),
+        };
+        lead(setup, candidate, &health, &stop).await
+    } else {
+        metrics.leading(true);
+        let synced = || health.set(SYNCED, true);
+        controller::run(setup, stop.clone(), synced).await;
+        Ok(())
+    };
+    stop.cancel();
+    server.await?.context("the HTTP server failed")?;
+    info!("stopped");
+    outcome
+}
+
+/// Waits for leadership, works while it lasts, gives it up at once when asked to stop.
+async fn lead(
+    setup: Setup,
+    candidate: Candidate,
+    health: &Health,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let metrics = setup.metrics.clone();
+    // A standby serves, and is ready to take over.
+    health.set(SYNCED, true);
+    let mut leadership = tokio::select! {
+        leadership = candidate.acquire() => leadership,
+        () = stop.cancelled() => return Ok(()),
+    };
+    health.set(SYNCED, false);
+    metrics.leading(true);
+    let work_stop = stop.child_token();
+    let synced = || health.set(SYNCED, true);
+    let mut work = std::pin::pin!(controller::run(setup, work_stop.clone(), synced));
+    let lost = tokio::select! {
+        () = &mut work => false,
+        () = leadership.lost() => true,
+        () = stop.cancelled() => false,
+    };
+    metrics.leading(false);
+    // Nothing new is begun; what is in flight is finished, and its intents keep others away meanwhile.
+    work_stop.cancel();
+    if lost {
+        warn!("leadership lost; finishing what is in flight");
+        work.await;
+        bail!("leadership lost");
+    }
+    tokio::join!(leadership.release(), work);
+    Ok(())
+}
+
+fn own_credential(args: &RunArgs) -> anyhow::Result<DefaultCredential> {
+    let source = match (&args.api_token, &args.api_token_file) {
+        (Some(_), Some(_)) => bail!("give either ASTRO_API_TOKEN or --api-token-file"),
+        (Some(value), None) => Some(Source::Value(value.clone().into())),
+        (None, Some(path)) => {
+            std::fs::metadata(path)
+                .with_context(|| format!("--api-token-file {} cannot be read", path.display()))?;
+            Some(Source::File(path.clone()))
+        }
+        (None, None) => None,
+    };
+    if source.is_none() && !args.default_credentials_namespaces.is_empty() {
+        bail!("--default-credentials-namespaces needs ASTRO_API_TOKEN or --api-token-file");
+    }
+    if source.is_some() && args.default_credentials_namespaces.is_empty() {
+        warn!(
+            "the operator's own credential is not used: --default-credentials-namespaces is empty"
+        );
+    }
+    let namespaces = args
+        .default_credentials_namespaces
+        .iter()
+        .cloned()
+        .collect();
+    Ok(DefaultCredential { source, namespaces })
+}
+
+fn vendor(args: &RunArgs, metrics: Metrics) -> anyhow::Result<Astro> {
+    let read = |path: &std::path::PathBuf| {
+        std::fs::read(path)
+            .with_context(|| format!("--ca-bundle {} cannot be read", path.display()))
+    };
+    let settings = astro::Settings {
+        url: args.api_url.clone(),
+        ca_bundle: args.ca_bundle.as_ref().map(read).transpose()?,
+        connect_timeout: args.vendor_connect_timeout,
+        timeout: args.vendor_timeout,
+        reads_per_second: args.reads_per_second,
+        rotations_per_second: args.rotations_per_second,
+    };
+    Ok(Astro::new(settings, metrics)?)
+}
+
+/// A client for single calls: with timeouts, and without retries that nobody decided on.
+fn call_client(mut config: Config) -> anyhow::Result<Client> {
+    config.connect_timeout = Some(API_TIMEOUT);
+    config.read_timeout = Some(API_TIMEOUT);
+    config.write_timeout = Some(API_TIMEOUT);
+    config.default_retry = false;
+    Ok(Client::try_from(config)?)
+}
+
+fn stop_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let token = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("stopping");
+        token.cancel();
+    });
+    Ok(stop)
+}

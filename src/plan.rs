@@ -1,0 +1,850 @@
+//! The decision table: from evidence to one plan. Pure; the first rule that speaks wins.
+
+use crate::api::{Cause, ExternalRotation, Pending, RotationOutcome, Target};
+use crate::api::{DeletionPolicy, GROUP, MANAGED_BY, request};
+use crate::evidence::{Access, Drift, Held, Live, Observed, Stored, Token, Work, compare};
+use crate::reason::{Blocked, Reason};
+use crate::schedule::{Due, Expiry, Rule, ScheduleError, backoff};
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Plan {
+    /// Nothing is to be done before `next`.
+    Idle {
+        /// The next due rotation.
+        next: Option<Due>,
+    },
+    /// Look again at `until`.
+    Wait {
+        /// When.
+        until: Timestamp,
+        /// Why the Secret's value is in doubt; `None`: `Ready` keeps its truth.
+        doubt: Option<Blocked>,
+    },
+    /// The vendor could not be asked: count a failure, come back at `until`.
+    Retry {
+        /// When.
+        until: Timestamp,
+        /// What stays undone.
+        blocked: Blocked,
+    },
+    /// A person has to act first; it is looked at again all the same.
+    Block(Blocked),
+    /// Read Secret and vendor now, and plan again: only fresh evidence may rotate.
+    Look,
+    /// The Secret proves that the pending rotation is done: finish the bookkeeping.
+    Settle,
+    /// Rotate.
+    Rotate(Rotation),
+    /// Write the Secret anew from the value it (or its predecessor) holds.
+    Rewrite {
+        /// Where the value is, and the evidence to write.
+        from: Held,
+    },
+}
+
+/// What kept a planned step from being done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Setback {
+    /// The resource changed under us: look again. Nothing was done.
+    Raced,
+    /// Nothing was begun, and a person has to mend it.
+    Refused(Blocked),
+    /// The vendor said no: nothing happened.
+    Definite {
+        /// The vendor's answer.
+        blocked: Blocked,
+        /// The vendor's own word on when to come back.
+        retry_after: Option<SignedDuration>,
+    },
+    /// The vendor may have rotated: the intent stays.
+    InDoubt(Blocked),
+}
+
+/// A rotation to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rotation {
+    /// Why.
+    pub cause: Cause,
+    /// 1, or one more than the attempt it follows.
+    pub attempt: i32,
+    /// The token, as just read.
+    pub token: Token,
+    /// The request annotation it answers.
+    pub request: Option<String>,
+    /// The target Secret's resourceVersion as just read; `None`: there is no Secret.
+    pub secret_version: Option<String>,
+    /// The target belongs to somebody who consented: its key may be taken from its manager.
+    pub take_over: bool,
+}
+
+/// How long a reading of the vendor older than our own last write is taken for stale.
+const STALE_FOR: SignedDuration = SignedDuration::from_mins(60);
+/// Between two looks while the vendor answers with stale readings.
+const STALE_RETRY: SignedDuration = SignedDuration::from_secs(5);
+/// One reclaim in this time; a second needs a person.
+const CONTEST_WINDOW: SignedDuration = SignedDuration::from_hours(24);
+/// A call that landed late must be noticed: look again this long after a recovery.
+const RECOVERY_AUDIT: SignedDuration = SignedDuration::from_secs(60);
+/// Bounds of the pause between two looks at something a person has to mend.
+const BLOCKED_RETRY: (SignedDuration, SignedDuration) =
+    (SignedDuration::from_secs(5), SignedDuration::from_secs(300));
+
+type Decide = fn(&Observed) -> Option<Plan>;
+
+/// The table. The order is the meaning.
+const RULES: &[Decide] = &[
+    being_deleted,
+    invalid_spec,
+    no_access,
+    older_rival,
+    not_our_secret,
+    settle,
+    in_flight,
+    suspended,
+    wrong_token,
+    backing_off,
+    resolve_pending,
+    stale_read,
+    drift,
+    expired,
+    due,
+    outdated,
+];
+
+/// What to do on this evidence.
+pub fn plan(seen: &Observed) -> Plan {
+    RULES
+        .iter()
+        .find_map(|rule| rule(seen))
+        .unwrap_or_else(|| idle(seen))
+}
+
+/// 1. A resource that is being deleted starts nothing; a value in hand is stored by its own task.
+fn being_deleted(seen: &Observed) -> Option<Plan> {
+    let deleted = seen.resource.metadata.deletion_timestamp.is_some();
+    deleted.then_some(Plan::Idle { next: None })
+}
+
+/// 2a. A spec that makes no sense is not acted on, even where the API server let it through.
+fn invalid_spec(seen: &Observed) -> Option<Plan> {
+    let problem = match &seen.schedule {
+        Err(ScheduleError::Invalid(message)) => Blocked::new(Reason::InvalidSpec, message),
+        Err(ScheduleError::TooFrequent(message)) => {
+            Blocked::new(Reason::ScheduleTooFrequent, message)
+        }
+        Ok(_) => return check_spec(seen).err().map(Plan::Block),
+    };
+    Some(Plan::Block(problem))
+}
+
+/// 2b. Without a credential nothing can be done.
+fn no_access(seen: &Observed) -> Option<Plan> {
+    match &seen.access {
+        Access::Denied(blocked) => Some(Plan::Block(blocked.clone())),
+        Access::Unknown | Access::Granted { .. } => None,
+    }
+}
+
+/// 2c. Of two resources with a claim to one token or Secret, only the oldest works.
+fn older_rival(seen: &Observed) -> Option<Plan> {
+    seen.rival.clone().map(Plan::Block)
+}
+
+/// 3. A Secret of somebody else, or of another cluster, is never touched.
+fn not_our_secret(seen: &Observed) -> Option<Plan> {
+    let blocked = match &seen.stored {
+        Stored::Foreign(blocked) => blocked.clone(),
+        Stored::Holds(held) => foreign_evidence(seen, held)?,
+        Stored::Absent { .. } | Stored::Consented { .. } => return None,
+    };
+    Some(Plan::Block(blocked))
+}
+
+fn foreign_evidence(seen: &Observed, held: &Held) -> Option<Blocked> {
+    let (secret, name) = (&held.secret, seen.resource.name_any());
+    if held.cluster != seen.settings.cluster {
+        return Some(Blocked::new(
+            Reason::ClusterChanged,
+            format!(
+                "Secret {secret} was written in another cluster (kube-system uid {}), which may still use the value; \
+                 annotate the Secret with {}={name} if this cluster shall own the token now",
+                held.cluster,
+                request::ADOPT
+            ),
+        ));
+    }
+    let manager = held.key_written_by.as_ref()?;
+    Some(Blocked::new(
+        Reason::SecretNotOurs,
+        format!(
+            "key {} of Secret {secret} was overwritten by {manager}; delete the Secret, or annotate it with {}={name}, \
+             to have the value replaced",
+            held.key,
+            request::ADOPT
+        ),
+    ))
+}
+
+/// 4. The Secret itself proves that the call and the write happened.
+fn settle(seen: &Observed) -> Option<Plan> {
+    // Not `held()`: a value is proven stored even when the spec has come to mean another token.
+    let (pending, Stored::Holds(held)) = (seen.pending()?, &seen.stored) else {
+        return None;
+    };
+    let proven = held.rotation_id.as_ref() == Some(&pending.id)
+        || held.token_id == pending.token_id
+            && compare(&pending.replaces, &held.version) == Drift::LiveNewer;
+    proven.then_some(Plan::Settle)
+}
+
+/// 5. Somebody may still be working on it.
+fn in_flight(seen: &Observed) -> Option<Plan> {
+    if let Some(work) = &seen.work {
+        let doubt = match work {
+            Work::Calling => None,
+            Work::Storing { error } => Some(Blocked::new(
+                Reason::ValueNotStored,
+                format!(
+                    "the new value cannot be stored in Secret {}, and the old one is dead: {error}; \
+                     it is kept in memory and tried again, so do not restart the operator",
+                    seen.resource.spec.target.name
+                ),
+            )),
+        };
+        return Some(Plan::Wait {
+            until: seen.now + seen.settings.in_flight,
+            doubt,
+        });
+    }
+    let pending = seen.pending()?;
+    let until = in_flight_until(seen, pending);
+    (seen.now < until).then(|| Plan::Wait {
+        until,
+        doubt: Some(in_doubt(pending, "waiting until it can no longer land")),
+    })
+}
+
+/// 6. Suspended: no rule below may rotate.
+fn suspended(seen: &Observed) -> Option<Plan> {
+    (seen.resource.spec.suspend == Some(true)).then_some(Plan::Idle { next: None })
+}
+
+/// 7. The token is gone, not a Workspace token, in another Workspace, or the credential is refused.
+fn wrong_token(seen: &Observed) -> Option<Plan> {
+    let (blocked, fresh) = match &seen.live {
+        Live::Refused { blocked, fresh } => (blocked.clone(), *fresh),
+        Live::Token { token, fresh } => (check_token(seen, token).err()?, *fresh),
+        Live::NotAsked | Live::Unavailable { .. } => return None,
+    };
+    Some(if fresh {
+        Plan::Block(blocked)
+    } else {
+        Plan::Look
+    })
+}
+
+/// 12. After a failure the next try waits, whatever it is for; an edit of the spec or a new request ends the wait.
+///
+/// It stands before the rules that rotate, so that no path can burn token after token.
+fn backing_off(seen: &Observed) -> Option<Plan> {
+    let status = seen.resource.status.as_ref()?;
+    let until = status.retry_at.as_ref()?.0;
+    let edited = status.observed_generation != seen.resource.metadata.generation;
+    let asked = seen.pending().is_none() && seen.unhandled_request().is_some();
+    if seen.now >= until || edited || asked {
+        return None;
+    }
+    let doubt = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == "Ready" && condition.status == "False")
+        .and_then(|condition| Reason::from_name(&condition.reason).map(|r| (r, condition)))
+        .map(|(reason, condition)| Blocked::new(reason, &condition.message));
+    Some(Plan::Wait { until, doubt })
+}
+
+/// 8 and 9. An intent whose outcome is unknown: the vendor's record tells what happened.
+///
+/// The live version is still the one to be replaced: the call never took effect. Another one: a value
+/// was issued and lost, and since that killed the stored one, rotating again loses nothing.
+fn resolve_pending(seen: &Observed) -> Option<Plan> {
+    let pending = seen.pending()?;
+    let token = match fresh(seen, |why| in_doubt(pending, why)) {
+        Ok(token) => token,
+        Err(plan) => return Some(plan),
+    };
+    let cause = match compare(&pending.replaces, &token.version) {
+        _ if token.id != pending.token_id => return None,
+        Drift::Same => pending.reason,
+        Drift::LiveNewer => Cause::Lost,
+        Drift::StoredNewer => {
+            return Some(Plan::Wait {
+                until: seen.now + STALE_RETRY,
+                doubt: Some(in_doubt(pending, "the vendor answers with an old record")),
+            });
+        }
+    };
+    Some(rotate(
+        seen,
+        token,
+        cause,
+        pending.attempt.saturating_add(1),
+    ))
+}
+
+/// 10. The vendor's reading is older than what we stored: stale, never drift.
+fn stale_read(seen: &Observed) -> Option<Plan> {
+    let (drift, held, _, fresh) = seen.drift()?;
+    let recent = held
+        .obtained_at()
+        .is_some_and(|at| seen.now < at.saturating_add(STALE_FOR).unwrap_or(at));
+    (drift == Drift::StoredNewer && fresh && recent).then(|| Plan::Wait {
+        until: seen.now + STALE_RETRY,
+        doubt: None,
+    })
+}
+
+/// 11. Somebody else rotated the token: the Secret's value is dead.
+fn drift(seen: &Observed) -> Option<Plan> {
+    let (drift, held, token, fresh) = seen.drift()?;
+    let stale = drift == Drift::StoredNewer && !fresh;
+    if drift == Drift::Same || stale {
+        return None;
+    }
+    if !fresh {
+        return Some(Plan::Look);
+    }
+    if seen.resource.spec.external_rotation == Some(ExternalRotation::Report) {
+        let asked = seen.unhandled_request().is_some();
+        return (!asked).then(|| Plan::Block(rotated_elsewhere(held, token)));
+    }
+    match last_reclaim(seen) {
+        Some(at) if seen.now < at.saturating_add(CONTEST_WINDOW).unwrap_or(at) => {
+            if seen.unhandled_request().is_some() {
+                return None;
+            }
+            Some(Plan::Block(Blocked::new(
+                Reason::Contested,
+                format!(
+                    "token {} was rotated by somebody else again; it was reclaimed at {at} and will not be reclaimed within 24 h of that. \
+                     Find who else rotates it; to take it back now, request a rotation",
+                    token.id
+                ),
+            )))
+        }
+        _ => Some(rotate(seen, token, Cause::Reclaimed, 1)),
+    }
+}
+
+/// The value has expired: rotating loses nothing, and may renew it. Once: a vendor may keep the expiry.
+fn expired(seen: &Observed) -> Option<Plan> {
+    let held = seen.held()?;
+    let ends = seen.expiry().filter(|ends| *ends <= seen.now)?;
+    if held.obtained_at().is_some_and(|at| at >= ends) {
+        return Some(Plan::Block(token_expired(held, ends)));
+    }
+    Some(
+        match fresh(seen, |why| Blocked::new(Reason::TokenExpired, why)) {
+            Ok(token) => rotate(seen, token, Cause::Expiring, 1),
+            Err(plan) => plan,
+        },
+    )
+}
+
+/// 13. No value stored, a request that was not handled, or the schedule says so.
+fn due(seen: &Observed) -> Option<Plan> {
+    if let Some(plan) = adopt(seen) {
+        return Some(plan);
+    }
+    let cause = match (seen.held(), seen.unhandled_request(), next_due(seen)) {
+        (None, _, _) => Cause::Initial,
+        (_, Some(_), _) => Cause::Requested,
+        (_, _, Err(blocked)) => return Some(Plan::Block(blocked)),
+        (_, _, Ok(Some(due))) if due.at <= seen.now => match due.rule {
+            Rule::Scheduled => Cause::Scheduled,
+            Rule::Expiring => Cause::Expiring,
+        },
+        (_, _, Ok(_)) => return None,
+    };
+    Some(
+        match fresh(seen, |why| Blocked::new(Reason::VendorUnavailable, why)) {
+            Ok(token) => rotate(seen, token, cause, 1),
+            Err(plan) => plan,
+        },
+    )
+}
+
+/// A live value that is already in the cluster is kept: under a former target name, or given away with consent.
+fn adopt(seen: &Observed) -> Option<Plan> {
+    let from = match &seen.stored {
+        Stored::Absent {
+            elsewhere: Some(held),
+            ..
+        } => held.clone(),
+        Stored::Consented {
+            value_is_live: Some(true),
+            resource_version,
+        } => {
+            let Live::Token { token, fresh: true } = &seen.live else {
+                return Some(Plan::Look);
+            };
+            Held {
+                secret: seen.resource.spec.target.name.clone(),
+                key: seen.resource.spec.target.key().into(),
+                token_id: token.id.clone(),
+                version: token.version.clone(),
+                expires: token.ends,
+                cluster: seen.settings.cluster.clone(),
+                resource_version: resource_version.clone(),
+                ..Held::default()
+            }
+        }
+        Stored::Consented {
+            value_is_live: None,
+            ..
+        } => return Some(Plan::Look),
+        _ => return None,
+    };
+    match &seen.live {
+        Live::Token { token, fresh: true } => (token.id == from.token_id
+            && compare(&from.version, &token.version) == Drift::Same)
+            .then_some(Plan::Rewrite { from }),
+        Live::Unavailable { .. } => None,
+        _ => Some(Plan::Look),
+    }
+}
+
+/// 14. Key, labels or owner differ from what the Secret shows: written anew from the value it holds. An edit never rotates.
+fn outdated(seen: &Observed) -> Option<Plan> {
+    let held = seen.held()?;
+    if let (None, Live::Token { token, fresh }) = (&held.version.rotated_at, &seen.live)
+        && token.version.rotated_at.is_some()
+    {
+        // The rotate answer did not say when; the record does. An old reading may be of the value before.
+        let version = token.version.clone();
+        return Some(match fresh {
+            true => Plan::Rewrite {
+                from: Held {
+                    version,
+                    expires: token.ends,
+                    ..held.clone()
+                },
+            },
+            false => Plan::Look,
+        });
+    }
+    held.outdated.then(|| Plan::Rewrite { from: held.clone() })
+}
+
+/// 15. Nothing to do until the next due time.
+fn idle(seen: &Observed) -> Plan {
+    match next_due(seen) {
+        Ok(next) => Plan::Idle { next },
+        Err(blocked) => Plan::Block(blocked),
+    }
+}
+
+/// When to look at the resource again; `seen` holds the status after this pass.
+pub fn wake(seen: &Observed, plan: &Plan, setback: Option<&Setback>) -> Timestamp {
+    let audit = seen.now + seen.settings.audit_interval;
+    let retry_at = || Some(seen.resource.status.as_ref()?.retry_at.as_ref()?.0);
+    let at = match (setback, plan) {
+        (Some(Setback::Raced), _) => seen.now + SignedDuration::from_secs(1),
+        (Some(Setback::Refused(_)), _) | (None, Plan::Block(_)) => seen.now + blocked_retry(seen),
+        (Some(Setback::Definite { .. } | Setback::InDoubt(_)), _) => retry_at().unwrap_or(audit),
+        (None, Plan::Idle { next }) => next.as_ref().map_or(audit, |due| due.at.min(audit)),
+        (None, Plan::Wait { until, .. } | Plan::Retry { until, .. }) => *until,
+        (None, Plan::Look | Plan::Settle | Plan::Rotate(_) | Plan::Rewrite { .. }) => seen.now,
+    };
+    recovery_audit(seen)
+        .filter(|at| *at > seen.now)
+        .map_or(at, |recovery| at.min(recovery))
+}
+
+/// The oldest reading of the vendor that still counts as known.
+pub fn reading_not_before(seen: &Observed) -> Timestamp {
+    let audit = seen.now - seen.settings.audit_interval;
+    recovery_audit(seen)
+        .filter(|at| *at <= seen.now)
+        .map_or(audit, |at| at.max(audit))
+}
+
+/// After a recovery the vendor is looked at once more: a call that landed late would show.
+fn recovery_audit(seen: &Observed) -> Option<Timestamp> {
+    let last = seen.resource.status.as_ref()?.last_rotation.as_ref()?;
+    matches!(last.reason, Cause::Lost | Cause::Reclaimed).then(|| last.at.0 + RECOVERY_AUDIT)
+}
+
+/// As long again as it has been blocked: soon at first, rarely later, without a counter.
+fn blocked_retry(seen: &Observed) -> SignedDuration {
+    let since = seen
+        .resource
+        .status
+        .iter()
+        .flat_map(|status| &status.conditions)
+        .find(|condition| condition.type_ == "Ready" && condition.status == "False")
+        .map_or(seen.now, |condition| condition.last_transition_time.0);
+    seen.now
+        .duration_since(since)
+        .clamp(BLOCKED_RETRY.0, BLOCKED_RETRY.1)
+}
+
+/// Whether the Secret holds a value believed live; else why not.
+pub fn believe(seen: &Observed) -> Result<&Held, Blocked> {
+    let target = &seen.resource.spec.target.name;
+    let Some(held) = seen.held() else {
+        let message = if seen.resource.spec.suspend == Some(true) {
+            format!("Secret {target} holds no value, and rotation is suspended; unset spec.suspend")
+        } else {
+            format!("Secret {target} holds no value yet")
+        };
+        return Err(Blocked::new(Reason::AwaitingFirstRotation, message));
+    };
+    if let Some(pending) = seen.pending() {
+        return Err(match seen.live {
+            Live::Token { ref token, .. }
+                if compare(&pending.replaces, &token.version) == Drift::LiveNewer =>
+            {
+                Blocked::new(
+                    Reason::ValueLost,
+                    format!(
+                        "a value of token {} was issued and lost, and the one in Secret {target} is dead; it is replaced as soon as rotation is not suspended",
+                        token.id
+                    ),
+                )
+            }
+            _ => in_doubt(pending, "rotation is suspended"),
+        });
+    }
+    if let Some((Drift::LiveNewer, held, token, _)) = seen.drift() {
+        return Err(rotated_elsewhere(held, token));
+    }
+    match seen.expiry() {
+        Some(ends) if ends <= seen.now => Err(token_expired(held, ends)),
+        _ => Ok(held),
+    }
+}
+
+impl Observed {
+    /// The recorded intent.
+    pub fn pending(&self) -> Option<&Pending> {
+        self.resource.status.as_ref()?.pending.as_ref()
+    }
+
+    /// The evidence on the Secret, when it is about the token of the spec.
+    pub fn held(&self) -> Option<&Held> {
+        let Stored::Holds(held) = &self.stored else {
+            return None;
+        };
+        let spec = &self.resource.spec.token;
+        let other = spec.id.as_ref().is_some_and(|id| *id != held.token_id)
+            || matches!(&self.live, Live::Token { token, .. } if token.id != held.token_id);
+        (!other).then_some(held)
+    }
+
+    /// The stored version against the live one, and whether the reading is fresh.
+    fn drift(&self) -> Option<(Drift, &Held, &Token, bool)> {
+        let (held, Live::Token { token, fresh }) = (self.held()?, &self.live) else {
+            return None;
+        };
+        Some((compare(&held.version, &token.version), held, token, *fresh))
+    }
+
+    /// When the stored value expires: by the vendor where it speaks of that value, else by the Secret.
+    pub fn expiry(&self) -> Option<Timestamp> {
+        match self.drift() {
+            Some((Drift::Same, _, token, _)) => token.ends,
+            _ => self.held()?.expires,
+        }
+    }
+
+    /// A rotate request of a person that no rotation has answered yet.
+    pub fn unhandled_request(&self) -> Option<String> {
+        let request = self.request()?;
+        let handled = self.resource.status.as_ref()?.handled_request.as_ref() == Some(&request)
+            || self.held()?.request.as_ref() == Some(&request);
+        (!handled).then_some(request)
+    }
+
+    /// The present rotate request, cut to a length that fits everywhere.
+    pub fn request(&self) -> Option<String> {
+        let annotations = self.resource.annotations();
+        let texts = [request::ROTATE, request::REVOKE].map(|key| annotations.get(key));
+        let text = match texts {
+            [None, None] => return None,
+            [Some(one), None] | [None, Some(one)] => one.clone(),
+            [Some(rotate), Some(revoke)] => format!("{rotate} {revoke}"),
+        };
+        // People write dates and ticket numbers; whatever is longer is told apart by its hash.
+        const LONGEST: usize = 63;
+        Some(if text.len() <= LONGEST {
+            text
+        } else {
+            uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, text.as_bytes()).to_string()
+        })
+    }
+}
+
+/// The next due rotation of the stored value.
+fn next_due(seen: &Observed) -> Result<Option<Due>, Blocked> {
+    let (Ok(schedule), Some(held)) = (&seen.schedule, seen.held()) else {
+        return Ok(None);
+    };
+    let token = match &seen.live {
+        Live::Token { token, .. } => Some(token),
+        _ => None,
+    };
+    let born = seen.resource.metadata.creation_timestamp.as_ref();
+    let last = held
+        .obtained_at()
+        .or(token.and_then(|token| token.starts))
+        .or(born.map(|time| time.0))
+        .unwrap_or(seen.now);
+    let expiry = seen.expiry().map(|ends| Expiry {
+        // Unknown: as if valid for ever, so that nothing is called too frequent on a guess.
+        starts: token.and_then(|t| t.starts).unwrap_or(Timestamp::MIN),
+        ends,
+    });
+    if expiry.is_none() && schedule.only_before_expiry() {
+        return Err(Blocked::new(
+            Reason::TokenNeverExpires,
+            format!(
+                "token {} has no expiry, and schedule.beforeExpiry is the only rule; add schedule.every or schedule.cron",
+                held.token_id
+            ),
+        ));
+    }
+    let uid = seen.resource.uid().unwrap_or_default();
+    schedule
+        .next(last, expiry, &uid)
+        .map_err(|error| match error {
+            ScheduleError::Invalid(message) => Blocked::new(Reason::InvalidSpec, message),
+            ScheduleError::TooFrequent(message) => {
+                Blocked::new(Reason::ScheduleTooFrequent, message)
+            }
+        })
+}
+
+/// The token as read just now, or the plan that gets it.
+fn fresh(seen: &Observed, doubt: impl Fn(&str) -> Blocked) -> Result<&Token, Plan> {
+    match &seen.live {
+        Live::Token { token, fresh: true } => Ok(token),
+        Live::Unavailable {
+            message,
+            retry_after,
+        } => {
+            let failures = seen.resource.status.as_ref().and_then(|s| s.failures);
+            let pause = backoff(failures.unwrap_or(0).max(0).unsigned_abs() + 1);
+            Err(Plan::Retry {
+                until: seen.now + retry_after.unwrap_or(pause).max(pause),
+                blocked: doubt(message),
+            })
+        }
+        _ => Err(Plan::Look),
+    }
+}
+
+fn rotate(seen: &Observed, token: &Token, cause: Cause, attempt: i32) -> Plan {
+    let (secret_version, take_over) = match &seen.stored {
+        Stored::Holds(held) => (held.resource_version.clone(), false),
+        Stored::Consented {
+            resource_version, ..
+        } => (resource_version.clone(), true),
+        Stored::Absent {
+            resource_version, ..
+        } => (resource_version.clone(), false),
+        Stored::Foreign(_) => (None, false),
+    };
+    Plan::Rotate(Rotation {
+        cause,
+        attempt,
+        token: token.clone(),
+        request: seen.request(),
+        secret_version,
+        take_over,
+    })
+}
+
+/// Until when a holder, or a call it made, may still be at work; longer with each attempt.
+fn in_flight_until(seen: &Observed, pending: &Pending) -> Timestamp {
+    let holder = if seen.holder_is_done {
+        seen.settings.landing
+    } else {
+        seen.settings.in_flight
+    };
+    let pause = match pending.attempt {
+        ..=1 => SignedDuration::ZERO,
+        more => backoff(more.unsigned_abs() - 1),
+    };
+    let started = pending.started_at.0;
+    started.saturating_add(holder.max(pause)).unwrap_or(started)
+}
+
+fn in_doubt(pending: &Pending, why: &str) -> Blocked {
+    Blocked::new(
+        Reason::RotationInDoubt,
+        format!(
+            "rotation {} (attempt {}) was begun at {} and its outcome is unknown: {why}",
+            pending.id, pending.attempt, pending.started_at.0
+        ),
+    )
+}
+
+fn rotated_elsewhere(held: &Held, token: &Token) -> Blocked {
+    let at = token
+        .version
+        .rotated_at
+        .as_ref()
+        .map_or_else(|| "an unknown time".into(), |time| time.0.to_string());
+    Blocked::new(
+        Reason::RotatedElsewhere,
+        format!(
+            "token {} was rotated by somebody else at {at}, so the value in Secret {} is dead; request a rotation with the annotation {}",
+            token.id,
+            held.secret,
+            request::ROTATE
+        ),
+    )
+}
+
+fn token_expired(held: &Held, ends: Timestamp) -> Blocked {
+    Blocked::new(
+        Reason::TokenExpired,
+        format!(
+            "token {} expired at {ends}; if rotating does not renew it, create a new token and name it in spec.token",
+            held.token_id
+        ),
+    )
+}
+
+fn last_reclaim(seen: &Observed) -> Option<Timestamp> {
+    let history = &seen.resource.status.as_ref()?.history;
+    history
+        .iter()
+        .filter(|entry| {
+            entry.reason == Cause::Reclaimed && entry.outcome == RotationOutcome::Stored
+        })
+        .map(|entry| entry.at.0)
+        .max()
+}
+
+/// What CEL checks on newer API servers, and what it cannot check.
+///
+/// # Errors
+/// The first field that is wrong.
+pub fn check_spec(seen: &Observed) -> Result<(), Blocked> {
+    let spec = &seen.resource.spec;
+    let invalid = |message: String| Err(Blocked::new(Reason::InvalidSpec, message));
+    let ids = [
+        ("workspaceId", Some(&spec.workspace_id)),
+        ("organizationId", spec.organization_id.as_ref()),
+        ("token.id", spec.token.id.as_ref()),
+    ];
+    for (field, id) in ids {
+        // Ids become part of a URL.
+        if id.is_some_and(|id| !is_id(id)) {
+            return invalid(format!(
+                "{field} must be 1 to 64 letters, digits, - or _, as Astro shows it"
+            ));
+        }
+    }
+    match (&spec.token.name, &spec.token.id) {
+        (Some(name), None) if name.is_empty() || name.chars().count() > 256 => {
+            return invalid("token.name must have 1 to 256 characters".into());
+        }
+        (Some(_), None) | (None, Some(_)) => {}
+        _ => return invalid("give exactly one of token.name and token.id".into()),
+    }
+    check_target(&spec.target).or_else(|message| invalid(format!("target.{message}")))?;
+    match &spec.credentials {
+        Some(credentials) if !is_secret_name(&credentials.secret_ref.name) => {
+            invalid("credentials.secretRef.name is not a valid Secret name".into())
+        }
+        Some(credentials) if !is_key(credentials.secret_ref.key.as_deref().unwrap_or("token")) => {
+            invalid("credentials.secretRef.key is not a valid Secret key".into())
+        }
+        Some(credentials) if credentials.secret_ref.name == spec.target.name => Err(Blocked::new(
+            Reason::SelfRotation,
+            "target and credentials.secretRef are the same Secret; use another target or another credential",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn check_target(target: &Target) -> Result<(), String> {
+    if !is_secret_name(&target.name) {
+        return Err("name is not a valid Secret name".into());
+    }
+    if !is_key(target.key()) {
+        return Err("key may have 1 to 253 letters, digits, -, _ and .".into());
+    }
+    let prefix = format!("{GROUP}/");
+    let ours = |key: &&String| key.starts_with(&prefix) || *key == MANAGED_BY.0;
+    let (mut labels, mut annotations) = (target.labels.keys(), target.annotations.keys());
+    match labels.find(ours).or_else(|| annotations.find(ours)) {
+        Some(key) => Err(format!("labels and target.annotations may not set {key}")),
+        None => Ok(()),
+    }
+}
+
+fn is_id(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    (1..=64).contains(&text.len()) && text.chars().all(allowed)
+}
+
+fn is_key(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (1..=253).contains(&text.len()) && text.chars().all(allowed) && text != "." && text != ".."
+}
+
+fn is_secret_name(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    (1..=253).contains(&text.len())
+        && text.chars().all(inner)
+        && text.starts_with(edge)
+        && text.ends_with(edge)
+}
+
+/// Scope and Workspace, before anything is rotated.
+fn check_token(seen: &Observed, token: &Token) -> Result<(), Blocked> {
+    let spec = &seen.resource.spec;
+    if let Access::Granted { own_token_id } = &seen.access
+        && own_token_id.as_ref() == Some(&token.id)
+    {
+        return Err(Blocked::new(
+            Reason::SelfRotation,
+            format!(
+                "token {} is the credential the operator calls the vendor with; use another credential",
+                token.id
+            ),
+        ));
+    }
+    if token.scope != "WORKSPACE" || token.kind != "STANDARD" {
+        return Err(Blocked::new(
+            Reason::WrongScope,
+            format!(
+                "token {} has scope {} and kind {}; only standard Workspace API tokens are rotated",
+                token.id, token.scope, token.kind
+            ),
+        ));
+    }
+    if !token.workspaces.contains(&spec.workspace_id) {
+        return Err(Blocked::new(
+            Reason::WrongWorkspace,
+            format!(
+                "token {} has no role in Workspace {}; correct workspaceId or token",
+                token.id, spec.workspace_id
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the Secret is deleted with the resource.
+pub fn deletes_with_owner(target: &Target) -> bool {
+    target.deletion_policy == Some(DeletionPolicy::Delete)
+}

@@ -1,0 +1,249 @@
+//! One rotation: the one ordered sequence of effects, in a task of its own that nothing aborts.
+
+use crate::access::Grant;
+use crate::api::{Cause, Version, WorkspaceTokenRotation};
+use crate::astro::Astro;
+use crate::evidence::{Held, Observed, Token, Work, rotation_id};
+use crate::leader::Identity;
+use crate::metrics::Metrics;
+use crate::plan::{Rotation, Setback};
+use crate::reason::{Blocked, Reason};
+use crate::secret::{self, Draft, Landed};
+use crate::{status, store};
+use kube::{Client, ResourceExt};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+/// Between intent and call no more than this may pass: a process that was paused must not fire late.
+const LATEST_CALL: Duration = Duration::from_secs(5);
+/// A value older than this is not written over a Secret that was not read again.
+const FRESH_WRITE: Duration = Duration::from_secs(2);
+
+/// What a rotation needs.
+#[derive(Clone)]
+pub struct Rotator {
+    /// For single calls.
+    pub client: Client,
+    /// The vendor.
+    pub astro: Astro,
+    /// This process.
+    pub identity: Identity,
+    /// Counters.
+    pub metrics: Metrics,
+    /// What this process is doing right now.
+    pub works: Works,
+}
+
+/// A rotation that was stored.
+pub struct Done {
+    /// The resource with the intent in its status, as last written.
+    pub resource: WorkspaceTokenRotation,
+    /// The evidence on the Secret.
+    pub held: Held,
+    /// The vendor's record of the token, as far as its answer carried it.
+    pub token: Token,
+}
+
+/// What this process is doing for which resource, by uid.
+#[derive(Clone, Default)]
+pub struct Works(Arc<Mutex<HashMap<String, Work>>>);
+
+impl Works {
+    /// What is being done for a resource.
+    pub fn get(&self, uid: &str) -> Option<Work> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(uid).cloned()
+    }
+
+    /// Begins work; `None` while there is some already.
+    fn begin(&self, uid: &str) -> Option<WorkGuard> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.contains_key(uid) {
+            return None;
+        }
+        all.insert(uid.to_owned(), Work::Calling);
+        Some(WorkGuard {
+            works: self.clone(),
+            uid: uid.to_owned(),
+        })
+    }
+}
+
+/// Work that ends when this is dropped.
+struct WorkGuard {
+    works: Works,
+    uid: String,
+}
+
+impl WorkGuard {
+    fn storing(&self, error: String) {
+        let mut all = self.works.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(self.uid.clone(), Work::Storing { error });
+    }
+}
+
+impl Drop for WorkGuard {
+    fn drop(&mut self) {
+        let mut all = self.works.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(&self.uid);
+    }
+}
+
+impl Rotator {
+    /// Rehearse, record the intent, rotate, store. To be run in a task of its own.
+    ///
+    /// # Errors
+    /// What kept it from being done, and whether the vendor may have rotated all the same.
+    pub async fn run(
+        &self,
+        seen: &Observed,
+        rotation: &Rotation,
+        grant: &Grant,
+    ) -> Result<Done, Setback> {
+        let resource = &seen.resource;
+        let uid = resource.uid().unwrap_or_default();
+        let work = self.works.begin(&uid).ok_or(Setback::Raced)?;
+        let id = rotation_id(seen.now, Uuid::new_v4().as_u128());
+        let mut held = Held {
+            secret: resource.spec.target.name.clone(),
+            key: resource.spec.target.key().into(),
+            token_id: rotation.token.id.clone(),
+            version: rotation.token.version.clone(),
+            expires: rotation.token.ends,
+            rotation_id: Some(id.clone()),
+            request: rotation.request.clone(),
+            cluster: seen.settings.cluster.clone(),
+            resource_version: rotation.secret_version.clone(),
+            ..Held::default()
+        };
+
+        let rehearsal = Draft {
+            owner: resource,
+            held: held.clone(),
+            force: rotation.take_over,
+        };
+        secret::rehearse(&self.client, &rehearsal).await?;
+
+        let holder = self.identity.to_string();
+        let begun = Instant::now();
+        let intent = status::begin(seen, rotation, id.clone(), holder);
+        let resource = store::write(&self.client, resource, &intent)
+            .await
+            .map_err(not_recorded)?;
+        if begun.elapsed() > LATEST_CALL {
+            return Err(Setback::InDoubt(Blocked::new(
+                Reason::RotationInDoubt,
+                format!(
+                    "rotation {id} was held up for {:?} before the call, which was not made",
+                    begun.elapsed()
+                ),
+            )));
+        }
+        if rotation.cause == Cause::Lost {
+            self.metrics.value_lost();
+        }
+
+        let (organization, token_id) = (&grant.organization, &rotation.token.id);
+        let answer = self.astro.rotate(&grant.credential, organization, token_id);
+        let rotated = answer.await.map_err(|error| {
+            let namespace = resource.namespace().unwrap_or_default();
+            let (name, definite) = (resource.name_any(), error.is_definite());
+            warn!(namespace, name, rotation_id = id, definite, %error, "rotation failed");
+            let outcome = if definite { "refused" } else { "in_doubt" };
+            self.metrics.rotation(&rotation.cause.to_string(), outcome);
+            setback(&error, &id)
+        })?;
+
+        // From here on the value exists nowhere else.
+        let unsaved = self.metrics.unsaved();
+        let token = rotated.token.unwrap_or_else(|| Token {
+            version: Version::default(),
+            ..rotation.token.clone()
+        });
+        held.token_id.clone_from(&token.id);
+        held.version = token.version.clone();
+        held.expires = token.ends;
+        let draft = Draft {
+            owner: &resource,
+            held,
+            force: true,
+        };
+        let fresh = rotated.answered.duration_since(begun) < FRESH_WRITE
+            && rotated.answered.elapsed() < FRESH_WRITE;
+        let landed = secret::land(&self.client, draft, &rotated.value, fresh, |problem| {
+            if self.works.get(&uid) == Some(Work::Calling) {
+                let (namespace, name) = (resource.namespace(), resource.name_any());
+                error!(namespace, name, rotation_id = id, error = %problem, "the new value cannot be stored; trying until it can");
+            }
+            work.storing(problem.to_string());
+        });
+        let held = match landed.await {
+            Landed::Stored(held) => held,
+            Landed::Superseded | Landed::NoPlace => {
+                drop(unsaved);
+                self.metrics.rotation(&rotation.cause.to_string(), "lost");
+                return Err(Setback::Raced);
+            }
+        };
+        drop(unsaved);
+        self.metrics.stored(rotated.answered.elapsed());
+        self.metrics.rotation(&rotation.cause.to_string(), "stored");
+        self.report(&resource, rotation, &token, &held);
+        Ok(Done {
+            resource,
+            held,
+            token,
+        })
+    }
+
+    fn report(
+        &self,
+        resource: &WorkspaceTokenRotation,
+        rotation: &Rotation,
+        token: &Token,
+        held: &Held,
+    ) {
+        let (namespace, name) = (resource.namespace(), resource.name_any());
+        let rotation_id = held.rotation_id.as_deref();
+        let (token_id, reason, attempt) = (&token.id, rotation.cause, rotation.attempt);
+        info!(namespace, name, token_id, rotation_id, %reason, attempt, "rotated");
+        if token.id != rotation.token.id {
+            let expected = &rotation.token.id;
+            warn!(
+                namespace,
+                name,
+                token_id,
+                expected,
+                "the vendor changed the token's id; name the new one in spec.token.id"
+            );
+        }
+    }
+}
+
+fn not_recorded(error: store::Error) -> Setback {
+    match error {
+        store::Error::Raced => Setback::Raced,
+        error => Setback::Refused(Blocked::new(
+            Reason::TargetRefused,
+            format!("the intent to rotate cannot be recorded, so nothing was rotated: {error}"),
+        )),
+    }
+}
+
+fn setback(error: &crate::astro::Error, id: &str) -> Setback {
+    if error.is_definite() {
+        return Setback::Definite {
+            blocked: error.blocked(),
+            retry_after: error.retry_after(),
+        };
+    }
+    Setback::InDoubt(Blocked::new(
+        Reason::RotationInDoubt,
+        format!(
+            "rotation {id}: {error}; the vendor is asked what happened before anything else is done"
+        ),
+    ))
+}

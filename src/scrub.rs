@@ -1,0 +1,57 @@
+//! Makes text of others fit to be shown: bounded, one line, and without anything that might be a value.
+
+/// Longest run of characters a value could be made of that is still shown.
+const LONGEST_RUN: usize = 64;
+
+/// At most `longest` characters of `text`, on one line, opaque runs replaced.
+pub fn scrub(text: &str, longest: usize) -> String {
+    let mut shown = String::new();
+    for word in text.split_whitespace() {
+        if !shown.is_empty() {
+            shown.push(' ');
+        }
+        for piece in word.split_inclusive(|c: char| !is_opaque(c)) {
+            let run = piece.chars().filter(|c| is_opaque(*c)).count();
+            match run > LONGEST_RUN {
+                true => {
+                    shown.push_str("[redacted]");
+                    shown.extend(piece.chars().filter(|c| !is_opaque(*c)));
+                }
+                false => shown.extend(piece.chars().filter(|c| !c.is_control())),
+            }
+        }
+        if shown.len() > longest * 4 {
+            break;
+        }
+    }
+    shown.chars().take(longest).collect()
+}
+
+/// The alphabets of base64, base64url and JWTs.
+fn is_opaque(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_.=+/~".contains(c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scrub;
+
+    #[test]
+    fn values_go_and_names_stay() {
+        let value = format!("eyJ{}.{}", "x".repeat(700), "y".repeat(20));
+        let text = format!("bad\ttoken \"{value}\" in astro-token-operator.io/adopt=ci-deployer\n");
+        assert_eq!(
+            scrub(&text, 200),
+            "bad token \"[redacted]\" in astro-token-operator.io/adopt=ci-deployer"
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_is_longer_than_asked_or_on_two_lines(text in ".*", longest in 0usize..300) {
+            let shown = scrub(&text, longest);
+            proptest::prop_assert!(shown.chars().count() <= longest);
+            proptest::prop_assert!(!shown.contains('\n'));
+        }
+    }
+}

@@ -1,0 +1,495 @@
+//! The target Secret: evidence read from its metadata, its rehearsal, and its write.
+
+use crate::api::Version;
+use crate::api::{MANAGED_BY, WorkspaceTokenRotation, evidence, request};
+use crate::evidence::{Drift, Held, Stored, compare};
+use crate::plan::{Setback, deletes_with_owner};
+use crate::reason::{Blocked, Reason};
+use crate::scrub::scrub;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{Api, PartialObjectMeta, Patch, PatchParams};
+use kube::{Client, Resource, ResourceExt};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Field manager of everything the operator writes on a Secret.
+pub const MANAGER: &str = "astro-token-operator";
+/// Characters of the rehearsal's stand-in for the value; vendor values have about a thousand.
+const DUMMY_LENGTH: usize = 1200;
+/// Longest text of the API server's that is shown, characters.
+const LONGEST_MESSAGE: usize = 400;
+
+/// The metadata of a Secret, without its data.
+pub type Metadata = PartialObjectMeta<Secret>;
+
+// ── evidence ──
+
+/// What `secret` is to `owner`: decided by its metadata alone.
+///
+/// `exists` tells whether a resource of a name is still in the namespace: what a deleted one has left
+/// behind may be taken over, what a living one writes may not.
+pub fn read(
+    secret: &Metadata,
+    owner: &WorkspaceTokenRotation,
+    cluster: &str,
+    exists: impl Fn(&str) -> bool,
+) -> Stored {
+    let name = owner.name_any();
+    let resource_version = secret.resource_version();
+    if secret.annotations().get(request::ADOPT) == Some(&name) && !is_ours(secret, &name, cluster) {
+        return Stored::Consented {
+            value_is_live: None,
+            resource_version,
+        };
+    }
+    let Some(held) = held(secret, owner) else {
+        return Stored::Foreign(Blocked::new(
+            Reason::SecretNotOurs,
+            format!(
+                "Secret {} exists and is not managed by the operator; choose another target.name, or annotate it with {}={name}",
+                secret.name_any(),
+                request::ADOPT
+            ),
+        ));
+    };
+    if held.owner != name && exists(&held.owner) {
+        return Stored::Foreign(Blocked::new(
+            Reason::TargetConflict,
+            format!(
+                "Secret {} is written by the resource {}; choose another target.name",
+                held.secret, held.owner
+            ),
+        ));
+    }
+    if Owned::of(secret).nobody_has(&held.key) {
+        return Stored::Absent {
+            elsewhere: None,
+            resource_version,
+        };
+    }
+    Stored::Holds(held)
+}
+
+/// The evidence on `secret`; `None` when it carries none.
+pub fn held(secret: &Metadata, owner: &WorkspaceTokenRotation) -> Option<Held> {
+    let annotations = secret.annotations();
+    let text = |key: &str| annotations.get(key).cloned();
+    let time = |key: &str| annotations.get(key)?.parse().ok();
+    if secret.labels().get(MANAGED_BY.0).map(String::as_str) != Some(MANAGED_BY.1) {
+        return None;
+    }
+    let owned = Owned::of(secret);
+    let key = text(evidence::KEY)?;
+    Some(Held {
+        secret: secret.name_any(),
+        owner: text(evidence::OWNED_BY)?,
+        token_id: text(evidence::TOKEN_ID)?,
+        version: Version {
+            rotated_at: time(evidence::ROTATED_AT).map(Time),
+            short_token: text(evidence::SHORT_TOKEN),
+        },
+        expires: time(evidence::EXPIRES_AT),
+        rotation_id: text(evidence::ROTATION_ID),
+        request: text(evidence::REQUEST),
+        cluster: text(evidence::CLUSTER)?,
+        key_written_by: owned.edited(&key),
+        outdated: outdated(secret, owner, &owned, &key),
+        resource_version: secret.resource_version(),
+        key,
+    })
+}
+
+/// Whether we stamped it, for this resource and in this cluster: an older consent has been used up.
+fn is_ours(secret: &Metadata, owner: &str, cluster: &str) -> bool {
+    let says = |key: &str, text: &str| secret.annotations().get(key).is_some_and(|t| t == text);
+    let key = secret.annotations().get(evidence::KEY);
+    says(evidence::OWNED_BY, owner)
+        && says(evidence::CLUSTER, cluster)
+        && key.is_some_and(|key| Owned::of(secret).ours.contains(&format!("data.{key}")))
+}
+
+/// Whether what we wrote is no longer what the spec asks for. What somebody else has taken since is left alone.
+fn outdated(secret: &Metadata, owner: &WorkspaceTokenRotation, owned: &Owned, key: &str) -> bool {
+    let target = &owner.spec.target;
+    let mut wanted: BTreeSet<String> = [format!("data.{key}")].into();
+    let mut stale = false;
+    for (kind, want, have) in [
+        ("labels", &target.labels, secret.labels()),
+        ("annotations", &target.annotations, secret.annotations()),
+    ] {
+        for (name, value) in want {
+            let path = format!("{kind}.{name}");
+            stale |= match have.get(name) {
+                None => true,
+                Some(present) => present != value && owned.ours.contains(&path),
+            };
+            wanted.insert(path);
+        }
+    }
+    let is_evidence = |path: &&String| {
+        path.starts_with("annotations.astro-token-operator.io/") || path.ends_with(MANAGED_BY.0)
+    };
+    let surplus = owned.ours.iter().filter(|path| !is_evidence(path));
+    let uid = owner.meta().uid.as_deref().unwrap_or_default();
+    let owned_by_uid = secret.owner_references().iter().any(|r| r.uid == uid);
+    stale
+        || surplus.into_iter().any(|path| !wanted.contains(path))
+        || key != target.key()
+        || secret.annotations().get(evidence::OWNED_BY) != Some(&owner.name_any())
+        || owned_by_uid != deletes_with_owner(target)
+        || !owned.ours.contains(&format!("data.{key}"))
+}
+
+/// Which fields of a Secret belong to whom, by its managed fields: `data.KEY`, `labels.KEY`, `annotations.KEY`.
+struct Owned {
+    ours: BTreeSet<String>,
+    others: BTreeMap<String, String>,
+}
+
+impl Owned {
+    fn of(secret: &Metadata) -> Self {
+        let (mut ours, mut others) = (BTreeSet::new(), BTreeMap::new());
+        for entry in secret.managed_fields() {
+            let Some(fields) = &entry.fields_v1 else {
+                continue;
+            };
+            let manager = entry.manager.as_deref().unwrap_or("somebody");
+            let applied = entry.operation.as_deref() == Some("Apply");
+            let found = [
+                ("data", fields.0.pointer("/f:data")),
+                ("labels", fields.0.pointer("/f:metadata/f:labels")),
+                ("annotations", fields.0.pointer("/f:metadata/f:annotations")),
+            ];
+            for (kind, names) in found {
+                for name in names.and_then(Value::as_object).into_iter().flatten() {
+                    let Some(name) = name.0.strip_prefix("f:") else {
+                        continue;
+                    };
+                    let path = format!("{kind}.{name}");
+                    if manager == MANAGER && applied {
+                        ours.insert(path);
+                    } else {
+                        others.insert(path, manager.to_owned());
+                    }
+                }
+            }
+        }
+        Self { ours, others }
+    }
+
+    /// Who wrote the key after us: its writer, unless the evidence is theirs as well (a restore).
+    fn edited(&self, key: &str) -> Option<String> {
+        let path = format!("data.{key}");
+        let writer = self
+            .others
+            .get(&path)
+            .filter(|_| !self.ours.contains(&path))?;
+        let evidence = self
+            .others
+            .get(&format!("annotations.{}", evidence::TOKEN_ID));
+        (evidence != Some(writer)).then(|| writer.clone())
+    }
+
+    fn nobody_has(&self, key: &str) -> bool {
+        let path = format!("data.{key}");
+        !self.ours.contains(&path) && !self.others.contains_key(&path)
+    }
+}
+
+/// Drops what is not evidence, so that the watch store stays small.
+pub fn slim(secret: &mut Metadata) {
+    let metadata = &mut secret.metadata;
+    metadata.finalizers = None;
+    metadata.generate_name = None;
+    metadata.self_link = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+}
+
+// ── writing ──
+
+/// Everything that goes into a Secret but its value.
+pub struct Draft<'a> {
+    /// The resource it is for.
+    pub owner: &'a WorkspaceTokenRotation,
+    /// The evidence to write.
+    pub held: Held,
+    /// Take the key even from another manager: there is consent, or the value is already in hand.
+    pub force: bool,
+}
+
+/// A Secret to apply. Holds a value, so its `Debug` shows nothing.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Body(Secret);
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// Why a Secret could not be read or written.
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    /// It changed under us.
+    #[error("the Secret changed meanwhile")]
+    Raced,
+    /// The API server will not have it; a person has to mend it.
+    #[error("{}", .0.message)]
+    Refused(Blocked),
+    /// No verdict.
+    #[error("{}", scrub(&.0.to_string(), LONGEST_MESSAGE))]
+    Unavailable(kube::Error),
+}
+
+impl From<Error> for Setback {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Raced => Self::Raced,
+            Error::Refused(blocked) => Self::Refused(blocked),
+            unavailable @ Error::Unavailable(_) => Self::Refused(Blocked::new(
+                Reason::TargetRefused,
+                format!(
+                    "the API server cannot be asked whether it would store the Secret: {unavailable}"
+                ),
+            )),
+        }
+    }
+}
+
+/// Whether the new value could land at all: a dry run with a changed dummy, same verb, same manager.
+///
+/// # Errors
+/// What stands in the way, before anything is rotated.
+pub async fn rehearse(client: &Client, draft: &Draft<'_>) -> Result<(), Error> {
+    // Random, because a value equal to a foreign one would pass as co-owned; of data, because an
+    // immutable Secret lets a change of metadata pass.
+    let dummy = std::iter::repeat_with(|| uuid::Uuid::new_v4().simple().to_string())
+        .take(DUMMY_LENGTH / 32 + 1)
+        .collect::<String>();
+    let params = PatchParams {
+        dry_run: true,
+        ..params(draft)
+    };
+    apply(client, draft, &dummy.into(), &params).await.map(drop)
+}
+
+/// Stores the value; returns the evidence as stored.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn write(
+    client: &Client,
+    draft: &Draft<'_>,
+    value: &SecretString,
+) -> Result<Held, Error> {
+    let written = apply(client, draft, value, &params(draft)).await?;
+    held(&written, draft.owner).ok_or(Error::Raced)
+}
+
+/// How a value was got rid of.
+pub enum Landed {
+    /// It is in the Secret.
+    Stored(Held),
+    /// The Secret already holds a newer one: somebody went on without us, and ours is dead.
+    Superseded,
+    /// The namespace is gone, and with it whoever would use the value.
+    NoPlace,
+}
+
+/// Stores a value that exists nowhere else: tries for as long as the process lives.
+///
+/// `fresh` says that the draft's resourceVersion was read just now; else it is read again first, so that
+/// a process that was paused does not overwrite the work of the one that took over.
+pub async fn land(
+    client: &Client,
+    mut draft: Draft<'_>,
+    value: &SecretString,
+    mut fresh: bool,
+    mut failing: impl FnMut(&Error),
+) -> Landed {
+    let api: Api<Secret> = api(client, draft.owner);
+    let name = draft.held.secret.clone();
+    let mut pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(5))
+        .without_max_times()
+        .with_jitter()
+        .build();
+    draft.force = true;
+    loop {
+        if !fresh {
+            match api.get_metadata_opt(&name).await {
+                Ok(Some(secret)) => {
+                    let theirs = held(&secret, draft.owner);
+                    if theirs.is_some_and(|theirs| is_newer(&theirs, &draft.held)) {
+                        return Landed::Superseded;
+                    }
+                    draft.held.resource_version = secret.resource_version();
+                }
+                Ok(None) => draft.held.resource_version = None,
+                // The write itself will tell.
+                Err(_) => {}
+            }
+        }
+        fresh = false;
+        match write(client, &draft, value).await {
+            Ok(held) => return Landed::Stored(held),
+            Err(Error::Raced) => {}
+            Err(Error::Unavailable(kube::Error::Api(status)))
+                if status.is_not_found() && draft.held.resource_version.is_none() =>
+            {
+                return Landed::NoPlace;
+            }
+            Err(error) => {
+                failing(&error);
+                let pause = pauses.next().unwrap_or(Duration::from_secs(5));
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+}
+
+fn is_newer(theirs: &Held, ours: &Held) -> bool {
+    let both = (&theirs.version.rotated_at, &ours.version.rotated_at);
+    theirs.token_id == ours.token_id
+        && both.0 > both.1
+        && compare(&ours.version, &theirs.version) == Drift::LiveNewer
+}
+
+/// The value under `key` of a Secret, with the resourceVersion it was read at.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn value(
+    client: &Client,
+    owner: &WorkspaceTokenRotation,
+    name: &str,
+    key: &str,
+) -> Result<Option<(SecretString, Option<String>)>, Error> {
+    let api: Api<Secret> = api(client, owner);
+    let Some(mut secret) = api.get_opt(name).await.map_err(|e| verdict(name, e))? else {
+        return Ok(None);
+    };
+    let version = secret.resource_version();
+    let bytes = secret.data.as_mut().and_then(|data| data.remove(key));
+    let text = bytes.and_then(|bytes| String::from_utf8(bytes.0).ok());
+    Ok(text
+        .filter(|text| !text.is_empty())
+        .map(|text| (text.into(), version)))
+}
+
+fn api(client: &Client, owner: &WorkspaceTokenRotation) -> Api<Secret> {
+    Api::namespaced(client.clone(), &owner.namespace().unwrap_or_default())
+}
+
+fn params(draft: &Draft) -> PatchParams {
+    let params = PatchParams::apply(MANAGER);
+    if draft.force { params.force() } else { params }
+}
+
+async fn apply(
+    client: &Client,
+    draft: &Draft<'_>,
+    value: &SecretString,
+    params: &PatchParams,
+) -> Result<Metadata, Error> {
+    let name = &draft.held.secret;
+    let body = Patch::Apply(Body(build(draft, value)));
+    api(client, draft.owner)
+        .patch_metadata(name, params, &body)
+        .await
+        .map_err(|error| verdict(name, error))
+}
+
+/// The Secret as it is applied. `data`, not `stringData`: only then does a conflict show.
+fn build(draft: &Draft, value: &SecretString) -> Secret {
+    let (owner, held) = (draft.owner, &draft.held);
+    let target = &owner.spec.target;
+    let time = |time: jiff::Timestamp| time.to_string();
+    let rotated_at = held.version.rotated_at.as_ref().map(|at| time(at.0));
+    let stamps = [
+        (evidence::OWNED_BY, Some(owner.name_any())),
+        (evidence::KEY, Some(target.key().to_owned())),
+        (evidence::TOKEN_ID, Some(held.token_id.clone())),
+        (evidence::ROTATED_AT, rotated_at),
+        (evidence::SHORT_TOKEN, held.version.short_token.clone()),
+        (evidence::EXPIRES_AT, held.expires.map(time)),
+        (evidence::ROTATION_ID, held.rotation_id.clone()),
+        (evidence::REQUEST, held.request.clone()),
+        (evidence::CLUSTER, Some(held.cluster.clone())),
+    ];
+    let mut annotations = target.annotations.clone();
+    annotations.extend(stamps.into_iter().filter_map(|(k, v)| Some((k.into(), v?))));
+    let mut labels = target.labels.clone();
+    labels.insert(MANAGED_BY.0.into(), MANAGED_BY.1.into());
+    let bytes = ByteString(value.expose_secret().as_bytes().to_vec());
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(held.secret.clone()),
+            namespace: owner.namespace(),
+            resource_version: held.resource_version.clone(),
+            labels: Some(labels),
+            annotations: Some(annotations),
+            owner_references: deletes_with_owner(target)
+                .then(|| owner.owner_ref(&()).into_iter().collect()),
+            ..ObjectMeta::default()
+        },
+        type_: target.type_.clone(),
+        data: Some([(target.key().to_owned(), bytes)].into()),
+        ..Secret::default()
+    }
+}
+
+/// The API server's answer as a verdict (`design` facts: four causes share 403, so the message is kept).
+fn verdict(name: &str, error: kube::Error) -> Error {
+    let kube::Error::Api(status) = error else {
+        return Error::Unavailable(error);
+    };
+    let message = scrub(&status.message, LONGEST_MESSAGE);
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let has = |reason: &str, field: &str| {
+        causes
+            .clone()
+            .any(|cause| cause.reason == reason && cause.field.ends_with(field))
+    };
+    let refused = |reason, text: String| Error::Refused(Blocked::new(reason, text));
+    match status.code {
+        409 if causes
+            .clone()
+            .any(|cause| cause.reason == "FieldManagerConflict") =>
+        {
+            refused(
+                Reason::SecretNotOurs,
+                format!(
+                    "a field of Secret {name} belongs to another manager; choose another target.name, or annotate the Secret with {}=<resource name>: {message}",
+                    request::ADOPT
+                ),
+            )
+        }
+        409 => Error::Raced,
+        422 if message.contains("immutable when `immutable` is set") => refused(
+            Reason::TargetImmutable,
+            format!("Secret {name} is immutable; delete it or choose another target.name"),
+        ),
+        422 if has("FieldValueInvalid", "type") => refused(
+            Reason::TargetTypeDiffers,
+            format!(
+                "Secret {name} has another type; set target.type to it or delete the Secret: {message}"
+            ),
+        ),
+        400 | 403 | 405..=499 if status.code != 429 => refused(
+            Reason::TargetRefused,
+            format!("the API server would not store Secret {name}: {message}"),
+        ),
+        _ => Error::Unavailable(kube::Error::Api(status)),
+    }
+}

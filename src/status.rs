@@ -1,0 +1,321 @@
+//! The next status: from the old one, the evidence, the plan and what came of it. Pure.
+
+use crate::api::{
+    Cause, HistoryEntry, LastRotation, Pending, RotationOutcome, Status, TokenStatus,
+};
+use crate::evidence::{Held, Live, Observed};
+use crate::plan::{Plan, Rotation, Setback, believe, plan};
+use crate::reason::{Blocked, LIVE};
+use crate::schedule::backoff;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// Longest message of a condition; the API server's limit is 32,768.
+const LONGEST_MESSAGE: usize = 1024;
+/// Rotations kept in `history`.
+const HISTORY: usize = 10;
+
+/// The status that follows; equal to the old one when nothing changed.
+pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Status {
+    let old = seen.resource.status.clone().unwrap_or_default();
+    let mut new = Status {
+        observed_generation: seen.resource.metadata.generation,
+        ..old.clone()
+    };
+    match (setback, decided) {
+        (Some(Setback::Raced), _) => return old,
+        (Some(Setback::Definite { retry_after, .. }), _) => {
+            if let Some(pending) = new.pending.take() {
+                remember(&mut new, &pending, RotationOutcome::Refused);
+            }
+            fail(&mut new, seen.now, *retry_after);
+        }
+        (Some(Setback::InDoubt(_)), _) => fail(&mut new, seen.now, None),
+        (None, Plan::Settle) => return settle(seen, new),
+        (None, Plan::Idle { .. }) => calm(seen, &mut new),
+        (None, Plan::Retry { until, .. }) => {
+            new.failures = Some(new.failures.unwrap_or(0).saturating_add(1));
+            new.retry_at = Some(Time(*until));
+        }
+        (Some(Setback::Refused(_)), _) | (None, _) => {}
+    }
+    new.token = token(seen, &old);
+    new.next_rotation = match decided {
+        Plan::Idle { next } => next.as_ref().map(|due| Time(due.at)),
+        Plan::Block(_) => None,
+        _ => new.next_rotation,
+    };
+    conditions(seen, decided, setback, &old, &mut new);
+    new
+}
+
+/// Books the pending rotation, which the Secret proves, and goes on from there.
+fn settle(seen: &Observed, mut new: Status) -> Status {
+    if let Some(pending) = new.pending.take() {
+        remember(&mut new, &pending, RotationOutcome::Stored);
+        new.last_rotation = Some(LastRotation {
+            id: pending.id,
+            reason: pending.reason,
+            at: pending.started_at,
+        });
+        new.handled_request = pending.request.or(new.handled_request);
+    }
+    (new.failures, new.retry_at) = (None, None);
+    let mut settled = seen.clone();
+    settled.resource.status = Some(new);
+    settled.work = None;
+    next(&settled, &plan(&settled), None)
+}
+
+/// Nothing stands in the way: failures are over, and the Secret's evidence fills in what status lost.
+fn calm(seen: &Observed, new: &mut Status) {
+    (new.failures, new.retry_at) = (None, None);
+    let request = seen.held().and_then(|held| held.request.clone());
+    new.handled_request = request.or(new.handled_request.take());
+}
+
+/// The status that records an intent, and the intent.
+pub fn begin(seen: &Observed, rotation: &Rotation, id: String, holder: String) -> Status {
+    let old = seen.resource.status.clone().unwrap_or_default();
+    let mut new = Status {
+        observed_generation: seen.resource.metadata.generation,
+        ..old.clone()
+    };
+    if let Some(lost) = new.pending.take().filter(|_| rotation.cause == Cause::Lost) {
+        remember(&mut new, &lost, RotationOutcome::Lost);
+    }
+    new.pending = Some(Pending {
+        id,
+        reason: rotation.cause,
+        attempt: rotation.attempt,
+        token_id: rotation.token.id.clone(),
+        started_at: Time(seen.now),
+        replaces: rotation.token.version.clone(),
+        holder,
+        request: rotation.request.clone(),
+    });
+    let message = format!("rotating token {} ({})", rotation.token.id, rotation.cause);
+    let mut all = Conditions::new(seen, &old, &mut new);
+    all.set("Reconciling", "True", "Rotating", message);
+    all.remove("Stalled");
+    new
+}
+
+fn fail(new: &mut Status, now: Timestamp, retry_after: Option<SignedDuration>) {
+    let failures = new.failures.unwrap_or(0).saturating_add(1);
+    let pause = backoff(failures.unsigned_abs());
+    new.failures = Some(failures);
+    new.retry_at = Some(Time(now + retry_after.unwrap_or(pause).max(pause)));
+}
+
+fn remember(new: &mut Status, pending: &Pending, outcome: RotationOutcome) {
+    new.history.insert(
+        0,
+        HistoryEntry {
+            id: pending.id.clone(),
+            reason: pending.reason,
+            at: pending.started_at.clone(),
+            token_id: pending.token_id.clone(),
+            outcome,
+        },
+    );
+    new.history.truncate(HISTORY);
+}
+
+/// The token whose value the Secret holds, by the Secret's evidence.
+fn token(seen: &Observed, old: &Status) -> Option<TokenStatus> {
+    let held = seen.held()?;
+    let known = match &seen.live {
+        Live::Token { token, .. } => Some(token.name.clone()),
+        _ => None,
+    };
+    let before = old.token.as_ref().filter(|token| token.id == held.token_id);
+    Some(TokenStatus {
+        id: held.token_id.clone(),
+        name: known
+            .or(before.map(|token| token.name.clone()))
+            .or(seen.resource.spec.token.name.clone())
+            .unwrap_or_default(),
+        short_token: held.version.short_token.clone(),
+        rotated_at: held.version.rotated_at.clone(),
+        expires_at: seen.expiry().map(Time),
+    })
+}
+
+fn conditions(
+    seen: &Observed,
+    plan: &Plan,
+    setback: Option<&Setback>,
+    old: &Status,
+    new: &mut Status,
+) {
+    let blocked = match (setback, plan) {
+        (Some(Setback::Refused(blocked)), _) | (None, Plan::Block(blocked)) => {
+            Some((blocked, true))
+        }
+        (Some(Setback::Definite { blocked, .. } | Setback::InDoubt(blocked)), _) => {
+            Some((blocked, false))
+        }
+        (
+            None,
+            Plan::Wait {
+                doubt: Some(blocked),
+                ..
+            },
+        ) => Some((blocked, false)),
+        (None, Plan::Retry { blocked, .. }) => Some((blocked, false)),
+        _ => None,
+    };
+    let believed = match seen.held() {
+        // This process is at it right now: a doubt only once it fails.
+        Some(held) if seen.work.is_some() => Ok(held),
+        _ => believe(seen),
+    };
+    let next = new.next_rotation.clone();
+    let suspended = seen.resource.spec.suspend == Some(true);
+    let mut all = Conditions::new(seen, old, new);
+    let not_ready = |all: &mut Conditions, blocked: &Blocked, stalled: bool| {
+        let reason = blocked.reason.to_string();
+        let (present, absent) = match stalled {
+            true => ("Stalled", "Reconciling"),
+            false => ("Reconciling", "Stalled"),
+        };
+        all.set("Ready", "False", &reason, blocked.message.clone());
+        all.set(present, "True", &reason, blocked.message.clone());
+        all.remove(absent);
+    };
+    match (blocked, believed) {
+        (Some((blocked, stalled)), _) => not_ready(&mut all, blocked, stalled),
+        (None, Err(blocked)) => not_ready(&mut all, &blocked, suspended),
+        (None, Ok(held)) => {
+            all.set("Ready", "True", LIVE, live_message(held, next, suspended));
+            all.remove("Stalled");
+            if seen.work.is_some() {
+                all.set(
+                    "Reconciling",
+                    "True",
+                    "Rotating",
+                    "a rotation is in flight".into(),
+                );
+            } else {
+                all.remove("Reconciling");
+            }
+        }
+    }
+    if suspended {
+        let message = "spec.suspend is set: nothing is rotated, not even to recover a lost value";
+        all.set("Suspended", "True", "Suspended", message.into());
+    } else {
+        all.remove("Suspended");
+    }
+}
+
+fn live_message(held: &Held, next: Option<Time>, suspended: bool) -> String {
+    let since = held
+        .version
+        .rotated_at
+        .as_ref()
+        .map_or_else(String::new, |at| format!(", rotated at {}", at.0));
+    let then = match next {
+        _ if suspended => "; rotation is suspended".into(),
+        Some(at) => format!("; next rotation at {}", at.0),
+        None => String::new(),
+    };
+    format!("Secret {} holds the live value{since}{then}", held.secret)
+}
+
+/// The conditions under construction: a transition time changes only with the status.
+struct Conditions<'a> {
+    now: Timestamp,
+    generation: Option<i64>,
+    old: &'a [Condition],
+    new: &'a mut Vec<Condition>,
+}
+
+impl<'a> Conditions<'a> {
+    fn new(seen: &Observed, old: &'a Status, new: &'a mut Status) -> Self {
+        Self {
+            now: seen.now,
+            generation: seen.resource.metadata.generation,
+            old: &old.conditions,
+            new: &mut new.conditions,
+        }
+    }
+
+    fn remove(&mut self, type_: &str) {
+        self.new.retain(|condition| condition.type_ != type_);
+    }
+
+    fn set(&mut self, type_: &str, status: &str, reason: &str, message: String) {
+        let since = self
+            .old
+            .iter()
+            .find(|old| old.type_ == type_ && old.status == status)
+            .map_or(Time(self.now), |old| old.last_transition_time.clone());
+        let condition = Condition {
+            type_: type_.into(),
+            status: status.into(),
+            reason: reason.into(),
+            message: message.chars().take(LONGEST_MESSAGE).collect(),
+            observed_generation: self.generation,
+            last_transition_time: since,
+        };
+        match self.new.iter_mut().find(|new| new.type_ == type_) {
+            Some(place) => *place = condition,
+            None => self.new.push(condition),
+        }
+    }
+}
+
+/// Something worth an event: reason, message, and whether it is a warning.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Notice {
+    /// CamelCase reason.
+    pub reason: String,
+    /// One line for people.
+    pub message: String,
+    /// A failure.
+    pub warning: bool,
+}
+
+/// What changed between two statuses that a person should hear of, once: a rotation, a recovery, a new failure.
+pub fn notice(old: &Status, new: &Status) -> Option<Notice> {
+    let rotated = new.last_rotation.as_ref().filter(|last| {
+        let before = old.last_rotation.as_ref();
+        before.is_none_or(|before| before.id != last.id)
+    });
+    if let (Some(last), Some(token)) = (rotated, &new.token) {
+        let (reason, what) = match last.reason {
+            Cause::Lost => ("Recovered", "rotated again after a value was lost"),
+            Cause::Reclaimed => ("Reclaimed", "reclaimed after somebody else rotated it"),
+            _ => ("Rotated", "rotated"),
+        };
+        let next = new.next_rotation.as_ref();
+        let next = next.map_or_else(String::new, |at| format!("; next rotation at {}", at.0));
+        return Some(Notice {
+            reason: reason.into(),
+            message: format!("token {} {what} ({}){next}", token.name, last.reason),
+            warning: false,
+        });
+    }
+    let (before, after) = (ready(old), ready(new)?);
+    let same = before.is_some_and(|before| before.reason == after.reason);
+    // Waiting for the first rotation is how every resource begins.
+    let quiet = after.reason == "AwaitingFirstRotation";
+    if same || quiet || (after.status == "True" && before.is_none_or(|b| b.reason == LIVE)) {
+        return None;
+    }
+    Some(Notice {
+        reason: match after.status.as_str() {
+            "True" => "Ready".into(),
+            _ => after.reason.clone(),
+        },
+        message: after.message.clone(),
+        warning: after.status != "True",
+    })
+}
+
+/// The `Ready` condition.
+pub fn ready(status: &Status) -> Option<&Condition> {
+    status.conditions.iter().find(|c| c.type_ == "Ready")
+}

@@ -1,0 +1,3 @@
+//! Development only: the local control plane, the Astro simulator and the demo.
+
+pub mod astro;
