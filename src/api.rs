@@ -202,6 +202,11 @@ impl Target {
     pub fn key(&self) -> &str {
         self.key.as_deref().unwrap_or(DEFAULT_KEY)
     }
+
+    /// Whether the Secret is deleted with the resource.
+    pub fn is_deleted_with_owner(&self) -> bool {
+        self.deletion_policy == Some(DeletionPolicy::Delete)
+    }
 }
 
 /// What happens to the Secret when the resource is deleted.
@@ -223,6 +228,8 @@ pub enum ExternalRotation {
 }
 
 /// What the operator knows and did. Times are whole seconds, UTC.
+///
+/// Objects in it are atomic: an apply that leaves one out removes it whole, on the oldest API servers too.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
@@ -263,6 +270,7 @@ pub struct Status {
 /// The token whose value the Secret holds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct TokenStatus {
     /// Token id.
     pub id: String,
@@ -282,6 +290,7 @@ pub struct TokenStatus {
 /// The last rotation that was stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct LastRotation {
     /// Rotation id.
     pub id: String,
@@ -294,6 +303,7 @@ pub struct LastRotation {
 /// A recorded intent: written before the vendor is called, gone when the outcome is known.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct Pending {
     /// Rotation id.
     pub id: String,

@@ -355,6 +355,8 @@ impl Context {
         pass.done = Some(Notice {
             reason: what.0.into(),
             message: what.1,
+            action: "Rewrite".into(),
+            rotation_id: None,
             warning: false,
         });
         pass.seen.stored = Stored::Holds(held);
@@ -380,9 +382,10 @@ impl Context {
     async fn tell(&self, resource: &WorkspaceTokenRotation, notice: &Notice) {
         let (namespace, name) = (resource.namespace(), resource.name_any());
         let (reason, message) = (&notice.reason, &notice.message);
+        let rotation_id = notice.rotation_id.as_deref();
         match notice.warning {
-            true => warn!(namespace, name, reason, "{message}"),
-            false => info!(namespace, name, reason, "{message}"),
+            true => warn!(namespace, name, rotation_id, reason, "{message}"),
+            false => info!(namespace, name, rotation_id, reason, "{message}"),
         }
         let event = Event {
             type_: match notice.warning {
@@ -391,7 +394,7 @@ impl Context {
             },
             reason: reason.clone(),
             note: Some(message.chars().take(LONGEST_NOTE).collect()),
-            action: "Reconcile".into(),
+            action: notice.action.clone(),
             secondary: None,
         };
         let reference = resource.object_ref(&());

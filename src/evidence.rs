@@ -1,15 +1,16 @@
 //! What the operator can know about one resource: plain data, gathered by `observe`, judged by `plan`.
 
-use crate::api::{Version, WorkspaceTokenRotation};
+use crate::api::{Pending, Version, WorkspaceTokenRotation, request};
 use crate::reason::Blocked;
 use crate::schedule::{Schedule, ScheduleError};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// All evidence about one resource at one moment.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Observed {
     /// Whole seconds, read once for each pass.
     pub now: Timestamp,
@@ -46,6 +47,66 @@ pub struct Settings {
     pub audit_interval: SignedDuration,
     /// Uid of the cluster's `kube-system` namespace.
     pub cluster: String,
+}
+
+impl Observed {
+    /// The recorded intent.
+    pub fn pending(&self) -> Option<&Pending> {
+        self.resource.status.as_ref()?.pending.as_ref()
+    }
+
+    /// The evidence on the Secret, when it is about the token of the spec.
+    pub fn held(&self) -> Option<&Held> {
+        let Stored::Holds(held) = &self.stored else {
+            return None;
+        };
+        let spec = &self.resource.spec.token;
+        let other = spec.id.as_ref().is_some_and(|id| *id != held.token_id)
+            || matches!(&self.live, Live::Token { token, .. } if token.id != held.token_id);
+        (!other).then_some(held)
+    }
+
+    /// The stored version against the live one, and whether the reading is fresh.
+    pub fn drift(&self) -> Option<(Drift, &Held, &Token, bool)> {
+        let (held, Live::Token { token, fresh }) = (self.held()?, &self.live) else {
+            return None;
+        };
+        Some((compare(&held.version, &token.version), held, token, *fresh))
+    }
+
+    /// When the stored value expires: by the vendor where it speaks of that value, else by the Secret.
+    pub fn expiry(&self) -> Option<Timestamp> {
+        match self.drift() {
+            Some((Drift::Same, _, token, _)) => token.ends,
+            _ => self.held()?.expires,
+        }
+    }
+
+    /// A rotate request of a person that no rotation has answered yet.
+    pub fn unhandled_request(&self) -> Option<String> {
+        let request = self.request()?;
+        let handled = self.resource.status.as_ref()?.handled_request.as_ref() == Some(&request)
+            || self.held()?.request.as_ref() == Some(&request);
+        (!handled).then_some(request)
+    }
+
+    /// The present rotate request, cut to a length that fits everywhere.
+    pub fn request(&self) -> Option<String> {
+        let annotations = self.resource.annotations();
+        let texts = [request::ROTATE, request::REVOKE].map(|key| annotations.get(key));
+        let text = match texts {
+            [None, None] => return None,
+            [Some(one), None] | [None, Some(one)] => one.clone(),
+            [Some(rotate), Some(revoke)] => format!("{rotate} {revoke}"),
+        };
+        // People write dates and ticket numbers; whatever is longer is told apart by its hash.
+        const LONGEST: usize = 63;
+        Some(if text.len() <= LONGEST {
+            text
+        } else {
+            uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, text.as_bytes()).to_string()
+        })
+    }
 }
 
 /// What is known of the credential.

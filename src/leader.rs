@@ -13,7 +13,7 @@ use std::{
 use k8s_openapi::{
     api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp,
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{Api, Client, api::PostParams, core::Status};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout, timeout_at},
@@ -69,16 +69,18 @@ pub struct Leadership {
 enum Claim {
     Ours(Lease),
     Theirs(Lease),
+    /// Somebody wrote it meanwhile; the next look shows who.
+    Raced,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("no answer in time")]
     Timeout,
-    #[error("others keep changing the lease")]
-    Raced,
-    #[error(transparent)]
-    Api(#[from] kube::Error),
+    #[error("{}: {}", .0.code, .0.message)]
+    Refused(Box<Status>),
+    #[error("no usable answer")]
+    Failed(#[source] kube::Error),
 }
 
 /// Which version of the lease was seen last, and since when.
@@ -93,7 +95,15 @@ impl Identity {
     /// `pod` is the pod's name from the downward API; without it the host's name tells people who leads, and proves nothing.
     pub fn new(pod: Option<String>) -> Self {
         let certain = pod.is_some();
-        let host = || std::env::var("HOSTNAME").unwrap_or_else(|_| "unknown".into());
+        let host = || {
+            let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            let name = name.trim().to_owned();
+            if name.is_empty() {
+                "unknown".into()
+            } else {
+                name
+            }
+        };
         Self {
             pod: pod.unwrap_or_else(host),
             process: Uuid::new_v4().simple().to_string(),
@@ -151,6 +161,7 @@ impl Candidate {
                         info!(lease = self.name, holder, "waiting for the leader");
                     }
                 }
+                Ok(Claim::Raced) => {}
                 Err(error) => {
                     if said.is_news(&error.to_string()) {
                         let error: &dyn StdError = &error;
@@ -194,6 +205,7 @@ impl Candidate {
                     warn!(lease = self.name, holder, "leadership lost: taken over");
                     return;
                 }
+                Ok(Claim::Raced) => {}
                 Err(error) => {
                     if said.is_news(&error.to_string()) {
                         let error: &dyn StdError = &error;
@@ -219,28 +231,25 @@ impl Candidate {
         }
     }
 
-    /// Makes the lease ours when there is none or when `may_take` allows it. After a conflict it looks once more.
+    /// Makes the lease ours when there is none or when `may_take` allows it.
     async fn claim(
         &self,
-        mut known: Option<Lease>,
-        mut may_take: impl FnMut(&Lease) -> bool,
+        known: Option<Lease>,
+        may_take: impl FnOnce(&Lease) -> bool,
     ) -> Result<Claim, Error> {
-        for _ in 0..2 {
-            let current = match known.take() {
-                Some(lease) => Some(lease),
-                None => self.step(self.leases().get_opt(&self.name)).await?,
-            };
-            let written = match current {
-                None => self.create().await,
-                Some(lease) if may_take(&lease) => self.replace(&self.ours(lease)).await,
-                Some(lease) => return Ok(Claim::Theirs(lease)),
-            };
-            match written {
-                Err(Error::Api(kube::Error::Api(status))) if status.code == 409 => {}
-                written => return written.map(Claim::Ours),
-            }
+        let current = match known {
+            Some(lease) => Some(lease),
+            None => self.step(self.leases().get_opt(&self.name)).await?,
+        };
+        let written = match current {
+            None => self.create().await,
+            Some(lease) if may_take(&lease) => self.replace(&self.ours(lease)).await,
+            Some(lease) => return Ok(Claim::Theirs(lease)),
+        };
+        match written {
+            Err(Error::Refused(status)) if status.code == 409 => Ok(Claim::Raced),
+            written => written.map(Claim::Ours),
         }
-        Err(Error::Raced)
     }
 
     async fn create(&self) -> Result<Lease, Error> {
@@ -261,7 +270,9 @@ impl Candidate {
         request: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, Error> {
         match timeout(self.timing.renew_deadline / 2, request).await {
-            Ok(answer) => Ok(answer?),
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(kube::Error::Api(status))) => Err(Error::Refused(status)),
+            Ok(Err(error)) => Err(Error::Failed(error)),
             Err(_) => Err(Error::Timeout),
         }
     }

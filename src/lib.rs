@@ -34,4 +34,5 @@ pub mod server;
 pub mod status;
 pub mod store;
 pub mod telemetry;
+pub mod validate;
 pub mod watch;

@@ -108,12 +108,13 @@ mod tests {
     async fn callers_that_come_together_share_one_reading_and_a_fresh_one_is_read_anew() {
         let (listings, reads) = (Listings::default(), AtomicUsize::new(0));
         let asked = Instant::now();
-        let get = |not_before| {
-            listings.get(&key(), Some(not_before), async || {
+        let get = async |not_before| {
+            let read = async || {
                 reads.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
                 (Ok(vec![]), None)
-            })
+            };
+            listings.get(&key(), Some(not_before), read).await
         };
         futures::future::join_all((0..10).map(|_| get(asked))).await;
         assert_eq!(reads.load(Ordering::Relaxed), 1);

@@ -11,7 +11,9 @@ use crate::plan::reading_not_before;
 use crate::reason::{Blocked, Reason};
 use crate::rivals::Claims;
 use crate::schedule::Schedule;
+use crate::scrub::api_error;
 use crate::secret::{self, Metadata};
+use crate::validate::check_spec;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -19,6 +21,9 @@ use kube::{Api, Client, ResourceExt};
 use secrecy::ExposeSecret;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// A list no older than this is as good as one read now: resources that come together share it.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Where evidence comes from.
 pub struct Observer {
@@ -48,7 +53,7 @@ pub struct Observer {
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
     /// The API server does not answer.
-    #[error("the API server gives no evidence: {0}")]
+    #[error("the API server gives no evidence: {}", api_error(.0, 400))]
     Api(#[from] kube::Error),
     /// The credential could not be read.
     #[error("the API server gives no evidence: {0}")]
@@ -217,7 +222,8 @@ impl Observer {
                 Err(error) => return Ok(of_failure(&failure(&error), true)),
             }
         }
-        let listing = self.listing(&seen.resource, Some(Instant::now())).await?;
+        let not_before = Instant::now().checked_sub(FRESH);
+        let listing = self.listing(&seen.resource, not_before).await?;
         Ok(of_listing(seen, &listing, true))
     }
 
@@ -327,7 +333,7 @@ impl Observer {
 fn wants_vendor(seen: &Observed) -> bool {
     seen.schedule.is_ok()
         && seen.resource.metadata.deletion_timestamp.is_none()
-        && crate::plan::check_spec(seen).is_ok()
+        && check_spec(&seen.resource.spec).is_ok()
 }
 
 fn failure(error: &crate::astro::Error) -> Failure {

@@ -1,10 +1,10 @@
 //! The decision table: from evidence to one plan. Pure; the first rule that speaks wins.
 
-use crate::api::{Cause, ExternalRotation, Pending, RotationOutcome, Target};
-use crate::api::{DeletionPolicy, GROUP, MANAGED_BY, request};
+use crate::api::{Cause, ExternalRotation, Pending, RotationOutcome, request};
 use crate::evidence::{Access, Drift, Held, Live, Observed, Stored, Token, Work, compare};
 use crate::reason::{Blocked, Reason};
 use crate::schedule::{Due, Expiry, Rule, ScheduleError, backoff};
+use crate::validate::{check_spec, check_token};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
@@ -135,7 +135,7 @@ fn invalid_spec(seen: &Observed) -> Option<Plan> {
         Err(ScheduleError::TooFrequent(message)) => {
             Blocked::new(Reason::ScheduleTooFrequent, message)
         }
-        Ok(_) => return check_spec(seen).err().map(Plan::Block),
+        Ok(_) => return check_spec(&seen.resource.spec).err().map(Plan::Block),
     };
     Some(Plan::Block(problem))
 }
@@ -528,66 +528,6 @@ pub fn believe(seen: &Observed) -> Result<&Held, Blocked> {
     }
 }
 
-impl Observed {
-    /// The recorded intent.
-    pub fn pending(&self) -> Option<&Pending> {
-        self.resource.status.as_ref()?.pending.as_ref()
-    }
-
-    /// The evidence on the Secret, when it is about the token of the spec.
-    pub fn held(&self) -> Option<&Held> {
-        let Stored::Holds(held) = &self.stored else {
-            return None;
-        };
-        let spec = &self.resource.spec.token;
-        let other = spec.id.as_ref().is_some_and(|id| *id != held.token_id)
-            || matches!(&self.live, Live::Token { token, .. } if token.id != held.token_id);
-        (!other).then_some(held)
-    }
-
-    /// The stored version against the live one, and whether the reading is fresh.
-    fn drift(&self) -> Option<(Drift, &Held, &Token, bool)> {
-        let (held, Live::Token { token, fresh }) = (self.held()?, &self.live) else {
-            return None;
-        };
-        Some((compare(&held.version, &token.version), held, token, *fresh))
-    }
-
-    /// When the stored value expires: by the vendor where it speaks of that value, else by the Secret.
-    pub fn expiry(&self) -> Option<Timestamp> {
-        match self.drift() {
-            Some((Drift::Same, _, token, _)) => token.ends,
-            _ => self.held()?.expires,
-        }
-    }
-
-    /// A rotate request of a person that no rotation has answered yet.
-    pub fn unhandled_request(&self) -> Option<String> {
-        let request = self.request()?;
-        let handled = self.resource.status.as_ref()?.handled_request.as_ref() == Some(&request)
-            || self.held()?.request.as_ref() == Some(&request);
-        (!handled).then_some(request)
-    }
-
-    /// The present rotate request, cut to a length that fits everywhere.
-    pub fn request(&self) -> Option<String> {
-        let annotations = self.resource.annotations();
-        let texts = [request::ROTATE, request::REVOKE].map(|key| annotations.get(key));
-        let text = match texts {
-            [None, None] => return None,
-            [Some(one), None] | [None, Some(one)] => one.clone(),
-            [Some(rotate), Some(revoke)] => format!("{rotate} {revoke}"),
-        };
-        // People write dates and ticket numbers; whatever is longer is told apart by its hash.
-        const LONGEST: usize = 63;
-        Some(if text.len() <= LONGEST {
-            text
-        } else {
-            uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, text.as_bytes()).to_string()
-        })
-    }
-}
-
 /// The next due rotation of the stored value.
 fn next_due(seen: &Observed) -> Result<Option<Due>, Blocked> {
     let (Ok(schedule), Some(held)) = (&seen.schedule, seen.held()) else {
@@ -731,120 +671,5 @@ fn last_reclaim(seen: &Observed) -> Option<Timestamp> {
         .max()
 }
 
-/// What CEL checks on newer API servers, and what it cannot check.
-///
-/// # Errors
-/// The first field that is wrong.
-pub fn check_spec(seen: &Observed) -> Result<(), Blocked> {
-    let spec = &seen.resource.spec;
-    let invalid = |message: String| Err(Blocked::new(Reason::InvalidSpec, message));
-    let ids = [
-        ("workspaceId", Some(&spec.workspace_id)),
-        ("organizationId", spec.organization_id.as_ref()),
-        ("token.id", spec.token.id.as_ref()),
-    ];
-    for (field, id) in ids {
-        // Ids become part of a URL.
-        if id.is_some_and(|id| !is_id(id)) {
-            return invalid(format!(
-                "{field} must be 1 to 64 letters, digits, - or _, as Astro shows it"
-            ));
-        }
-    }
-    match (&spec.token.name, &spec.token.id) {
-        (Some(name), None) if name.is_empty() || name.chars().count() > 256 => {
-            return invalid("token.name must have 1 to 256 characters".into());
-        }
-        (Some(_), None) | (None, Some(_)) => {}
-        _ => return invalid("give exactly one of token.name and token.id".into()),
-    }
-    check_target(&spec.target).or_else(|message| invalid(format!("target.{message}")))?;
-    match &spec.credentials {
-        Some(credentials) if !is_secret_name(&credentials.secret_ref.name) => {
-            invalid("credentials.secretRef.name is not a valid Secret name".into())
-        }
-        Some(credentials) if !is_key(credentials.secret_ref.key.as_deref().unwrap_or("token")) => {
-            invalid("credentials.secretRef.key is not a valid Secret key".into())
-        }
-        Some(credentials) if credentials.secret_ref.name == spec.target.name => Err(Blocked::new(
-            Reason::SelfRotation,
-            "target and credentials.secretRef are the same Secret; use another target or another credential",
-        )),
-        _ => Ok(()),
-    }
-}
-
-fn check_target(target: &Target) -> Result<(), String> {
-    if !is_secret_name(&target.name) {
-        return Err("name is not a valid Secret name".into());
-    }
-    if !is_key(target.key()) {
-        return Err("key may have 1 to 253 letters, digits, -, _ and .".into());
-    }
-    let prefix = format!("{GROUP}/");
-    let ours = |key: &&String| key.starts_with(&prefix) || *key == MANAGED_BY.0;
-    let (mut labels, mut annotations) = (target.labels.keys(), target.annotations.keys());
-    match labels.find(ours).or_else(|| annotations.find(ours)) {
-        Some(key) => Err(format!("labels and target.annotations may not set {key}")),
-        None => Ok(()),
-    }
-}
-
-fn is_id(text: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    (1..=64).contains(&text.len()) && text.chars().all(allowed)
-}
-
-fn is_key(text: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    (1..=253).contains(&text.len()) && text.chars().all(allowed) && text != "." && text != ".."
-}
-
-fn is_secret_name(text: &str) -> bool {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    (1..=253).contains(&text.len())
-        && text.chars().all(inner)
-        && text.starts_with(edge)
-        && text.ends_with(edge)
-}
-
-/// Scope and Workspace, before anything is rotated.
-fn check_token(seen: &Observed, token: &Token) -> Result<(), Blocked> {
-    let spec = &seen.resource.spec;
-    if let Access::Granted { own_token_id } = &seen.access
-        && own_token_id.as_ref() == Some(&token.id)
-    {
-        return Err(Blocked::new(
-            Reason::SelfRotation,
-            format!(
-                "token {} is the credential the operator calls the vendor with; use another credential",
-                token.id
-            ),
-        ));
-    }
-    if token.scope != "WORKSPACE" || token.kind != "STANDARD" {
-        return Err(Blocked::new(
-            Reason::WrongScope,
-            format!(
-                "token {} has scope {} and kind {}; only standard Workspace API tokens are rotated",
-                token.id, token.scope, token.kind
-            ),
-        ));
-    }
-    if !token.workspaces.contains(&spec.workspace_id) {
-        return Err(Blocked::new(
-            Reason::WrongWorkspace,
-            format!(
-                "token {} has no role in Workspace {}; correct workspaceId or token",
-                token.id, spec.workspace_id
-            ),
-        ));
-    }
-    Ok(())
-}
-
-/// Whether the Secret is deleted with the resource.
-pub fn deletes_with_owner(target: &Target) -> bool {
-    target.deletion_policy == Some(DeletionPolicy::Delete)
-}
+#[cfg(test)]
+mod tests;

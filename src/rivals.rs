@@ -202,7 +202,9 @@ mod tests {
         );
         for order in [[&old, &young], [&young, &old]] {
             let mut claims = Claims::default();
-            order.map(|resource| claims.apply(resource));
+            for resource in order {
+                claims.apply(resource);
+            }
             assert_eq!(claims.rival(&old, None), None);
             let blocked = claims.rival(&young, None).unwrap();
             assert_eq!(blocked.reason, Reason::TokenConflict);

@@ -14,7 +14,7 @@ use kube::{Client, ResourceExt};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 use uuid::Uuid;
 
 /// Between intent and call no more than this may pass: a process that was paused must not fire late.
@@ -191,27 +191,9 @@ impl Rotator {
         drop(unsaved);
         self.metrics.stored(rotated.answered.elapsed());
         self.metrics.rotation(&rotation.cause.to_string(), "stored");
-        self.report(&resource, rotation, &token, &held);
-        Ok(Done {
-            resource,
-            held,
-            token,
-        })
-    }
-
-    fn report(
-        &self,
-        resource: &WorkspaceTokenRotation,
-        rotation: &Rotation,
-        token: &Token,
-        held: &Held,
-    ) {
-        let (namespace, name) = (resource.namespace(), resource.name_any());
-        let rotation_id = held.rotation_id.as_deref();
-        let (token_id, reason, attempt) = (&token.id, rotation.cause, rotation.attempt);
-        info!(namespace, name, token_id, rotation_id, %reason, attempt, "rotated");
         if token.id != rotation.token.id {
-            let expected = &rotation.token.id;
+            let (namespace, name) = (resource.namespace(), resource.name_any());
+            let (token_id, expected) = (&token.id, &rotation.token.id);
             warn!(
                 namespace,
                 name,
@@ -220,6 +202,11 @@ impl Rotator {
                 "the vendor changed the token's id; name the new one in spec.token.id"
             );
         }
+        Ok(Done {
+            resource,
+            held,
+            token,
+        })
     }
 }
 

@@ -27,6 +27,26 @@ pub fn scrub(text: &str, longest: usize) -> String {
     shown.chars().take(longest).collect()
 }
 
+/// What an API server said, or why it said nothing; at most `longest` characters.
+pub fn api_error(error: &kube::Error, longest: usize) -> String {
+    match error {
+        // Its own form repeats the whole answer.
+        kube::Error::Api(status) => scrub(&status.message, longest),
+        error => {
+            let mut text = error.to_string();
+            let mut cause = std::error::Error::source(error);
+            while let Some(inner) = cause {
+                let inner_text = inner.to_string();
+                if !text.contains(&inner_text) {
+                    text = format!("{text}: {inner_text}");
+                }
+                cause = inner.source();
+            }
+            scrub(&text, longest)
+        }
+    }
+}
+
 /// The alphabets of base64, base64url and JWTs.
 fn is_opaque(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-_.=+/~".contains(c)

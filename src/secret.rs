@@ -3,9 +3,9 @@
 use crate::api::Version;
 use crate::api::{MANAGED_BY, WorkspaceTokenRotation, evidence, request};
 use crate::evidence::{Drift, Held, Stored, compare};
-use crate::plan::{Setback, deletes_with_owner};
+use crate::plan::Setback;
 use crate::reason::{Blocked, Reason};
-use crate::scrub::scrub;
+use crate::scrub::{api_error, scrub};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -142,7 +142,7 @@ fn outdated(secret: &Metadata, owner: &WorkspaceTokenRotation, owned: &Owned, ke
         || surplus.into_iter().any(|path| !wanted.contains(path))
         || key != target.key()
         || secret.annotations().get(evidence::OWNED_BY) != Some(&owner.name_any())
-        || owned_by_uid != deletes_with_owner(target)
+        || owned_by_uid != target.is_deleted_with_owner()
         || !owned.ours.contains(&format!("data.{key}"))
 }
 
@@ -246,7 +246,7 @@ pub enum Error {
     #[error("{}", .0.message)]
     Refused(Blocked),
     /// No verdict.
-    #[error("{}", scrub(&.0.to_string(), LONGEST_MESSAGE))]
+    #[error("{}", api_error(.0, LONGEST_MESSAGE))]
     Unavailable(kube::Error),
 }
 
@@ -439,7 +439,8 @@ fn build(draft: &Draft, value: &SecretString) -> Secret {
             resource_version: held.resource_version.clone(),
             labels: Some(labels),
             annotations: Some(annotations),
-            owner_references: deletes_with_owner(target)
+            owner_references: target
+                .is_deleted_with_owner()
                 .then(|| owner.owner_ref(&()).into_iter().collect()),
             ..ObjectMeta::default()
         },

@@ -274,6 +274,10 @@ pub struct Notice {
     pub reason: String,
     /// One line for people.
     pub message: String,
+    /// What was being done; of events with the same reason and action only the first is shown in full.
+    pub action: String,
+    /// The rotation it is about.
+    pub rotation_id: Option<String>,
     /// A failure.
     pub warning: bool,
 }
@@ -290,11 +294,11 @@ pub fn notice(old: &Status, new: &Status) -> Option<Notice> {
             Cause::Reclaimed => ("Reclaimed", "reclaimed after somebody else rotated it"),
             _ => ("Rotated", "rotated"),
         };
-        let next = new.next_rotation.as_ref();
-        let next = next.map_or_else(String::new, |at| format!("; next rotation at {}", at.0));
         return Some(Notice {
             reason: reason.into(),
-            message: format!("token {} {what} ({}){next}", token.name, last.reason),
+            message: format!("token {} {what} ({})", token.name, last.reason),
+            action: last.reason.to_string(),
+            rotation_id: Some(last.id.clone()),
             warning: false,
         });
     }
@@ -311,6 +315,8 @@ pub fn notice(old: &Status, new: &Status) -> Option<Notice> {
             _ => after.reason.clone(),
         },
         message: after.message.clone(),
+        action: "Reconcile".into(),
+        rotation_id: None,
         warning: after.status != "True",
     })
 }

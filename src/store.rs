@@ -1,12 +1,16 @@
 //! The only writer of a resource's status: under its own field manager, and always fenced.
 
 use crate::api::{Status, WorkspaceTokenRotation};
+use crate::scrub::api_error;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 
 /// Field manager of the status. Not the one of anything else: an old API server would forget that it owns the status.
 const MANAGER: &str = "astro-token-operator-status";
+
+/// Longest text of the API server's that is shown, characters.
+const LONGEST_MESSAGE: usize = 400;
 
 /// Why a status was not written.
 #[derive(thiserror::Error, Debug)]
@@ -18,7 +22,7 @@ pub enum Error {
     #[error("the API server does not know a field of the status; apply the operator's CRD: {0}")]
     OldCrd(String),
     /// No success.
-    #[error("the status cannot be written: {0}")]
+    #[error("the status cannot be written: {}", api_error(.0, LONGEST_MESSAGE))]
     Api(kube::Error),
 }
 

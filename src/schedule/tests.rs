@@ -1,4 +1,5 @@
 //! What the schedule promises, by example, over every zone's clock changes, and for any input.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use super::*;
 use jiff::tz::TimeZoneDatabase;

@@ -1,0 +1,1081 @@
+//! One row per rule and crash window, and properties that hold on any evidence.
+
+use super::*;
+use crate::api::{
+    HistoryEntry, LastRotation, Status, Version, WorkspaceTokenRotation, WorkspaceTokenRotationSpec,
+};
+use crate::evidence::{Settings, rotation_id};
+use crate::schedule::Schedule;
+use crate::status;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use proptest::prelude::*;
+use std::sync::Arc;
+
+const NOW: i64 = 1_800_000_000;
+const CLUSTER: &str = "this-cluster";
+
+fn at(offset: i64) -> Timestamp {
+    Timestamp::from_second(NOW + offset).unwrap()
+}
+
+/// A version issued `offset` seconds from now.
+fn version(offset: i64) -> Version {
+    Version {
+        rotated_at: Some(Time(at(offset))),
+        short_token: Some(format!("short{offset}")),
+    }
+}
+
+fn token(version: Version) -> Token {
+    Token {
+        id: "tok".into(),
+        name: "CI".into(),
+        scope: "WORKSPACE".into(),
+        kind: "STANDARD".into(),
+        workspaces: vec!["ws".into()],
+        version,
+        starts: Some(at(-1000)),
+        ends: None,
+    }
+}
+
+fn held(version: Version) -> Held {
+    Held {
+        secret: "target".into(),
+        owner: "res".into(),
+        key: "token".into(),
+        token_id: "tok".into(),
+        rotation_id: version.rotated_at.as_ref().map(|t| rotation_id(t.0, 1)),
+        version,
+        cluster: CLUSTER.into(),
+        resource_version: Some("7".into()),
+        ..Held::default()
+    }
+}
+
+fn spec(edit: impl FnOnce(&mut serde_json::Value)) -> WorkspaceTokenRotationSpec {
+    let mut spec = serde_json::json!({
+        "workspaceId": "ws",
+        "token": {"name": "CI"},
+        "schedule": {"every": "1h"},
+        "target": {"name": "target"},
+    });
+    edit(&mut spec);
+    serde_json::from_value(spec).unwrap()
+}
+
+/// The Secret holds the live value, issued 100 seconds ago; the reading is fresh; nothing is due for an hour.
+fn calm() -> Observed {
+    let mut resource = WorkspaceTokenRotation::new("res", spec(|_| ()));
+    resource.metadata.namespace = Some("ns".into());
+    resource.metadata.uid = Some("uid".into());
+    resource.metadata.generation = Some(1);
+    resource.metadata.creation_timestamp = Some(Time(at(-5000)));
+    resource.status = Some(Status {
+        observed_generation: Some(1),
+        ..Status::default()
+    });
+    Observed {
+        now: at(0),
+        schedule: Schedule::parse(&resource.spec.schedule, SignedDuration::from_mins(5)),
+        resource,
+        settings: Arc::new(Settings {
+            minimum_interval: SignedDuration::from_mins(5),
+            in_flight: SignedDuration::from_secs(50),
+            landing: SignedDuration::from_secs(10),
+            audit_interval: SignedDuration::from_mins(10),
+            cluster: CLUSTER.into(),
+        }),
+        access: Access::Granted { own_token_id: None },
+        stored: Stored::Holds(held(version(-100))),
+        live: Live::Token {
+            token: token(version(-100)),
+            fresh: true,
+        },
+        rival: None,
+        work: None,
+        holder_is_done: false,
+    }
+}
+
+fn with(edit: impl FnOnce(&mut Observed)) -> Observed {
+    let mut seen = calm();
+    edit(&mut seen);
+    seen
+}
+
+fn with_spec(edit: impl FnOnce(&mut serde_json::Value)) -> Observed {
+    with(|seen| {
+        seen.resource.spec = spec(edit);
+        let minimum = seen.settings.minimum_interval;
+        seen.schedule = Schedule::parse(&seen.resource.spec.schedule, minimum);
+    })
+}
+
+fn status_of(seen: &mut Observed) -> &mut Status {
+    seen.resource.status.get_or_insert_default()
+}
+
+fn live(seen: &mut Observed, version: Version) {
+    seen.live = Live::Token {
+        token: token(version),
+        fresh: true,
+    };
+}
+
+fn pending(age: i64) -> Pending {
+    Pending {
+        id: rotation_id(at(-age), 9),
+        reason: Cause::Scheduled,
+        attempt: 1,
+        token_id: "tok".into(),
+        started_at: Time(at(-age)),
+        replaces: version(-4000),
+        holder: "another/process".into(),
+        request: None,
+    }
+}
+
+/// An intent of `age` seconds that was to replace the stored value, which is the one of 4000 seconds ago.
+fn begun(age: i64, live_version: i64) -> Observed {
+    with(|seen| {
+        seen.stored = Stored::Holds(held(version(-4000)));
+        live(seen, version(live_version));
+        status_of(seen).pending = Some(pending(age));
+    })
+}
+
+/// A plan in short: its kind and what matters of it.
+fn short(plan: &Plan) -> String {
+    match plan {
+        Plan::Idle { next } => match next {
+            Some(due) => format!("idle {}", due.at.duration_since(at(0)).as_secs()),
+            None => "idle".into(),
+        },
+        Plan::Wait { until, doubt } => {
+            let doubt = doubt
+                .as_ref()
+                .map_or("calm".into(), |b| b.reason.to_string());
+            format!("wait {} {doubt}", until.duration_since(at(0)).as_secs())
+        }
+        Plan::Retry { until, blocked } => {
+            let seconds = until.duration_since(at(0)).as_secs();
+            format!("retry {seconds} {}", blocked.reason)
+        }
+        Plan::Block(blocked) => format!("block {}", blocked.reason),
+        Plan::Look => "look".into(),
+        Plan::Settle => "settle".into(),
+        Plan::Rotate(rotation) => format!("rotate {} {}", rotation.cause, rotation.attempt),
+        Plan::Rewrite { from } => format!("rewrite from {}", from.secret),
+    }
+}
+
+fn blocked(reason: Reason) -> Blocked {
+    Blocked::new(reason, "because")
+}
+
+#[test]
+fn each_rule_has_its_say() {
+    let stale = |seen: &mut Observed| {
+        if let Live::Token { fresh, .. } = &mut seen.live {
+            *fresh = false;
+        }
+    };
+    let absent = |seen: &mut Observed| {
+        seen.stored = Stored::Absent {
+            elsewhere: None,
+            resource_version: None,
+        };
+    };
+    let annotate = |seen: &mut Observed, key: &str, value: &str| {
+        seen.resource
+            .annotations_mut()
+            .insert(key.into(), value.into());
+    };
+    let reclaimed = |seen: &mut Observed, age: i64| {
+        status_of(seen).history.push(HistoryEntry {
+            id: "r".into(),
+            reason: Cause::Reclaimed,
+            at: Time(at(-age)),
+            token_id: "tok".into(),
+            outcome: RotationOutcome::Stored,
+        });
+    };
+    let rows: Vec<(&str, Observed, &str)> = vec![
+        ("15 nothing to do until the next due", calm(), "idle 3500"),
+        (
+            "1 being deleted: nothing is begun",
+            with(|s| {
+                absent(s);
+                s.resource.metadata.deletion_timestamp = Some(Time(at(-1)));
+            }),
+            "idle",
+        ),
+        (
+            "2a no rule in the schedule",
+            with_spec(|s| s["schedule"] = serde_json::json!({})),
+            "block InvalidSpec",
+        ),
+        (
+            "2a a cron that is none",
+            with_spec(|s| s["schedule"] = serde_json::json!({"cron": "nonsense"})),
+            "block InvalidSpec",
+        ),
+        (
+            "2a an unknown zone",
+            with_spec(|s| {
+                s["schedule"] = serde_json::json!({"cron": "@daily", "timeZone": "Mars/Base"})
+            }),
+            "block InvalidSpec",
+        ),
+        (
+            "2a too often",
+            with_spec(|s| s["schedule"]["every"] = "1m".into()),
+            "block ScheduleTooFrequent",
+        ),
+        (
+            "2a neither name nor id",
+            with_spec(|s| s["token"] = serde_json::json!({})),
+            "block InvalidSpec",
+        ),
+        (
+            "2a name and id",
+            with_spec(|s| s["token"]["id"] = "tok".into()),
+            "block InvalidSpec",
+        ),
+        (
+            "2a an id that would change the URL",
+            with_spec(|s| s["workspaceId"] = "../x".into()),
+            "block InvalidSpec",
+        ),
+        (
+            "2a a label of ours",
+            with_spec(|s| {
+                s["target"]["labels"] = serde_json::json!({"astro-token-operator.io/x": "y"})
+            }),
+            "block InvalidSpec",
+        ),
+        (
+            "2a target is the credential",
+            with_spec(|s| s["credentials"] = serde_json::json!({"secretRef": {"name": "target"}})),
+            "block SelfRotation",
+        ),
+        (
+            "2b no credential",
+            with(|s| s.access = Access::Denied(blocked(Reason::CredentialsMissing))),
+            "block CredentialsMissing",
+        ),
+        (
+            "2c an older rival",
+            with(|s| s.rival = Some(blocked(Reason::TokenConflict))),
+            "block TokenConflict",
+        ),
+        (
+            "3 a foreign Secret",
+            with(|s| s.stored = Stored::Foreign(blocked(Reason::SecretNotOurs))),
+            "block SecretNotOurs",
+        ),
+        (
+            "3 from another cluster",
+            with(|s| {
+                s.stored = Stored::Holds(Held {
+                    cluster: "other".into(),
+                    ..held(version(-100))
+                })
+            }),
+            "block ClusterChanged",
+        ),
+        (
+            "3 key edited by hand",
+            with(|s| {
+                s.stored = Stored::Holds(Held {
+                    key_written_by: Some("kubectl-edit".into()),
+                    ..held(version(-100))
+                })
+            }),
+            "block SecretNotOurs",
+        ),
+        (
+            "4 the Secret proves the rotation",
+            with(|s| {
+                status_of(s).pending = Some(Pending {
+                    replaces: version(-4000),
+                    ..pending(5)
+                });
+            }),
+            "settle",
+        ),
+        (
+            "4 by the rotation's id, though the time is missing",
+            with(|s| {
+                let p = pending(5);
+                s.stored = Stored::Holds(Held {
+                    version: Version::default(),
+                    rotation_id: Some(p.id.clone()),
+                    ..held(version(-100))
+                });
+                status_of(s).pending = Some(p);
+            }),
+            "settle",
+        ),
+        (
+            "5 somebody may be at it",
+            begun(20, -4000),
+            "wait 30 RotationInDoubt",
+        ),
+        (
+            "5 its holder is done: only a call may still land",
+            with(|s| {
+                *s = begun(4, -4000);
+                s.holder_is_done = true;
+            }),
+            "wait 6 RotationInDoubt",
+        ),
+        (
+            "5 this process is at it",
+            with(|s| s.work = Some(Work::Calling)),
+            "wait 50 calm",
+        ),
+        (
+            "5 this process cannot store the value",
+            with(|s| s.work = Some(Work::Storing { error: "no".into() })),
+            "wait 50 ValueNotStored",
+        ),
+        (
+            "5 a second attempt waits longer",
+            with(|s| {
+                *s = begun(20, -4000);
+                status_of(s).pending.as_mut().unwrap().attempt = 5;
+            }),
+            "wait 100 RotationInDoubt",
+        ),
+        (
+            "6 suspended, though due",
+            with_spec(|s| {
+                s["suspend"] = true.into();
+                s["schedule"]["every"] = "5m".into();
+            }),
+            "idle",
+        ),
+        (
+            "6 suspended, though lost",
+            with(|s| {
+                *s = begun(500, -450);
+                s.resource.spec.suspend = Some(true);
+            }),
+            "idle",
+        ),
+        (
+            "7 token gone",
+            with(|s| {
+                s.live = Live::Refused {
+                    blocked: blocked(Reason::TokenNotFound),
+                    fresh: true,
+                }
+            }),
+            "block TokenNotFound",
+        ),
+        (
+            "7 token gone by an old list: look first",
+            with(|s| {
+                s.live = Live::Refused {
+                    blocked: blocked(Reason::TokenNotFound),
+                    fresh: false,
+                }
+            }),
+            "look",
+        ),
+        (
+            "7 wrong scope",
+            with(|s| {
+                s.live = Live::Token {
+                    token: Token {
+                        scope: "ORGANIZATION".into(),
+                        ..token(version(-100))
+                    },
+                    fresh: true,
+                }
+            }),
+            "block WrongScope",
+        ),
+        (
+            "7 not a standard token",
+            with(|s| {
+                s.live = Live::Token {
+                    token: Token {
+                        kind: "DIRECT_ACCESS".into(),
+                        ..token(version(-100))
+                    },
+                    fresh: true,
+                }
+            }),
+            "block WrongScope",
+        ),
+        (
+            "7 wrong Workspace",
+            with(|s| {
+                s.live = Live::Token {
+                    token: Token {
+                        workspaces: vec!["other".into()],
+                        ..token(version(-100))
+                    },
+                    fresh: true,
+                }
+            }),
+            "block WrongWorkspace",
+        ),
+        (
+            "7 the credential itself",
+            with(|s| {
+                s.access = Access::Granted {
+                    own_token_id: Some("tok".into()),
+                }
+            }),
+            "block SelfRotation",
+        ),
+        (
+            "7 vendor down, nothing due: no matter",
+            with(|s| {
+                s.live = Live::Unavailable {
+                    message: "down".into(),
+                    retry_after: None,
+                }
+            }),
+            "idle 3500",
+        ),
+        (
+            "7 vendor down, rotation due",
+            with(|s| {
+                s.stored = Stored::Holds(held(version(-4000)));
+                s.live = Live::Unavailable {
+                    message: "down".into(),
+                    retry_after: None,
+                };
+            }),
+            "retry 15 VendorUnavailable",
+        ),
+        (
+            "7 vendor says when to come back",
+            with(|s| {
+                s.stored = Stored::Holds(held(version(-4000)));
+                s.live = Live::Unavailable {
+                    message: "429".into(),
+                    retry_after: Some(SignedDuration::from_secs(90)),
+                };
+            }),
+            "retry 90 VendorUnavailable",
+        ),
+        (
+            "8 the call never took effect",
+            begun(500, -4000),
+            "rotate Scheduled 2",
+        ),
+        (
+            "9 a value was issued and lost",
+            begun(500, -450),
+            "rotate Lost 2",
+        ),
+        (
+            "8/9 by an old reading: look first",
+            with(|s| {
+                *s = begun(500, -4000);
+                stale(s);
+            }),
+            "look",
+        ),
+        (
+            "8/9 an answer older than the intent",
+            begun(500, -5000),
+            "wait 5 RotationInDoubt",
+        ),
+        (
+            "8/9 vendor down",
+            with(|s| {
+                *s = begun(500, -4000);
+                s.live = Live::Unavailable {
+                    message: "down".into(),
+                    retry_after: None,
+                };
+            }),
+            "retry 15 RotationInDoubt",
+        ),
+        (
+            "10 a stale reading is no drift",
+            with(|s| live(s, version(-200))),
+            "wait 5 calm",
+        ),
+        (
+            "10 an old list is no drift either",
+            with(|s| {
+                live(s, version(-200));
+                stale(s);
+            }),
+            "idle 3500",
+        ),
+        (
+            "11 rotated elsewhere by an old list: look first",
+            with(|s| {
+                live(s, version(-50));
+                stale(s);
+            }),
+            "look",
+        ),
+        (
+            "11 rotated elsewhere",
+            with(|s| live(s, version(-50))),
+            "rotate Reclaimed 1",
+        ),
+        (
+            "11 rotated elsewhere within the same second",
+            with(|s| {
+                live(
+                    s,
+                    Version {
+                        short_token: Some("z".into()),
+                        ..version(-100)
+                    },
+                )
+            }),
+            "rotate Reclaimed 1",
+        ),
+        (
+            "11 only reported",
+            with(|s| {
+                live(s, version(-50));
+                s.resource.spec.external_rotation = Some(ExternalRotation::Report);
+            }),
+            "block RotatedElsewhere",
+        ),
+        (
+            "11 reported, and a person asks",
+            with(|s| {
+                live(s, version(-50));
+                s.resource.spec.external_rotation = Some(ExternalRotation::Report);
+                annotate(s, request::ROTATE, "now");
+            }),
+            "rotate Requested 1",
+        ),
+        (
+            "11 again within a day",
+            with(|s| {
+                live(s, version(-50));
+                reclaimed(s, 3600);
+            }),
+            "block Contested",
+        ),
+        (
+            "11 again after a day",
+            with(|s| {
+                live(s, version(-50));
+                reclaimed(s, 90_000);
+            }),
+            "rotate Reclaimed 1",
+        ),
+        (
+            "12 backing off",
+            with(|s| {
+                absent(s);
+                status_of(s).retry_at = Some(Time(at(40)));
+            }),
+            "wait 40 calm",
+        ),
+        (
+            "12 an edit ends the wait",
+            with(|s| {
+                absent(s);
+                status_of(s).retry_at = Some(Time(at(40)));
+                s.resource.metadata.generation = Some(2);
+            }),
+            "rotate Initial 1",
+        ),
+        (
+            "12 a request ends the wait",
+            with(|s| {
+                status_of(s).retry_at = Some(Time(at(40)));
+                annotate(s, request::ROTATE, "now");
+            }),
+            "rotate Requested 1",
+        ),
+        ("13 no value yet", with(absent), "rotate Initial 1"),
+        (
+            "13 no value, not looked",
+            with(|s| {
+                absent(s);
+                s.live = Live::NotAsked;
+            }),
+            "look",
+        ),
+        (
+            "13 of another token",
+            with(|s| {
+                s.stored = Stored::Holds(Held {
+                    token_id: "other".into(),
+                    ..held(version(-100))
+                })
+            }),
+            "rotate Initial 1",
+        ),
+        (
+            "13 requested",
+            with(|s| annotate(s, request::ROTATE, "now")),
+            "rotate Requested 1",
+        ),
+        (
+            "13 requested and handled",
+            with(|s| {
+                annotate(s, request::ROTATE, "now");
+                status_of(s).handled_request = Some("now".into());
+            }),
+            "idle 3500",
+        ),
+        (
+            "13 requested and handled, says the Secret",
+            with(|s| {
+                annotate(s, request::ROTATE, "now");
+                s.stored = Stored::Holds(Held {
+                    request: Some("now".into()),
+                    ..held(version(-100))
+                });
+            }),
+            "idle 3500",
+        ),
+        (
+            "13 due",
+            with(|s| {
+                s.stored = Stored::Holds(held(version(-3600)));
+                live(s, version(-3600));
+            }),
+            "rotate Scheduled 1",
+        ),
+        (
+            "13 not yet due",
+            with(|s| {
+                s.stored = Stored::Holds(held(version(-3599)));
+                live(s, version(-3599));
+            }),
+            "idle 1",
+        ),
+        (
+            "13 the vendor's clock is behind ours: the same slot is not due twice",
+            with(|s| {
+                let own = Held {
+                    rotation_id: Some(rotation_id(at(-100), 1)),
+                    ..held(version(-3700))
+                };
+                s.stored = Stored::Holds(own);
+                live(s, version(-3700));
+            }),
+            "idle 3500",
+        ),
+        (
+            "13 before expiry",
+            with(|s| {
+                s.resource.spec =
+                    spec(|s| s["schedule"] = serde_json::json!({"beforeExpiry": "1h"}));
+                s.schedule =
+                    Schedule::parse(&s.resource.spec.schedule, SignedDuration::from_mins(5));
+                s.live = Live::Token {
+                    token: Token {
+                        starts: Some(at(-90_000)),
+                        ends: Some(at(1800)),
+                        ..token(version(-90_000))
+                    },
+                    fresh: true,
+                };
+                s.stored = Stored::Holds(held(version(-90_000)));
+            }),
+            "rotate Expiring 1",
+        ),
+        (
+            "13 before expiry of a token that has none",
+            with_spec(|s| s["schedule"] = serde_json::json!({"beforeExpiry": "1h"})),
+            "block TokenNeverExpires",
+        ),
+        (
+            "expired: rotating loses nothing",
+            with(|s| {
+                s.live = Live::Token {
+                    token: Token {
+                        ends: Some(at(-10)),
+                        ..token(version(-100))
+                    },
+                    fresh: true,
+                };
+            }),
+            "rotate Expiring 1",
+        ),
+        (
+            "expired, and rotating did not help",
+            with(|s| {
+                s.live = Live::Token {
+                    token: Token {
+                        ends: Some(at(-500)),
+                        ..token(version(-100))
+                    },
+                    fresh: true,
+                };
+            }),
+            "block TokenExpired",
+        ),
+        (
+            "14 labels differ",
+            with(|s| {
+                s.stored = Stored::Holds(Held {
+                    outdated: true,
+                    ..held(version(-100))
+                })
+            }),
+            "rewrite from target",
+        ),
+        (
+            "14 the answer did not say when: completed by a fresh reading",
+            with(|s| {
+                s.stored = Stored::Holds(Held {
+                    version: Version {
+                        rotated_at: None,
+                        ..version(-100)
+                    },
+                    ..held(version(-100))
+                });
+            }),
+            "rewrite from target",
+        ),
+        (
+            "14 the target was renamed: an edit never rotates",
+            with(|s| {
+                let old = Held {
+                    secret: "former".into(),
+                    ..held(version(-100))
+                };
+                s.stored = Stored::Absent {
+                    elsewhere: Some(old),
+                    resource_version: None,
+                };
+            }),
+            "rewrite from former",
+        ),
+        (
+            "14 the target was renamed, and its former value is dead",
+            with(|s| {
+                let old = Held {
+                    secret: "former".into(),
+                    ..held(version(-200))
+                };
+                s.stored = Stored::Absent {
+                    elsewhere: Some(old),
+                    resource_version: None,
+                };
+            }),
+            "rotate Initial 1",
+        ),
+        (
+            "adopted with its live value",
+            with(|s| {
+                s.stored = Stored::Consented {
+                    value_is_live: Some(true),
+                    resource_version: None,
+                }
+            }),
+            "rewrite from target",
+        ),
+        (
+            "adopted with a dead value",
+            with(|s| {
+                s.stored = Stored::Consented {
+                    value_is_live: Some(false),
+                    resource_version: None,
+                }
+            }),
+            "rotate Initial 1",
+        ),
+        (
+            "adopted, not looked",
+            with(|s| {
+                s.stored = Stored::Consented {
+                    value_is_live: None,
+                    resource_version: None,
+                }
+            }),
+            "look",
+        ),
+    ];
+    for (what, seen, expected) in rows {
+        assert_eq!(short(&plan(&seen)), expected, "{what}");
+    }
+}
+
+/// Architecture's table of crash windows: what the next process finds, and what it does.
+#[test]
+fn each_crash_window_closes() {
+    let rows: Vec<(&str, Observed, &str)> = vec![
+        (
+            "rehearse: nothing changed",
+            with(|s| {
+                s.stored = Stored::Holds(held(version(-4000)));
+                live(s, version(-4000));
+            }),
+            "rotate Scheduled 1",
+        ),
+        ("begin: wait", begun(1, -4000), "wait 49 RotationInDoubt"),
+        ("begin: then rotate", begun(50, -4000), "rotate Scheduled 2"),
+        (
+            "call, before the write: wait",
+            begun(1, -1),
+            "wait 49 RotationInDoubt",
+        ),
+        (
+            "call, before the write: then rotate once more",
+            begun(50, -49),
+            "rotate Lost 2",
+        ),
+        (
+            "write: settle at once, no call",
+            with(|s| {
+                *s = begun(1, -1);
+                s.stored = Stored::Holds(held(version(-1)));
+            }),
+            "settle",
+        ),
+        ("status: done", calm(), "idle 3500"),
+    ];
+    for (what, seen, expected) in rows {
+        assert_eq!(short(&plan(&seen)), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_rotation_settles_in_one_status_write_and_is_then_at_rest() {
+    let mut seen = begun(3, -1);
+    seen.stored = Stored::Holds(held(version(-1)));
+    let settled = status::next(&seen, &plan(&seen), None);
+    assert_eq!(settled.pending, None);
+    assert_eq!(settled.history[0].outcome, RotationOutcome::Stored);
+    assert_eq!(
+        settled.last_rotation.as_ref().map(|l| l.reason),
+        Some(Cause::Scheduled)
+    );
+    assert_eq!(settled.next_rotation, Some(Time(at(3599))));
+    assert_eq!(
+        status::ready(&settled).map(|c| c.status.as_str()),
+        Some("True")
+    );
+    seen.resource.status = Some(settled.clone());
+    assert_eq!(status::next(&seen, &plan(&seen), None), settled);
+}
+
+#[test]
+fn a_definite_failure_clears_the_intent_and_an_ambiguous_one_keeps_it() {
+    let seen = begun(1, -4000);
+    let rotation = Plan::Retry {
+        until: at(1),
+        blocked: blocked(Reason::VendorUnavailable),
+    };
+    let definite = Setback::Definite {
+        blocked: blocked(Reason::Forbidden),
+        retry_after: None,
+    };
+    let after = status::next(&seen, &rotation, Some(&definite));
+    assert_eq!(
+        (after.pending, after.failures, after.retry_at),
+        (None, Some(1), Some(Time(at(15))))
+    );
+    let doubt = Setback::InDoubt(blocked(Reason::RotationInDoubt));
+    let after = status::next(&seen, &rotation, Some(&doubt));
+    assert!(after.pending.is_some() && after.failures == Some(1));
+}
+
+#[test]
+fn a_lost_value_is_remembered_when_the_next_attempt_is_begun() {
+    let seen = begun(60, -55);
+    let Plan::Rotate(rotation) = plan(&seen) else {
+        panic!("no rotation");
+    };
+    let status = status::begin(&seen, &rotation, "id".into(), "me".into());
+    assert_eq!(status.history[0].outcome, RotationOutcome::Lost);
+    assert_eq!(
+        status.pending.map(|p| (p.attempt, p.reason)),
+        Some((2, Cause::Lost))
+    );
+}
+
+#[test]
+fn blocked_resources_are_looked_at_soon_and_then_rarely() {
+    let wake_after = |blocked_for: i64| {
+        let mut seen = calm();
+        status_of(&mut seen).conditions.push(Condition {
+            type_: "Ready".into(),
+            status: "False".into(),
+            reason: "Forbidden".into(),
+            message: String::new(),
+            observed_generation: None,
+            last_transition_time: Time(at(-blocked_for)),
+        });
+        let plan = Plan::Block(blocked(Reason::Forbidden));
+        wake(&seen, &plan, None).duration_since(at(0)).as_secs()
+    };
+    assert_eq!([0, 20, 10_000].map(wake_after), [5, 20, 300]);
+}
+
+#[test]
+fn after_a_recovery_the_vendor_is_looked_at_once_more() {
+    let mut seen = calm();
+    let last = |age: i64| LastRotation {
+        id: "r".into(),
+        reason: Cause::Lost,
+        at: Time(at(-age)),
+    };
+    status_of(&mut seen).last_rotation = Some(last(20));
+    assert_eq!(wake(&seen, &plan(&seen), None), at(40));
+    status_of(&mut seen).last_rotation = Some(last(70));
+    assert_eq!(reading_not_before(&seen), at(-10));
+}
+
+prop_compose! {
+    fn any_version()(offset in prop::option::of(-5000i64..100), short in prop::option::of("[ab]")) -> Version {
+        Version { rotated_at: offset.map(|o| Time(at(o))), short_token: short }
+    }
+}
+
+prop_compose! {
+    fn any_held()(version in any_version(), token in "tok|other", outdated: bool, age in prop::option::of(0i64..5000), cluster in "this-cluster|other", edited in prop::option::of("kubectl"), expires in prop::option::of(-100i64..5000)) -> Held {
+        Held {
+            version, token_id: token, outdated, cluster, key_written_by: edited,
+            rotation_id: age.map(|a| rotation_id(at(-a), 9)), expires: expires.map(at),
+            ..held(Version::default())
+        }
+    }
+}
+
+fn any_stored() -> impl Strategy<Value = Stored> {
+    prop_oneof![
+        prop::option::of(any_held()).prop_map(|elsewhere| Stored::Absent {
+            elsewhere,
+            resource_version: None
+        }),
+        Just(Stored::Foreign(blocked(Reason::SecretNotOurs))),
+        prop::option::of(any::<bool>()).prop_map(|value_is_live| Stored::Consented {
+            value_is_live,
+            resource_version: None
+        }),
+        any_held().prop_map(Stored::Holds),
+    ]
+}
+
+fn any_live() -> impl Strategy<Value = Live> {
+    prop_oneof![
+        Just(Live::NotAsked),
+        (
+            any_version(),
+            any::<bool>(),
+            "tok|other",
+            prop::option::of(-100i64..5000)
+        )
+            .prop_map(|(version, fresh, id, ends)| Live::Token {
+                token: Token {
+                    id,
+                    ends: ends.map(at),
+                    ..token(version)
+                },
+                fresh,
+            }),
+        any::<bool>().prop_map(|fresh| Live::Refused {
+            blocked: blocked(Reason::TokenNotFound),
+            fresh
+        }),
+        Just(Live::Unavailable {
+            message: "down".into(),
+            retry_after: None
+        }),
+    ]
+}
+
+prop_compose! {
+    fn any_pending()(age in 0i64..5000, attempt in -1i32..9, replaces in any_version()) -> Pending {
+        Pending { attempt, replaces, ..pending(age) }
+    }
+}
+
+prop_compose! {
+    fn any_seen()(
+        stored in any_stored(), live in any_live(), pending in prop::option::of(any_pending()),
+        retry in prop::option::of(-10i64..100), failures in prop::option::of(-1i32..99),
+        (suspend, deleted, done, rival, working) in any::<(bool, bool, bool, bool, bool)>(),
+        request in prop::option::of("[a-z]{0,80}"), handled in prop::option::of("[a-z]{0,3}"),
+        schedule in prop::sample::select(vec![r#"{"every":"1h"}"#, r#"{"cron":"@daily"}"#, r#"{"beforeExpiry":"1h"}"#, r#"{"cron":"x"}"#]),
+        report: bool,
+    ) -> Observed {
+        with(|seen| {
+            seen.resource.spec = spec(|s| s["schedule"] = serde_json::from_str(schedule).unwrap());
+            seen.schedule = Schedule::parse(&seen.resource.spec.schedule, SignedDuration::from_mins(5));
+            seen.resource.spec.suspend = Some(suspend);
+            seen.resource.spec.external_rotation = report.then_some(ExternalRotation::Report);
+            seen.resource.metadata.deletion_timestamp = deleted.then(|| Time(at(-1)));
+            if let Some(request) = request {
+                seen.resource.annotations_mut().insert(request::ROTATE.into(), request);
+            }
+            let status = status_of(seen);
+            (status.pending, status.failures, status.handled_request) = (pending, failures, handled);
+            status.retry_at = retry.map(|r| Time(at(r)));
+            seen.stored = stored;
+            seen.live = live;
+            seen.holder_is_done = done;
+            seen.rival = rival.then(|| blocked(Reason::TokenConflict));
+            seen.work = working.then_some(Work::Calling);
+        })
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn it_never_rotates_without_fresh_evidence_consent_or_right(seen in any_seen()) {
+        if let Plan::Rotate(rotation) = plan(&seen) {
+            let fresh = matches!(&seen.live, Live::Token { token, fresh: true } if *token == rotation.token);
+            prop_assert!(fresh, "not on fresh evidence");
+            prop_assert_ne!(seen.resource.spec.suspend, Some(true));
+            prop_assert!(seen.rival.is_none() && seen.work.is_none() && seen.schedule.is_ok());
+            prop_assert!(seen.resource.metadata.deletion_timestamp.is_none());
+            prop_assert!(!matches!(seen.stored, Stored::Foreign(_)));
+            if let Some(pending) = seen.pending() {
+                prop_assert!(rotation.attempt > pending.attempt || rotation.token.id != pending.token_id);
+                let age = seen.now.duration_since(pending.started_at.0);
+                prop_assert!(age >= seen.settings.landing, "in flight");
+            }
+        }
+    }
+
+    #[test]
+    fn status_is_idempotent_and_never_wakes_in_the_past(mut seen in any_seen()) {
+        let first = plan(&seen);
+        let status = status::next(&seen, &first, None);
+        prop_assert!(wake(&seen, &first, None) >= seen.now);
+        if matches!(first, Plan::Retry { .. } | Plan::Settle) {
+            return Ok(());
+        }
+        seen.resource.status = Some(status.clone());
+        let again = status::next(&seen, &plan(&seen), None);
+        // Clearing a failure may let a later rule speak; after that nothing moves.
+        seen.resource.status = Some(again.clone());
+        let third = plan(&seen);
+        if !matches!(third, Plan::Retry { .. } | Plan::Settle) {
+            prop_assert_eq!(status::next(&seen, &third, None), again);
+        }
+    }
+
+    #[test]
+    fn what_is_said_to_be_live_is_believed_on_evidence(seen in any_seen()) {
+        let decided = plan(&seen);
+        let status = status::next(&seen, &decided, None);
+        let ready = status::ready(&status).map(|c| c.status == "True");
+        if ready == Some(true) {
+            prop_assert!(seen.held().is_some(), "Ready without a value");
+            if let Live::Token { token, fresh: true } = &seen.live
+                && !matches!(decided, Plan::Settle) && seen.work.is_none()
+            {
+                let held = seen.held().unwrap();
+                prop_assert_ne!(compare(&held.version, &token.version), Drift::LiveNewer, "Ready with a dead value");
+            }
+        }
+    }
+}

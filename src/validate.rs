@@ -1,0 +1,120 @@
+//! What a spec and a token must be before anything is done with them. Pure.
+
+use crate::api::{GROUP, MANAGED_BY, Target, WorkspaceTokenRotationSpec};
+use crate::evidence::{Access, Observed, Token};
+use crate::reason::{Blocked, Reason};
+
+/// What CEL checks on newer API servers, and what it cannot check.
+///
+/// # Errors
+/// The first field that is wrong.
+pub fn check_spec(spec: &WorkspaceTokenRotationSpec) -> Result<(), Blocked> {
+    let invalid = |message: String| Err(Blocked::new(Reason::InvalidSpec, message));
+    let ids = [
+        ("workspaceId", Some(&spec.workspace_id)),
+        ("organizationId", spec.organization_id.as_ref()),
+        ("token.id", spec.token.id.as_ref()),
+    ];
+    for (field, id) in ids {
+        // Ids become part of a URL.
+        if id.is_some_and(|id| !is_id(id)) {
+            return invalid(format!(
+                "{field} must be 1 to 64 letters, digits, - or _, as Astro shows it"
+            ));
+        }
+    }
+    match (&spec.token.name, &spec.token.id) {
+        (Some(name), None) if name.is_empty() || name.chars().count() > 256 => {
+            return invalid("token.name must have 1 to 256 characters".into());
+        }
+        (Some(_), None) | (None, Some(_)) => {}
+        _ => return invalid("give exactly one of token.name and token.id".into()),
+    }
+    check_target(&spec.target).or_else(|message| invalid(format!("target.{message}")))?;
+    match &spec.credentials {
+        Some(credentials) if !is_secret_name(&credentials.secret_ref.name) => {
+            invalid("credentials.secretRef.name is not a valid Secret name".into())
+        }
+        Some(credentials) if !is_key(credentials.secret_ref.key.as_deref().unwrap_or("token")) => {
+            invalid("credentials.secretRef.key is not a valid Secret key".into())
+        }
+        Some(credentials) if credentials.secret_ref.name == spec.target.name => Err(Blocked::new(
+            Reason::SelfRotation,
+            "target and credentials.secretRef are the same Secret; use another target or another credential",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn check_target(target: &Target) -> Result<(), String> {
+    if !is_secret_name(&target.name) {
+        return Err("name is not a valid Secret name".into());
+    }
+    if !is_key(target.key()) {
+        return Err("key may have 1 to 253 letters, digits, -, _ and .".into());
+    }
+    let prefix = format!("{GROUP}/");
+    let ours = |key: &&String| key.starts_with(&prefix) || *key == MANAGED_BY.0;
+    let (mut labels, mut annotations) = (target.labels.keys(), target.annotations.keys());
+    match labels.find(ours).or_else(|| annotations.find(ours)) {
+        Some(key) => Err(format!("labels and target.annotations may not set {key}")),
+        None => Ok(()),
+    }
+}
+
+fn is_id(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    (1..=64).contains(&text.len()) && text.chars().all(allowed)
+}
+
+fn is_key(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (1..=253).contains(&text.len()) && text.chars().all(allowed) && text != "." && text != ".."
+}
+
+fn is_secret_name(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    (1..=253).contains(&text.len())
+        && text.chars().all(inner)
+        && text.starts_with(edge)
+        && text.ends_with(edge)
+}
+
+/// Scope and Workspace, before anything is rotated.
+///
+/// # Errors
+/// Why this token is not the operator's to rotate.
+pub fn check_token(seen: &Observed, token: &Token) -> Result<(), Blocked> {
+    let spec = &seen.resource.spec;
+    if let Access::Granted { own_token_id } = &seen.access
+        && own_token_id.as_ref() == Some(&token.id)
+    {
+        return Err(Blocked::new(
+            Reason::SelfRotation,
+            format!(
+                "token {} is the credential the operator calls the vendor with; use another credential",
+                token.id
+            ),
+        ));
+    }
+    if token.scope != "WORKSPACE" || token.kind != "STANDARD" {
+        return Err(Blocked::new(
+            Reason::WrongScope,
+            format!(
+                "token {} has scope {} and kind {}; only standard Workspace API tokens are rotated",
+                token.id, token.scope, token.kind
+            ),
+        ));
+    }
+    if !token.workspaces.contains(&spec.workspace_id) {
+        return Err(Blocked::new(
+            Reason::WrongWorkspace,
+            format!(
+                "token {} has no role in Workspace {}; correct workspaceId or token",
+                token.id, spec.workspace_id
+            ),
+        ));
+    }
+    Ok(())
+}
