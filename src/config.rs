@@ -123,6 +123,14 @@ pub struct RunArgs {
     #[arg(long, env = "MINIMUM_INTERVAL", default_value = "5m", value_parser = signed, value_name = "DURATION", help_heading = "Rotation")]
     pub minimum_interval: SignedDuration,
 
+    /// Longest time from Astro's answer to the value in the Secret that others wait for
+    #[arg(long, env = "WRITE_BUDGET", default_value = "20s", value_parser = duration, value_name = "DURATION", hide = true)]
+    pub write_budget: Duration,
+
+    /// How long a call may still take effect after its caller has died
+    #[arg(long, env = "LANDING_TIME", default_value = "10s", value_parser = signed, value_name = "DURATION", hide = true)]
+    pub landing_time: SignedDuration,
+
     /// Let only one of several replicas work, by a Lease
     #[arg(long, env = "LEADER_ELECTION", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", help_heading = "Process")]
     pub leader_election: bool,

@@ -1,16 +1,19 @@
 //! The `run` command: from flags to a controller that leads, serves and stops in order.
 
 use crate::access::{DefaultCredential, Source};
+use crate::api::WorkspaceTokenRotation;
 use crate::astro::{self, Astro};
 use crate::config::RunArgs;
 use crate::controller::{self, Setup, cluster_id, samples};
 use crate::evidence::Settings;
 use crate::leader::{Candidate, Identity, Timing};
 use crate::metrics::Metrics;
+use crate::scrub::api_error;
 use crate::server::{self, Health};
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use jiff::SignedDuration;
-use kube::{Client, Config};
+use kube::api::ListParams;
+use kube::{Api, Client, Config};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -22,10 +25,6 @@ use tracing::{info, warn};
 const LEASE: &str = "astro-token-operator";
 /// Of calls to the API server: connect, and between two bytes.
 const API_TIMEOUT: Duration = Duration::from_secs(10);
-/// To store a value once it is in hand, and slack for clocks.
-const WRITE_BUDGET: Duration = Duration::from_secs(20);
-/// How long a call may still land after its caller has died.
-const LANDING: SignedDuration = SignedDuration::from_secs(10);
 /// Readiness: the watches know everything.
 const SYNCED: &str = "watches synced, or standing by";
 
@@ -35,9 +34,9 @@ const SYNCED: &str = "watches synced, or standing by";
 /// What kept it from starting, or that it lost its leadership.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let stop = stop_signal()?;
-    let config = Config::infer()
-        .await
-        .context("no cluster: neither in-cluster configuration nor a kubeconfig was found")?;
+    let config = Config::infer().await.map_err(|_| {
+        anyhow!("no cluster: this is no pod, and there is no usable kubeconfig at $KUBECONFIG or ~/.kube/config")
+    })?;
     run_with(args, config, stop).await
 }
 
@@ -64,8 +63,9 @@ pub async fn run_with(
         .await
         .with_context(|| format!("--listen {} cannot be used", args.listen))?;
     let cluster = tokio::select! {
-        cluster = cluster_id(&client) => cluster.with_context(|| {
-            format!("the API server at {} cannot be used", config.cluster_url)
+        cluster = look_around(&client) => cluster.map_err(|error| {
+            let (server, error) = (&config.cluster_url, explain(&error));
+            anyhow!("the API server at {server} cannot be used: {error}")
         })?,
         () = stop.cancelled() => return Ok(()),
     };
@@ -86,7 +86,7 @@ pub async fn run_with(
     ));
     info!(version = env!("CARGO_PKG_VERSION"), %identity, api_url = %args.api_url, "started");
 
-    let in_flight = SignedDuration::try_from(args.vendor_timeout + WRITE_BUDGET)?;
+    let in_flight = SignedDuration::try_from(args.vendor_timeout + args.write_budget)?;
     let setup = Setup {
         watch_client,
         client,
@@ -97,7 +97,7 @@ pub async fn run_with(
         settings: Settings {
             minimum_interval: args.minimum_interval,
             in_flight,
-            landing: LANDING,
+            landing: args.landing_time,
             audit_interval: args.audit_interval,
             cluster,
         },
@@ -125,6 +125,24 @@ pub async fn run_with(
     server.await?.context("the HTTP server failed")?;
     info!("stopped");
     outcome
+}
+
+/// The cluster's identity, once it is clear that resources can be read.
+async fn look_around(client: &Client) -> kube::Result<String> {
+    let resources: Api<WorkspaceTokenRotation> = Api::all(client.clone());
+    resources
+        .list_metadata(&ListParams::default().limit(1))
+        .await?;
+    cluster_id(client).await
+}
+
+fn explain(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if status.is_not_found() => {
+            "the CustomResourceDefinition is missing; install it with: astro-token-operator crd | kubectl apply -f -".into()
+        }
+        error => api_error(error, 400),
+    }
 }
 
 /// Waits for leadership, works while it lasts, gives it up at once when asked to stop.

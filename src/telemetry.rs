@@ -68,6 +68,14 @@ pub fn init(format: Format, filter: Option<&str>) -> Result<(), Error> {
     Ok(())
 }
 
+/// The same to a writer of a test's own, which looks for values in what it gets.
+pub fn init_to(
+    filter: &str,
+    writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static,
+) -> Result<(), Error> {
+    Ok(subscriber(Format::Text, Some(filter), writer, false)?.try_init()?)
+}
+
 fn subscriber(
     format: Format,
     filter: Option<&str>,
