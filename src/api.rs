@@ -47,6 +47,7 @@ pub mod evidence {
 }
 
 /// Rotates one Astro Workspace API token on a schedule and keeps the live value in a Secret.
+#[expect(clippy::duplicated_attributes, reason = "printer columns look alike")]
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "astro-token-operator.io",

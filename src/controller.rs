@@ -184,6 +184,9 @@ async fn reconcile(
         Err(store::Error::Raced) => return Ok(Action::requeue(Duration::from_secs(1))),
         other => other?,
     }
+    if pass.plan == Plan::Settle {
+        pass.plan = plan(&pass.seen);
+    }
     let at = wake(&pass.seen, &pass.plan, setback.as_ref());
     Ok(Action::requeue(until(at)))
 }

@@ -371,8 +371,10 @@ fn holder(lease: &Lease) -> &str {
         .unwrap_or_default()
 }
 
-/// Times in the lease are for people to read; nothing is decided on them.
-#[allow(clippy::disallowed_methods)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "times in the lease are for people to read; nothing is decided on them"
+)]
 fn now() -> MicroTime {
     MicroTime(Timestamp::now())
 }

@@ -298,13 +298,16 @@ fn resolve_pending(seen: &Observed) -> Option<Plan> {
 /// 10. The vendor's reading is older than what we stored: stale, never drift.
 fn stale_read(seen: &Observed) -> Option<Plan> {
     let (drift, held, _, fresh) = seen.drift()?;
-    let recent = held
-        .obtained_at()
-        .is_some_and(|at| seen.now < at.saturating_add(STALE_FOR).unwrap_or(at));
-    (drift == Drift::StoredNewer && fresh && recent).then(|| Plan::Wait {
+    (drift == Drift::StoredNewer && fresh && is_recent(seen, held)).then(|| Plan::Wait {
         until: seen.now + STALE_RETRY,
         doubt: None,
     })
+}
+
+/// Whether the vendor may still answer with a record older than this value.
+fn is_recent(seen: &Observed, held: &Held) -> bool {
+    held.obtained_at()
+        .is_some_and(|at| seen.now < at.saturating_add(STALE_FOR).unwrap_or(at))
 }
 
 /// 11. Somebody else rotated the token: the Secret's value is dead.
@@ -409,10 +412,17 @@ fn adopt(seen: &Observed) -> Option<Plan> {
         _ => return None,
     };
     match &seen.live {
-        Live::Token { token, fresh: true } => (token.id == from.token_id
-            && compare(&from.version, &token.version) == Drift::Same)
-            .then_some(Plan::Rewrite { from }),
-        Live::Unavailable { .. } => None,
+        Live::Token { token, fresh: true } if token.id == from.token_id => {
+            match compare(&from.version, &token.version) {
+                Drift::Same => Some(Plan::Rewrite { from }),
+                Drift::StoredNewer if is_recent(seen, &from) => Some(Plan::Wait {
+                    until: seen.now + STALE_RETRY,
+                    doubt: None,
+                }),
+                Drift::StoredNewer | Drift::LiveNewer => None,
+            }
+        }
+        Live::Token { fresh: true, .. } | Live::Unavailable { .. } => None,
         _ => Some(Plan::Look),
     }
 }

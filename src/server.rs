@@ -111,8 +111,7 @@ async fn render(State(sources): State<Sources>) -> impl IntoResponse {
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
 }
 
-/// The clock is read here because a scrape is no decision.
-#[allow(clippy::disallowed_methods)]
+#[expect(clippy::disallowed_methods, reason = "a scrape decides nothing")]
 fn unix_now() -> i64 {
     jiff::Timestamp::now().as_second()
 }

@@ -769,6 +769,21 @@ fn each_rule_has_its_say() {
             "rotate Initial 1",
         ),
         (
+            "10 the target was renamed, and the reading is older than its value",
+            with(|s| {
+                live(s, version(-200));
+                let old = Held {
+                    secret: "former".into(),
+                    ..held(version(-100))
+                };
+                s.stored = Stored::Absent {
+                    elsewhere: Some(old),
+                    resource_version: None,
+                };
+            }),
+            "wait 5 calm",
+        ),
+        (
             "adopted with its live value",
             with(|s| {
                 s.stored = Stored::Consented {

@@ -1,0 +1,600 @@
+//! Bad input and bad luck: each has its reason and remedy in status, and nothing is lost.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod stage;
+
+use lab::astro::{Astro, Damage, Fault, Kind, NewToken, Operation, Reply, Step};
+use serde_json::{Value, json};
+use stage::{Operator, Stage};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+/// One operator for all tests of this file: each has a namespace of its own.
+async fn stage() -> Stage {
+    static RUNNING: OnceCell<(Astro, Operator)> = OnceCell::const_new();
+    let (astro, _) = RUNNING
+        .get_or_init(|| async {
+            let astro = Astro::start().await.unwrap();
+            let account = stage::service_account().await;
+            let operator = Operator::start(account, &astro, &["--leader-election=false"]);
+            (astro, operator)
+        })
+        .await;
+    Stage::new(astro).await
+}
+
+/// `Ready=False` for `reason`, with every one of `words` in the message, and not one rotation.
+async fn expect(stage: &Stage, name: &str, reason: &str, words: &[&str]) {
+    let message = stage.until_blocked(name, reason).await;
+    for word in words {
+        assert!(message.contains(word), "{name}: no {word:?} in {message:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_the_one_is_never_rotated() {
+    let stage = stage().await;
+    stage.create("unknown", json!({})).await;
+    expect(&stage, "unknown", "TokenNotFound", &["named", "check"]).await;
+    stage
+        .create(
+            "no-id",
+            json!({"token": {"name": null, "id": "clm0nothing"}}),
+        )
+        .await;
+    expect(&stage, "no-id", "TokenNotFound", &["404"]).await;
+
+    let twins = [stage.token("twin"), stage.token("twin")];
+    stage.create("twin", json!({})).await;
+    expect(
+        &stage,
+        "twin",
+        "TokenAmbiguous",
+        &[&twins[0].id, &twins[1].id, "token.id"],
+    )
+    .await;
+
+    let other = stage
+        .astro
+        .create(NewToken::workspace("elsewhere", "clmotherworkspace"));
+    let organization = NewToken::organization("whole").also("clmotherworkspace", "WORKSPACE_OWNER");
+    let organization = organization.also(&stage.workspace, "WORKSPACE_OWNER");
+    let everywhere = stage.astro.create(organization);
+    stage
+        .put_secret("everywhere", json!({"token": everywhere.value}))
+        .await;
+    let by_id = |id: &str| json!({"token": {"name": null, "id": id}, "credentials": {"secretRef": {"name": "everywhere"}}});
+    stage.create("other", by_id(&other.id)).await;
+    expect(&stage, "other", "WrongWorkspace", &[&stage.workspace]).await;
+
+    let wide = NewToken::organization("wide").also(&stage.workspace, "WORKSPACE_MEMBER");
+    let wide = stage.astro.create(wide);
+    stage
+        .create(
+            "wide",
+            json!({"token": {"name": null, "id": wide.id}, "target": {"name": "w"}}),
+        )
+        .await;
+    expect(&stage, "wide", "WrongScope", &["ORGANIZATION"]).await;
+
+    let direct = NewToken::workspace("direct", &stage.workspace).kind(Kind::DirectAccess);
+    let direct = stage.astro.create(direct);
+    stage
+        .create("direct", json!({"token": {"name": null, "id": direct.id}}))
+        .await;
+    expect(&stage, "direct", "WrongScope", &["DIRECT_ACCESS"]).await;
+
+    let own = json!({"token": {"name": null, "id": stage.owner.id}, "target": {"name": "s"}});
+    stage.create("self", own).await;
+    expect(&stage, "self", "SelfRotation", &["another credential"]).await;
+
+    let all = [
+        &twins[0].id,
+        &twins[1].id,
+        &other.id,
+        &wide.id,
+        &direct.id,
+        &stage.owner.id,
+    ];
+    assert!(all.iter().all(|id| stage.astro.rotations(id) == 0));
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_bad_credential_is_named_and_mended_without_touching_the_resource() {
+    let stage = stage().await;
+    let token = stage.token("ci");
+    let with = |secret: &str, key: &str| json!({"credentials": {"secretRef": {"name": secret, "key": key}}});
+    stage.create("ci", with("cred", "token")).await;
+    expect(
+        &stage,
+        "ci",
+        "CredentialsMissing",
+        &["cred", "token", "create it"],
+    )
+    .await;
+    stage.put_secret("cred", json!({"token": ""})).await;
+    expect(&stage, "ci", "CredentialsMissing", &["cred"]).await;
+    stage
+        .put_secret("cred", json!({"token": "not a token\n"}))
+        .await;
+    stage
+        .until("ci", "malformed", |_, s| {
+            message(s).contains("is not an API token")
+        })
+        .await;
+
+    let dead = stage
+        .astro
+        .create(NewToken::owner("dead", &stage.workspace));
+    stage.astro.delete(&dead.id);
+    stage.put_secret("cred", json!({"token": dead.value})).await;
+    expect(&stage, "ci", "CredentialsRejected", &["401", "request "]).await;
+    let weak = stage
+        .astro
+        .create(NewToken::workspace("weak", &stage.workspace));
+    stage.put_secret("cred", json!({"token": weak.value})).await;
+    expect(&stage, "ci", "Forbidden", &["403", "Workspace Owner"]).await;
+    assert_eq!(stage.astro.rotations(&token.id), 0);
+
+    stage
+        .put_secret("cred", json!({"token": stage.owner.value}))
+        .await;
+    stage.until_rotated("ci", 1).await;
+
+    stage.token("none");
+    stage.create("none", json!({"credentials": null})).await;
+    expect(&stage, "none", "CredentialsNotAllowed", &["secretRef"]).await;
+    stage.assert_no_leak().await;
+}
+
+fn message(status: &astro_token_operator::api::Status) -> &str {
+    astro_token_operator::status::ready(status).map_or("", |ready| ready.message.as_str())
+}
+
+#[tokio::test]
+async fn a_spec_that_makes_no_sense_is_explained() {
+    let stage = stage().await;
+    let rows: [(&str, Value, &str, &str); 7] = [
+        (
+            "cron",
+            json!({"schedule": {"every": null, "cron": "61 3 * * *"}}),
+            "InvalidSpec",
+            "schedule.cron",
+        ),
+        (
+            "never",
+            json!({"schedule": {"every": null, "cron": "0 0 31 2 *"}}),
+            "InvalidSpec",
+            "schedule.cron",
+        ),
+        (
+            "zone",
+            json!({"schedule": {"every": null, "cron": "@daily", "timeZone": "Europe/Atlantis"}}),
+            "InvalidSpec",
+            "timeZone",
+        ),
+        (
+            "often",
+            json!({"schedule": {"every": "1s"}}),
+            "ScheduleTooFrequent",
+            "1s",
+        ),
+        (
+            "label",
+            json!({"target": {"labels": {"app.kubernetes.io/managed-by": "me"}}}),
+            "InvalidSpec",
+            "managed-by",
+        ),
+        (
+            "same",
+            json!({"target": {"name": "owner"}}),
+            "SelfRotation",
+            "same Secret",
+        ),
+        (
+            "forever",
+            json!({"schedule": {"every": null, "beforeExpiry": "1d"}}),
+            "TokenNeverExpires",
+            "schedule.every",
+        ),
+    ];
+    for (name, edit, reason, word) in rows {
+        stage.token(name);
+        stage.create(name, edit).await;
+        expect(&stage, name, reason, &[word]).await;
+        if name == "forever" {
+            continue;
+        }
+        stage.edit(name, json!({"spec": {"schedule": {"every": "1d", "cron": null, "timeZone": null}, "target": {"name": format!("{name}-secret"), "labels": null}}})).await;
+        stage.until_rotated(name, 1).await;
+    }
+    stage.assert_no_leak().await;
+}
+
+/// Faults of the vendor's on rotate: what is said meanwhile, and how many calls it may cost.
+#[tokio::test]
+async fn whatever_the_vendor_answers_the_value_lands_in_the_end() {
+    let stage = stage().await;
+    let answer = |status: u16, body: fn(u16) -> Reply| Step::Answer(body(status));
+    let rotate = || Fault::on(Operation::Rotate).once();
+    let rows: Vec<(&str, Fault, &str, std::ops::RangeInclusive<usize>)> = vec![
+        (
+            "bad-request",
+            rotate().before(answer(400, Reply::json)),
+            "VendorUnavailable",
+            1..=1,
+        ),
+        (
+            "not-found",
+            rotate().before(answer(404, Reply::json)),
+            "TokenNotFound",
+            1..=1,
+        ),
+        (
+            "too-many",
+            rotate().before(Step::Answer(Reply::json(429).header("retry-after", "3"))),
+            "VendorUnavailable",
+            1..=1,
+        ),
+        (
+            "too-many-text",
+            rotate().before(answer(429, Reply::text)),
+            "VendorUnavailable",
+            1..=1,
+        ),
+        (
+            "redirect",
+            rotate().before(Step::Answer(
+                Reply::empty(307).header("location", "/v1/elsewhere"),
+            )),
+            "VendorUnavailable",
+            1..=1,
+        ),
+        (
+            "broken",
+            rotate().before(answer(500, Reply::json)),
+            "RotationInDoubt",
+            1..=1,
+        ),
+        (
+            "gateway",
+            rotate().before(answer(502, Reply::html)),
+            "RotationInDoubt",
+            1..=1,
+        ),
+        (
+            "done-and-502",
+            rotate().after(answer(502, Reply::html)),
+            "RotationInDoubt",
+            2..=2,
+        ),
+        (
+            "lost-before",
+            rotate().before(Step::Close),
+            "RotationInDoubt",
+            1..=1,
+        ),
+        (
+            "lost-after",
+            rotate().after(Step::Close),
+            "RotationInDoubt",
+            2..=2,
+        ),
+        (
+            "reset-after",
+            rotate().after(Step::Reset),
+            "RotationInDoubt",
+            2..=2,
+        ),
+        (
+            "cut",
+            rotate().damage(Damage::Cut),
+            "RotationInDoubt",
+            2..=2,
+        ),
+        (
+            "truncated",
+            rotate().damage(Damage::Truncated),
+            "RotationInDoubt",
+            2..=2,
+        ),
+        (
+            "no-token",
+            rotate().damage(Damage::NoToken),
+            "RotationInDoubt",
+            2..=2,
+        ),
+        (
+            "html",
+            rotate().damage(Damage::Html),
+            "RotationInDoubt",
+            2..=2,
+        ),
+        (
+            "too-slow",
+            rotate().before(Step::Delay(Duration::from_secs(3))),
+            "RotationInDoubt",
+            1..=3,
+        ),
+    ];
+    let tokens: Vec<_> = rows.iter().map(|(name, ..)| stage.token(name)).collect();
+    for ((name, fault, ..), token) in rows.iter().zip(&tokens) {
+        stage.astro.fault(fault.clone().token(&token.id));
+        stage.create(name, json!({})).await;
+    }
+    for (name, _, reason, _) in &rows {
+        stage.until_notice(name, reason).await;
+    }
+    for ((name, .., allowed), token) in rows.iter().zip(&tokens) {
+        stage
+            .until(name, "healed", |_, status| {
+                stage::is_ready(status) && status.pending.is_none()
+            })
+            .await;
+        assert!(stage.holds_live(name).await, "{name} holds a dead value");
+        let calls = stage.astro.rotations(&token.id);
+        assert!(allowed.contains(&calls), "{name}: {calls} rotations");
+    }
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn an_odd_answer_keeps_its_value() {
+    let stage = stage().await;
+    for (name, damage) in [
+        ("no-time", Damage::NoLastRotatedAt),
+        ("other-id", Damage::OtherId),
+    ] {
+        let token = stage.token(name);
+        stage.astro.fault(
+            Fault::on(Operation::Rotate)
+                .token(&token.id)
+                .once()
+                .damage(damage),
+        );
+        stage.create(name, json!({})).await;
+        stage
+            .until(name, "ready", |_, status| {
+                stage::is_ready(status) && status.pending.is_none()
+            })
+            .await;
+        assert!(stage.holds_live(name).await, "{name}");
+    }
+    stage
+        .until_secret("no-time-secret", |secret| {
+            let annotations = secret.metadata.annotations.as_ref();
+            annotations.is_some_and(|a| a.contains_key("astro-token-operator.io/rotated-at"))
+        })
+        .await;
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn reads_that_fail_delay_a_rotation_and_lose_nothing() {
+    let stage = stage().await;
+    let token = stage.token("reads");
+    let reply = Step::Answer(Reply::html(503));
+    let fault = stage
+        .astro
+        .fault(Fault::any().credential(&stage.owner.id).before(reply));
+    stage.create("reads", json!({})).await;
+    expect(&stage, "reads", "VendorUnavailable", &["503"]).await;
+    fault.clear();
+    stage.until_rotated("reads", 1).await;
+    assert_eq!(stage.astro.rotations(&token.id), 1);
+}
+
+#[tokio::test]
+async fn an_expired_token_is_renewed_where_that_helps_and_reported_where_not() {
+    let stage = stage().await;
+    let token = stage.token("old");
+    stage.create("old", json!({})).await;
+    stage.until_rotated("old", 1).await;
+    let past = |seconds: i64| {
+        let now = std::time::SystemTime::UNIX_EPOCH
+            .elapsed()
+            .unwrap()
+            .as_secs();
+        Some(jiff::Timestamp::from_second(i64::try_from(now).unwrap() + seconds).unwrap())
+    };
+    stage.astro.set_end(&token.id, past(-86_400));
+    expect(&stage, "old", "TokenExpired", &["new token"]).await;
+    assert_eq!(
+        stage.astro.rotations(&token.id),
+        1,
+        "rotating had not helped"
+    );
+    stage.astro.set_end(&token.id, None);
+    stage
+        .until("old", "ready", |_, status| stage::is_ready(status))
+        .await;
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_target_that_cannot_take_the_value_is_found_out_before_the_call() {
+    let stage = stage().await;
+    let secret = |name: &str, more: Value| {
+        let mut secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}});
+        secret
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        secret
+    };
+    let create = async |secret: Value| {
+        let secret = serde_json::from_value(secret).unwrap();
+        stage
+            .secrets()
+            .create(&Default::default(), &secret)
+            .await
+            .unwrap();
+    };
+    let consent = |name: &str| json!({"astro-token-operator.io/adopt": name});
+
+    let foreign = stage.token("foreign");
+    create(secret(
+        "foreign-secret",
+        json!({"stringData": {"other": "x"}}),
+    ))
+    .await;
+    stage.create("foreign", json!({})).await;
+    expect(
+        &stage,
+        "foreign",
+        "SecretNotOurs",
+        &["foreign-secret", "adopt=foreign"],
+    )
+    .await;
+
+    let frozen = stage.token("frozen");
+    let mut immutable = secret(
+        "frozen-secret",
+        json!({"immutable": true, "stringData": {"token": "x"}}),
+    );
+    immutable["metadata"]["annotations"] = consent("frozen");
+    create(immutable).await;
+    stage.create("frozen", json!({})).await;
+    expect(&stage, "frozen", "TargetImmutable", &["delete it"]).await;
+
+    let typed = stage.token("typed");
+    let mut other = secret(
+        "typed-secret",
+        json!({"type": "example.com/other", "stringData": {"token": "x"}}),
+    );
+    other["metadata"]["annotations"] = consent("typed");
+    create(other).await;
+    stage
+        .create("typed", json!({"target": {"type": "Opaque"}}))
+        .await;
+    expect(&stage, "typed", "TargetTypeDiffers", &["target.type"]).await;
+
+    for token in [&foreign, &frozen, &typed] {
+        assert_eq!(stage.astro.rotations(&token.id), 0);
+    }
+    stage
+        .secrets()
+        .delete("frozen-secret", &Default::default())
+        .await
+        .unwrap();
+    stage.until_rotated("frozen", 1).await;
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_key_edited_by_hand_is_reported_and_replaced_with_consent() {
+    let stage = stage().await;
+    let token = stage.token("hand");
+    stage.create("hand", json!({})).await;
+    stage.until_rotated("hand", 1).await;
+    stage
+        .edit_secret("hand-secret", json!({"stringData": {"token": "oops"}}))
+        .await;
+    expect(
+        &stage,
+        "hand",
+        "SecretNotOurs",
+        &["kubectl-edit", "adopt=hand"],
+    )
+    .await;
+    assert_eq!(stage.astro.rotations(&token.id), 1);
+    let consent = json!({"metadata": {"annotations": {"astro-token-operator.io/adopt": "hand"}}});
+    stage.edit_secret("hand-secret", consent).await;
+    stage.until_rotated("hand", 2).await;
+    assert!(stage.holds_live("hand").await);
+    stage.request("hand", "once more").await;
+    stage.until_rotated("hand", 3).await;
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_secret_from_another_cluster_is_left_alone_until_a_person_says_so() {
+    let stage = stage().await;
+    let token = stage.token("clone");
+    stage.create("clone", json!({})).await;
+    stage.until_rotated("clone", 1).await;
+    let annotate = |key: &str, text: &str| {
+        let key = format!("astro-token-operator.io/{key}");
+        json!({"metadata": {"annotations": {key: text}}})
+    };
+    stage
+        .edit_secret("clone-secret", annotate("cluster", "the-other-one"))
+        .await;
+    expect(
+        &stage,
+        "clone",
+        "ClusterChanged",
+        &["the-other-one", "adopt=clone"],
+    )
+    .await;
+    stage
+        .edit_secret("clone-secret", annotate("adopt", "clone"))
+        .await;
+    stage
+        .until("clone", "ready", |_, status| stage::is_ready(status))
+        .await;
+    assert_eq!(stage.astro.rotations(&token.id), 1, "its value was live");
+}
+
+#[tokio::test]
+async fn a_full_quota_is_found_out_before_the_call() {
+    let stage = stage().await;
+    if !stage::plane().await.has_controllers() {
+        eprintln!("skipped: no kube-controller-manager, so nothing counts quotas");
+        return;
+    }
+    let token = stage.token("quota");
+    stage.limit_secrets(1).await;
+    stage.create("quota", json!({})).await;
+    expect(&stage, "quota", "TargetRefused", &["exceeded quota"]).await;
+    assert_eq!(stage.astro.rotations(&token.id), 0);
+    stage.limit_secrets(50).await;
+    stage.until_rotated("quota", 1).await;
+}
+
+#[tokio::test]
+async fn a_resource_deleted_in_the_middle_of_its_rotation_leaves_a_live_value() {
+    let stage = stage().await;
+    let token = stage.token("mid");
+    stage.create("mid", json!({})).await;
+    stage.until_rotated("mid", 1).await;
+    let held = Fault::on(Operation::Rotate)
+        .token(&token.id)
+        .once()
+        .after(Step::Hold);
+    let held = stage.astro.fault(held);
+    stage.request("mid", "now").await;
+    held.reached().await;
+    stage.delete("mid").await;
+    held.release();
+    let astro = stage.astro.clone();
+    stage
+        .until_secret("mid-secret", |secret| {
+            let value = secret.data.as_ref().and_then(|data| data.get("token"));
+            value.is_some_and(|value| astro.is_live(std::str::from_utf8(&value.0).unwrap()))
+        })
+        .await;
+    assert_eq!(stage.astro.rotations(&token.id), 2);
+}
+
+#[tokio::test]
+async fn a_namespace_that_goes_away_takes_nothing_with_it() {
+    let stage = stage().await;
+    let rest = Stage::new(&stage.astro).await;
+    stage.token("doomed");
+    stage
+        .create("doomed", json!({"schedule": {"every": "2s"}}))
+        .await;
+    stage.until_rotated("doomed", 1).await;
+    let namespaces: kube::Api<k8s_openapi::api::core::v1::Namespace> =
+        kube::Api::all(stage.client.clone());
+    namespaces
+        .delete(&stage.namespace, &Default::default())
+        .await
+        .unwrap();
+    rest.token("alive");
+    rest.create("alive", json!({})).await;
+    rest.until_rotated("alive", 1).await;
+    rest.assert_no_leak().await;
+}

@@ -1,0 +1,332 @@
+//! From a resource to a live value in a Secret, on a real API server with the shipped permissions.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod stage;
+
+use astro_token_operator::api::Cause;
+use lab::astro::{Astro, Operation};
+use serde_json::json;
+use stage::{Operator, Stage};
+use tokio::sync::OnceCell;
+
+/// One operator for all tests of this file: each has a namespace of its own.
+async fn stage() -> Stage {
+    static RUNNING: OnceCell<(Astro, Operator)> = OnceCell::const_new();
+    let (astro, _) = RUNNING
+        .get_or_init(|| async {
+            let astro = Astro::start().await.unwrap();
+            let account = stage::service_account().await;
+            let operator = Operator::start(account, &astro, &["--leader-election=false"]);
+            (astro, operator)
+        })
+        .await;
+    Stage::new(astro).await
+}
+
+fn cause(resource: &astro_token_operator::api::WorkspaceTokenRotation) -> Option<Cause> {
+    let status = resource.status.as_ref()?;
+    Some(status.last_rotation.as_ref()?.reason)
+}
+
+#[tokio::test]
+async fn a_new_resource_gets_its_value_once() {
+    let stage = stage().await;
+    let token = stage.token("ci");
+    stage.create("ci", json!({})).await;
+    let resource = stage.until_rotated("ci", 1).await;
+    assert_eq!(cause(&resource), Some(Cause::Initial));
+    assert!(stage.holds_live("ci").await);
+    assert!(
+        !stage.astro.is_live(&token.value),
+        "the first value still works"
+    );
+    assert_eq!(stage.astro.rotations(&token.id), 1);
+    let status = resource.status.unwrap();
+    assert_eq!(status.token.unwrap().id, token.id);
+    assert!(status.next_rotation.is_some());
+    assert_eq!(stage.events("ci").await, ["Rotated"]);
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn it_rotates_on_schedule_one_rotation_for_each_due_time() {
+    let stage = stage().await;
+    let token = stage.token("often");
+    stage
+        .create("often", json!({"schedule": {"every": "2s"}}))
+        .await;
+    let resource = stage.until_rotated("often", 3).await;
+    assert_eq!(cause(&resource), Some(Cause::Scheduled));
+    stage
+        .edit("often", json!({"spec": {"suspend": true}}))
+        .await;
+    let suspended = |_: &_, status: &astro_token_operator::api::Status| {
+        status.pending.is_none() && status.conditions.iter().any(|c| c.type_ == "Suspended")
+    };
+    let resource = stage.until("often", "suspended", suspended).await;
+    let history = resource.status.unwrap().history;
+    assert_eq!(stage.astro.rotations(&token.id), history.len());
+    for pair in history.windows(2) {
+        let apart = pair[0].at.0.duration_since(pair[1].at.0);
+        assert!(apart.as_secs() >= 2, "two rotations within {apart}");
+    }
+    assert!(stage.holds_live("often").await);
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_request_rotates_once_for_each_distinct_text() {
+    let stage = stage().await;
+    let token = stage.token("ask");
+    stage.create("ask", json!({})).await;
+    stage.until_rotated("ask", 1).await;
+    stage.request("ask", "one").await;
+    let resource = stage.until_rotated("ask", 2).await;
+    assert_eq!(cause(&resource), Some(Cause::Requested));
+    assert_eq!(
+        resource.status.unwrap().handled_request.as_deref(),
+        Some("one")
+    );
+    stage.request("ask", "one").await;
+    stage.request("ask", "two").await;
+    stage.until_rotated("ask", 3).await;
+    assert_eq!(stage.astro.rotations(&token.id), 3);
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_deleted_secret_is_made_again() {
+    let stage = stage().await;
+    let token = stage.token("gone");
+    stage.create("gone", json!({})).await;
+    stage.until_rotated("gone", 1).await;
+    stage
+        .secrets()
+        .delete("gone-secret", &Default::default())
+        .await
+        .unwrap();
+    stage.until_rotated("gone", 2).await;
+    assert!(stage.holds_live("gone").await);
+    assert_eq!(stage.astro.rotations(&token.id), 2);
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_rotation_by_somebody_else_is_reclaimed_once() {
+    let stage = stage().await;
+    let token = stage.token("mine");
+    stage.create("mine", json!({})).await;
+    stage.until_rotated("mine", 1).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    stage.astro.rotate(&token.id);
+    let resource = stage.until_rotated("mine", 2).await;
+    assert_eq!(cause(&resource), Some(Cause::Reclaimed));
+    assert!(stage.holds_live("mine").await);
+    assert!(stage.events("mine").await.contains(&"Reclaimed".into()));
+    stage.astro.rotate(&token.id);
+    stage.until_blocked("mine", "Contested").await;
+    assert_eq!(stage.astro.rotations(&token.id), 2);
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn with_report_a_rotation_by_somebody_else_is_only_reported() {
+    let stage = stage().await;
+    let token = stage.token("told");
+    stage
+        .create("told", json!({"externalRotation": "Report"}))
+        .await;
+    stage.until_rotated("told", 1).await;
+    stage.astro.rotate(&token.id);
+    let message = stage.until_blocked("told", "RotatedElsewhere").await;
+    assert!(
+        message.contains("astro-token-operator.io/rotate"),
+        "{message}"
+    );
+    assert_eq!(stage.astro.rotations(&token.id), 1);
+    stage.request("told", "please").await;
+    stage.until_rotated("told", 2).await;
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn edits_never_rotate_and_the_value_moves_with_the_spec() {
+    let stage = stage().await;
+    let token = stage.token("edit");
+    stage.create("edit", json!({})).await;
+    stage.until_rotated("edit", 1).await;
+    let value = stage.value("edit-secret", "token").await.unwrap();
+
+    let labelled =
+        json!({"spec": {"target": {"labels": {"team": "data"}, "annotations": {"note": "x"}}}});
+    stage.edit("edit", labelled).await;
+    stage
+        .until_secret("edit-secret", |s| {
+            s.metadata
+                .labels
+                .as_ref()
+                .is_some_and(|l| l.contains_key("team"))
+        })
+        .await;
+    stage
+        .edit("edit", json!({"spec": {"target": {"labels": null}}}))
+        .await;
+    stage
+        .until_secret("edit-secret", |s| {
+            !s.metadata
+                .labels
+                .as_ref()
+                .is_some_and(|l| l.contains_key("team"))
+        })
+        .await;
+
+    stage
+        .edit("edit", json!({"spec": {"target": {"key": "api-token"}}}))
+        .await;
+    let has = |key: &'static str| {
+        move |s: &k8s_openapi::api::core::v1::Secret| {
+            s.data.as_ref().is_some_and(|d| d.contains_key(key))
+        }
+    };
+    stage.until_secret("edit-secret", has("api-token")).await;
+    assert!(stage.value("edit-secret", "api-token").await.as_ref() == Some(&value));
+    assert_eq!(stage.value("edit-secret", "token").await, None);
+
+    stage
+        .edit("edit", json!({"spec": {"target": {"name": "renamed"}}}))
+        .await;
+    stage.until_secret("renamed", has("api-token")).await;
+    assert!(stage.value("renamed", "api-token").await.as_ref() == Some(&value));
+    assert_eq!(stage.astro.rotations(&token.id), 1, "an edit rotated");
+    assert!(stage.astro.is_live(&value));
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_resource_created_again_keeps_the_value() {
+    let stage = stage().await;
+    let token = stage.token("again");
+    stage.create("again", json!({})).await;
+    stage.until_rotated("again", 1).await;
+    stage.delete("again").await;
+    assert!(stage.holds_live("again").await, "Retain is the default");
+    stage.create("again", json!({})).await;
+    stage
+        .until("again", "ready", |_, status| stage::is_ready(status))
+        .await;
+    assert_eq!(stage.astro.rotations(&token.id), 1);
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn with_delete_the_secret_belongs_to_the_resource_and_else_to_nobody() {
+    let stage = stage().await;
+    stage.token("brief");
+    stage
+        .create("brief", json!({"target": {"deletionPolicy": "Delete"}}))
+        .await;
+    let resource = stage.until_rotated("brief", 1).await;
+    let owners = async || {
+        stage
+            .secret("brief-secret")
+            .await
+            .unwrap()
+            .metadata
+            .owner_references
+    };
+    assert_eq!(
+        owners().await.map(|all| all[0].uid.clone()),
+        resource.metadata.uid
+    );
+    stage
+        .edit(
+            "brief",
+            json!({"spec": {"target": {"deletionPolicy": "Retain"}}}),
+        )
+        .await;
+    stage
+        .until_secret("brief-secret", |s| s.metadata.owner_references.is_none())
+        .await;
+}
+
+#[tokio::test]
+async fn a_secret_is_adopted_with_its_live_value_and_otherwise_replaced() {
+    let stage = stage().await;
+    for (name, live) in [("kept", true), ("dead", false)] {
+        let token = stage.token(name);
+        let secret = format!("{name}-secret");
+        stage
+            .put_secret(&secret, json!({"token": token.value}))
+            .await;
+        if !live {
+            stage.astro.rotate(&token.id);
+        }
+        stage.create(name, json!({})).await;
+        stage.until_blocked(name, "SecretNotOurs").await;
+        assert!(
+            stage.value(&secret, "token").await.as_ref() == Some(&token.value),
+            "touched without consent"
+        );
+        let consent = json!({"metadata": {"annotations": {"astro-token-operator.io/adopt": name}}});
+        stage.edit_secret(&secret, consent).await;
+        // The Secret has no label of ours, so nothing tells the operator: an edit of the resource does.
+        stage
+            .edit(name, json!({"metadata": {"labels": {"x": "y"}}}))
+            .await;
+        stage
+            .until(name, "ready", |_, status| stage::is_ready(status))
+            .await;
+        assert!(stage.holds_live(name).await);
+        assert_eq!(stage.astro.rotations(&token.id), usize::from(!live));
+    }
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn the_oldest_of_two_works_and_the_other_takes_over_at_once() {
+    let stage = stage().await;
+    let token = stage.token("one");
+    stage.create("one", json!({})).await;
+    stage.until_rotated("one", 1).await;
+    // Creation times have whole seconds.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let by_id = json!({"token": {"name": null, "id": token.id}, "target": {"name": "two-secret"}});
+    stage.create("two", by_id).await;
+    stage.until_blocked("two", "TokenConflict").await;
+    stage.token("three");
+    stage
+        .create("three", json!({"target": {"name": "one-secret"}}))
+        .await;
+    stage.until_blocked("three", "TargetConflict").await;
+    assert_eq!(stage.astro.rotations(&token.id), 1);
+    stage
+        .resources()
+        .delete("one", &Default::default())
+        .await
+        .unwrap();
+    stage.until_rotated("two", 1).await;
+    stage.until_rotated("three", 1).await;
+    assert!(stage.holds_live("two").await);
+    assert_eq!(stage.astro.rotations(&token.id), 2);
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn one_rotation_costs_two_calls_and_four_writes() {
+    let stage = stage().await;
+    let token = stage.token("cost");
+    stage
+        .create("cost", json!({"token": {"name": null, "id": token.id}}))
+        .await;
+    stage.until_rotated("cost", 1).await;
+    let before = stage.astro.requests().len();
+    stage.request("cost", "now").await;
+    stage.until_rotated("cost", 2).await;
+    let about = stage.astro.requests().split_off(before);
+    let about: Vec<_> = about
+        .iter()
+        .filter(|r| r.token_id.as_ref() == Some(&token.id))
+        .map(|r| r.operation)
+        .collect();
+    assert_eq!(about, [Operation::Get, Operation::Rotate]);
+}

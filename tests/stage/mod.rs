@@ -1,0 +1,498 @@
+//! What integration tests share: a control plane, a simulator, an operator with the shipped permissions, and questions to ask.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "a test may panic, and no test uses everything"
+)]
+
+use astro_token_operator::api::{Status, WorkspaceTokenRotation};
+use astro_token_operator::config::{Cli, Command};
+use astro_token_operator::{operator, status, telemetry};
+use clap::Parser;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::runtime::wait::await_condition;
+use kube::{Api, Client, Config, CustomResourceExt};
+use lab::astro::{Astro, Issued, NewToken};
+use lab::control_plane::ControlPlane;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Longest wait for anything that should happen by itself.
+pub const DEADLINE: Duration = Duration::from_secs(40);
+/// Where the operator lives, by `deploy/`.
+pub const HOME: &str = "astro-token-operator";
+
+/// A namespace of its own on the shared control plane, with a credential in it.
+pub struct Stage {
+    pub client: Client,
+    pub astro: Astro,
+    pub namespace: String,
+    pub workspace: String,
+    /// Workspace Owner, in the Secret `owner`.
+    pub owner: Issued,
+}
+
+/// The control plane with the CRD and the shipped permissions.
+pub async fn plane() -> &'static ControlPlane {
+    static READY: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
+    watch_logs();
+    let plane = ControlPlane::shared().await.unwrap();
+    READY
+        .get_or_init(|| async {
+            let client = plane.client();
+            let crd = serde_saphyr::to_string(&WorkspaceTokenRotation::crd()).unwrap();
+            lab::control_plane::apply(&client, &crd).await.unwrap();
+            for yaml in shipped_permissions() {
+                lab::control_plane::apply(&client, &yaml).await.unwrap();
+            }
+        })
+        .await;
+    plane
+}
+
+/// Everything in `deploy/` but the workload.
+fn shipped_permissions() -> Vec<String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
+    let files = ["namespace.yaml", "service-account.yaml", "rbac.yaml"];
+    files
+        .map(|file| std::fs::read_to_string(format!("{folder}/{file}")).unwrap())
+        .into()
+}
+
+impl Stage {
+    /// A fresh namespace.
+    pub async fn new(astro: &Astro) -> Self {
+        let client = plane().await.client();
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let namespace = format!("t-{}", &id[..12]);
+        let workspace = astro.workspace().to_owned();
+        let owner = astro.create(NewToken::owner(format!("owner {namespace}"), &workspace));
+        let stage = Self {
+            client,
+            astro: astro.clone(),
+            namespace,
+            workspace,
+            owner,
+        };
+        let namespaces: Api<Namespace> = Api::all(stage.client.clone());
+        let namespace = json!({"metadata": {"name": stage.namespace}});
+        let namespace = serde_json::from_value(namespace).unwrap();
+        namespaces
+            .create(&PostParams::default(), &namespace)
+            .await
+            .unwrap();
+        let value = stage.owner.value.clone();
+        stage.put_secret("owner", json!({"token": value})).await;
+        stage
+    }
+
+    /// A Workspace token with a name of its own.
+    pub fn token(&self, name: &str) -> Issued {
+        let name = self.token_name(name);
+        self.astro
+            .create(NewToken::workspace(name, &self.workspace))
+    }
+
+    /// Names are shared with other tests, so each namespace has its own.
+    pub fn token_name(&self, name: &str) -> String {
+        format!("{name} {}", self.namespace)
+    }
+
+    pub fn resources(&self) -> Api<WorkspaceTokenRotation> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// A spec for the token `name`, due in a day; `edit` is merged into it.
+    pub fn spec(&self, name: &str, edit: Value) -> Value {
+        let mut spec = json!({
+            "workspaceId": self.workspace,
+            "token": {"name": self.token_name(name)},
+            "schedule": {"every": "1d"},
+            "credentials": {"secretRef": {"name": "owner"}},
+            "target": {"name": format!("{name}-secret")},
+        });
+        merge(&mut spec, edit);
+        spec
+    }
+
+    /// Creates a resource `name` with [`Stage::spec`].
+    pub async fn create(&self, name: &str, edit: Value) -> WorkspaceTokenRotation {
+        let spec = self.spec(name, edit);
+        let resource = json!({"metadata": {"name": name}, "spec": spec});
+        self.create_raw(resource).await.unwrap()
+    }
+
+    pub async fn create_raw(&self, mut resource: Value) -> kube::Result<WorkspaceTokenRotation> {
+        let kind = WorkspaceTokenRotation::api_resource();
+        merge(
+            &mut resource,
+            json!({"apiVersion": kind.api_version, "kind": kind.kind}),
+        );
+        let resource = serde_json::from_value(resource).map_err(kube::Error::SerdeError)?;
+        self.resources()
+            .create(&PostParams::default(), &resource)
+            .await
+    }
+
+    /// Merges `edit` into the resource.
+    pub async fn edit(&self, name: &str, edit: Value) -> WorkspaceTokenRotation {
+        let patch = Patch::Merge(edit);
+        let params = PatchParams::default();
+        self.resources().patch(name, &params, &patch).await.unwrap()
+    }
+
+    /// Asks for a rotation.
+    pub async fn request(&self, name: &str, text: &str) {
+        let key = "astro-token-operator.io/rotate";
+        self.edit(name, json!({"metadata": {"annotations": {key: text}}}))
+            .await;
+    }
+
+    pub async fn delete(&self, name: &str) {
+        self.resources()
+            .delete(name, &DeleteParams::default())
+            .await
+            .unwrap();
+        let absent = |resource: Option<&WorkspaceTokenRotation>| resource.is_none();
+        let gone = await_condition(self.resources(), name, absent);
+        tokio::time::timeout(DEADLINE, gone).await.unwrap().unwrap();
+    }
+
+    pub async fn put_secret(&self, name: &str, data: Value) -> Secret {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data});
+        let params = PatchParams::apply("a-person").force();
+        let patch = Patch::Apply(secret);
+        self.secrets().patch(name, &params, &patch).await.unwrap()
+    }
+
+    pub async fn secret(&self, name: &str) -> Option<Secret> {
+        self.secrets().get_opt(name).await.unwrap()
+    }
+
+    /// The value under `key` of a Secret.
+    pub async fn value(&self, name: &str, key: &str) -> Option<String> {
+        let data = self.secret(name).await?.data?;
+        String::from_utf8(data.get(key)?.0.clone()).ok()
+    }
+
+    /// Whether the resource's Secret holds the live value right now.
+    pub async fn holds_live(&self, name: &str) -> bool {
+        match self.value(&format!("{name}-secret"), "token").await {
+            Some(value) => self.astro.is_live(&value),
+            None => false,
+        }
+    }
+
+    /// Waits until the resource's status is as `wanted` says.
+    pub async fn until(
+        &self,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(&WorkspaceTokenRotation, &Status) -> bool,
+    ) -> WorkspaceTokenRotation {
+        let condition = |resource: Option<&WorkspaceTokenRotation>| {
+            resource.is_some_and(|r| r.status.as_ref().is_some_and(|s| wanted(r, s)))
+        };
+        let met = await_condition(self.resources(), name, condition);
+        match tokio::time::timeout(DEADLINE, met).await {
+            Ok(met) => met.unwrap().unwrap(),
+            Err(_) => {
+                let status = self.resources().get_opt(name).await.unwrap();
+                let status = status.and_then(|resource| resource.status);
+                let status = serde_json::to_string_pretty(&status).unwrap();
+                panic!("{name}: not {what} in {DEADLINE:?}; status: {status}");
+            }
+        }
+    }
+
+    /// Waits until the resource is ready with nothing in flight and this many rotations stored.
+    pub async fn until_rotated(&self, name: &str, times: usize) -> WorkspaceTokenRotation {
+        let stored = |status: &Status| {
+            use astro_token_operator::api::RotationOutcome::Stored;
+            status
+                .history
+                .iter()
+                .filter(|h| h.outcome == Stored)
+                .count()
+        };
+        self.until(name, &format!("rotated {times} times"), |_, status| {
+            is_ready(status) && status.pending.is_none() && stored(status) == times
+        })
+        .await
+    }
+
+    /// Waits until a Secret is as `wanted` says.
+    pub async fn until_secret(&self, name: &str, wanted: impl Fn(&Secret) -> bool) {
+        let condition = |secret: Option<&Secret>| secret.is_some_and(&wanted);
+        let met = await_condition(self.secrets(), name, condition);
+        let met = tokio::time::timeout(DEADLINE, met).await;
+        met.unwrap_or_else(|_| panic!("Secret {name} is not as wanted"))
+            .unwrap();
+    }
+
+    /// Merges `edit` into a Secret, as a person.
+    pub async fn edit_secret(&self, name: &str, edit: Value) {
+        let params = PatchParams {
+            field_manager: Some("kubectl-edit".into()),
+            ..PatchParams::default()
+        };
+        self.secrets()
+            .patch(name, &params, &Patch::Merge(edit))
+            .await
+            .unwrap();
+    }
+
+    /// Waits until `Ready=False` for this reason; returns the message.
+    pub async fn until_blocked(&self, name: &str, reason: &str) -> String {
+        let resource = self
+            .until(name, reason, |resource, status| {
+                let generation = resource.metadata.generation;
+                status::ready(status).is_some_and(|ready| {
+                    ready.status == "False"
+                        && ready.reason == reason
+                        && ready.observed_generation == generation
+                })
+            })
+            .await;
+        status::ready(&resource.status.unwrap())
+            .unwrap()
+            .message
+            .clone()
+    }
+
+    /// Waits until there was an event of this reason: a state that may be over before anybody looks at it.
+    pub async fn until_notice(&self, name: &str, reason: &str) {
+        self.until_events(name, |reasons| reasons.iter().any(|r| r == reason))
+            .await;
+    }
+
+    /// Waits until there are this many events.
+    pub async fn until_event(&self, name: &str, count: usize) {
+        self.until_events(name, |reasons| reasons.len() >= count)
+            .await;
+    }
+
+    async fn until_events(&self, name: &str, wanted: impl Fn(&[String]) -> bool) {
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            let reasons = self.events(name).await;
+            if wanted(&reasons) {
+                return;
+            }
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "{name}: only events {reasons:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Allows this many Secrets in the namespace, and waits until that is enforced.
+    pub async fn limit_secrets(&self, most: usize) {
+        use k8s_openapi::api::core::v1::ResourceQuota;
+        let quotas: Api<ResourceQuota> = Api::namespaced(self.client.clone(), &self.namespace);
+        let quota = json!({
+            "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"},
+            "spec": {"hard": {"count/secrets": most.to_string()}},
+        });
+        let params = PatchParams::apply("a-person").force();
+        quotas
+            .patch("few", &params, &Patch::Apply(quota))
+            .await
+            .unwrap();
+        let counted = await_condition(quotas, "few", |quota: Option<&ResourceQuota>| {
+            let status = quota.and_then(|quota| quota.status.as_ref());
+            let hard = status.and_then(|s| s.hard.as_ref()?.get("count/secrets"));
+            hard.is_some_and(|hard| hard.0 == most.to_string())
+        });
+        tokio::time::timeout(DEADLINE, counted)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
+    /// Reasons of the events about a resource.
+    pub async fn events(&self, name: &str) -> Vec<String> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let all = events.list(&ListParams::default()).await.unwrap();
+        let about = |event: &Event| {
+            let regarding = event.regarding.as_ref().and_then(|it| it.name.as_deref());
+            regarding == Some(name)
+        };
+        let about = all.into_iter().filter(about);
+        about.filter_map(|event| event.reason).collect()
+    }
+
+    /// No value that was ever issued is anywhere but in Secrets. To be asked at the end of each test.
+    pub async fn assert_no_leak(&self) {
+        assert!(!LEAKED.load(Ordering::Relaxed), "a value was logged");
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let events = events.list(&ListParams::default()).await.unwrap();
+        let resources = self.resources().list(&ListParams::default()).await.unwrap();
+        for text in [
+            serde_json::to_string(&events.items).unwrap(),
+            serde_json::to_string(&resources.items).unwrap(),
+        ] {
+            for value in self.astro.issued() {
+                assert!(!text.contains(&value), "a value is in events or status");
+            }
+            assert!(
+                !has_value(text.as_bytes()),
+                "part of a value is in events or status"
+            );
+        }
+    }
+}
+
+pub fn is_ready(status: &Status) -> bool {
+    status::ready(status).is_some_and(|ready| ready.status == "True")
+}
+
+/// An operator in this process, on a runtime of its own, so that it can be killed as a whole.
+pub struct Operator {
+    runtime: Option<Runtime>,
+    stop: CancellationToken,
+    ended: tokio::task::JoinHandle<anyhow::Result<()>>,
+}
+
+impl Operator {
+    /// Starts one with the flags of `run` that tests want, and `more`.
+    pub fn start(config: Config, astro: &Astro, more: &[&str]) -> Self {
+        let url = astro.url();
+        let common = [
+            "astro-token-operator",
+            "run",
+            "--api-url",
+            &url,
+            "--listen=127.0.0.1:0",
+            "--minimum-interval=2s",
+            "--vendor-timeout=2s",
+            "--vendor-connect-timeout=1s",
+            "--write-budget=2s",
+            "--landing-time=1s",
+            "--audit-interval=2s",
+            "--rotations-per-second=1000",
+            "--reads-per-second=1000",
+        ];
+        let flags = common.iter().chain(more);
+        let cli = Cli::try_parse_from(flags).unwrap_or_else(|error| panic!("{error}"));
+        let Command::Run(args) = cli.command else {
+            panic!("not run");
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let stop = CancellationToken::new();
+        let ended = runtime.spawn(operator::run_with(*args, config, stop.clone()));
+        Self {
+            runtime: Some(runtime),
+            stop,
+            ended,
+        }
+    }
+
+    /// As SIGKILL does: nothing of it runs any more when this returns, and nothing was cleaned up.
+    pub async fn kill(mut self) {
+        let runtime = self.runtime.take().unwrap();
+        let limit = Duration::from_secs(5);
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(limit))
+            .await
+            .unwrap();
+    }
+
+    /// As SIGTERM does.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        let ended = (&mut self.ended).await.unwrap();
+        self.kill().await;
+        ended
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// The operator's ServiceAccount, with exactly the permissions in `deploy/`.
+pub async fn service_account() -> Config {
+    let account = plane().await.service_account(HOME, "astro-token-operator");
+    account.await.unwrap()
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                if value.is_null() {
+                    into.remove(&key);
+                } else {
+                    merge(into.entry(key).or_insert(Value::Null), value);
+                }
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+// ── the leak test: every line that is logged, at trace, passes here ──
+
+static LEAKED: AtomicBool = AtomicBool::new(false);
+
+/// How every simulated value begins: as text, as bytes in a Debug, and in base64.
+fn has_value(text: &[u8]) -> bool {
+    let forms: [&[u8]; 3] = [b"eyJhbGci", b"101, 121, 74, 104", b"ZXlKaGJHY2"];
+    forms
+        .iter()
+        .any(|form| text.windows(form.len()).any(|window| window == *form))
+}
+
+struct Watcher;
+
+impl Write for Watcher {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        if has_value(line) {
+            LEAKED.store(true, Ordering::Relaxed);
+        }
+        if std::env::var_os("SHOW_LOGS").is_some() {
+            std::io::stderr().write_all(line)?;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'w> MakeWriter<'w> for Watcher {
+    type Writer = Self;
+
+    fn make_writer(&'w self) -> Self {
+        Self
+    }
+}
+
+fn watch_logs() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let level = std::env::var("SHOW_LOGS").unwrap_or_else(|_| "trace".into());
+        telemetry::init_to(&level, Watcher).unwrap();
+    });
+}
