@@ -381,6 +381,9 @@ fn now() -> MicroTime {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use axum::response::Response;
     use k8s_openapi::api::coordination::v1::LeaseSpec;
 
     use super::*;
@@ -461,5 +464,25 @@ mod tests {
             () = renew => {}
         }
         assert!(start.elapsed() >= ms(150));
+    }
+    #[tokio::test]
+    async fn a_process_that_slept_past_its_deadline_does_not_renew() {
+        let server = tower::service_fn(|_| std::future::pending::<Result<Response, Infallible>>());
+        let candidate = Candidate {
+            client: Client::new(server, "operator"),
+            namespace: "operator".into(),
+            name: "operator".into(),
+            identity: Identity::new(None),
+            timing: Timing {
+                retry: Duration::ZERO,
+                ..Timing::default()
+            },
+        };
+        let (until, _) = watch::channel(Instant::now());
+        let held = candidate.ours(lease("1", None));
+        let renewal = candidate.renew(held, until, CancellationToken::new());
+        timeout(Duration::from_secs(5), renewal)
+            .await
+            .expect("it still tries");
     }
 }

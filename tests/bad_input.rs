@@ -103,53 +103,69 @@ async fn a_token_that_is_not_the_one_is_never_rotated() {
 #[tokio::test]
 async fn a_bad_credential_is_named_and_mended_without_touching_the_resource() {
     let stage = stage().await;
-    let token = stage.token("ci");
-    let with = |secret: &str, key: &str| json!({"credentials": {"secretRef": {"name": secret, "key": key}}});
-    stage.create("ci", with("cred", "token")).await;
-    expect(
-        &stage,
-        "ci",
-        "CredentialsMissing",
-        &["cred", "token", "create it"],
-    )
-    .await;
-    stage.put_secret("cred", json!({"token": ""})).await;
-    expect(&stage, "ci", "CredentialsMissing", &["cred"]).await;
-    stage
-        .put_secret("cred", json!({"token": "not a token\n"}))
-        .await;
-    stage
-        .until("ci", "malformed", |_, s| {
-            message(s).contains("is not an API token")
-        })
-        .await;
-
     let dead = stage
         .astro
         .create(NewToken::owner("dead", &stage.workspace));
     stage.astro.delete(&dead.id);
-    stage.put_secret("cred", json!({"token": dead.value})).await;
-    expect(&stage, "ci", "CredentialsRejected", &["401", "request "]).await;
     let weak = stage
         .astro
         .create(NewToken::workspace("weak", &stage.workspace));
-    stage.put_secret("cred", json!({"token": weak.value})).await;
-    expect(&stage, "ci", "Forbidden", &["403", "Workspace Owner"]).await;
-    assert_eq!(stage.astro.rotations(&token.id), 0);
-
-    stage
-        .put_secret("cred", json!({"token": stage.owner.value}))
-        .await;
-    stage.until_rotated("ci", 1).await;
-
+    let rows: [(&str, Option<&str>, &str, &[&str]); 5] = [
+        (
+            "missing",
+            None,
+            "CredentialsMissing",
+            &["missing-cred", "key token", "create it"],
+        ),
+        ("empty", Some(""), "CredentialsMissing", &["empty-cred"]),
+        (
+            "malformed",
+            Some("two words"),
+            "CredentialsMissing",
+            &["is not an API token"],
+        ),
+        (
+            "dead",
+            Some(&dead.value),
+            "CredentialsRejected",
+            &["401", "request "],
+        ),
+        (
+            "weak",
+            Some(&weak.value),
+            "Forbidden",
+            &["403", "Workspace Owner"],
+        ),
+    ];
+    let mut tokens = Vec::new();
+    for (name, value, ..) in &rows {
+        tokens.push(stage.token(name));
+        let secret = format!("{name}-cred");
+        if let Some(value) = value {
+            stage.put_secret(&secret, json!({"token": value})).await;
+        }
+        stage
+            .create(
+                name,
+                json!({"credentials": {"secretRef": {"name": secret}}}),
+            )
+            .await;
+    }
+    for (name, _, reason, words) in &rows {
+        expect(&stage, name, reason, words).await;
+        let secret = format!("{name}-cred");
+        stage
+            .put_secret(&secret, json!({"token": stage.owner.value}))
+            .await;
+    }
+    for ((name, ..), token) in rows.iter().zip(&tokens) {
+        stage.until_rotated(name, 1).await;
+        assert_eq!(stage.astro.rotations(&token.id), 1);
+    }
     stage.token("none");
     stage.create("none", json!({"credentials": null})).await;
     expect(&stage, "none", "CredentialsNotAllowed", &["secretRef"]).await;
     stage.assert_no_leak().await;
-}
-
-fn message(status: &astro_token_operator::api::Status) -> &str {
-    astro_token_operator::status::ready(status).map_or("", |ready| ready.message.as_str())
 }
 
 #[tokio::test]

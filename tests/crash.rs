@@ -9,8 +9,13 @@ use serde_json::json;
 use stage::{Operator, Stage};
 use std::time::{Duration, Instant};
 
-/// Flags of an operator that knows that its predecessor in the same pod is dead.
-const FLAGS: [&str; 2] = ["--leader-election=false", "--pod-name=pod"];
+/// Flags of an operator that knows that its predecessor in the same pod is dead, and that makes no
+/// request beside those of the rotation.
+const FLAGS: [&str; 3] = [
+    "--leader-election=false",
+    "--pod-name=pod",
+    "--audit-interval=1h",
+];
 
 /// Where one rotation can be cut off.
 #[derive(Clone, Copy, Debug)]
@@ -42,13 +47,31 @@ async fn killed_at_every_request_of_a_rotation_it_heals() {
     let cuts: Vec<_> = cluster.chain(ends.map(Cut::Vendor)).collect();
     let mut lost = 0;
     for (number, cut) in cuts.iter().enumerate() {
-        lost += heal(&stage, &gate, number, *cut).await;
+        let (held, calls) = heal(&stage, &gate, number, *cut).await;
+        let (expected, dead) = match *cut {
+            Cut::Cluster(n, end) => {
+                let same = requests[n].replace("calm", &format!("cut-{number}"));
+                let write = format!("PATCH {}", secret_path(&stage, number));
+                (same, held == write && end == End::Before)
+            }
+            Cut::Vendor(_) => (held.clone(), true),
+        };
+        assert_eq!(held, expected, "{cut:?}");
+        assert_eq!(calls, if dead { 3 } else { 2 }, "{cut:?}: rotations");
+        lost += calls - 2;
     }
     println!(
         "{} cuts, all healed, {lost} values lost and replaced",
         cuts.len()
     );
     stage.assert_no_leak().await;
+}
+
+fn secret_path(stage: &Stage, number: usize) -> String {
+    format!(
+        "/api/v1/namespaces/{}/secrets/cut-{number}-secret",
+        stage.namespace
+    )
 }
 
 /// The requests of a requested rotation, from the look at the Secret to the event.
@@ -68,8 +91,9 @@ async fn rotate_undisturbed(stage: &Stage, gate: &Gate) -> Vec<String> {
     seen
 }
 
-/// Kills an operator at `cut` of a rotation, lets another one heal it; returns how many values were lost.
-async fn heal(stage: &Stage, gate: &Gate, number: usize, cut: Cut) -> usize {
+/// Kills an operator at `cut` of a rotation, lets another one heal it; returns the request it died at
+/// and how many rotations there were.
+async fn heal(stage: &Stage, gate: &Gate, number: usize, cut: Cut) -> (String, usize) {
     let name = format!("cut-{number}");
     let token = stage.token(&name);
     gate.disarm();
@@ -101,6 +125,10 @@ async fn heal(stage: &Stage, gate: &Gate, number: usize, cut: Cut) -> usize {
     let held = reached
         .await
         .unwrap_or_else(|_| panic!("{cut:?}: never got there: {:?}", gate.seen()));
+    let at = match cut {
+        Cut::Cluster(..) => gate.seen().pop().unwrap_or_default(),
+        Cut::Vendor(_) => "POST …/rotate".into(),
+    };
     victim.kill().await;
     if let (Some(fault), Cut::Vendor(End::Before)) = (&held, cut) {
         // The call is still on its way: it lands after its caller has died.
@@ -128,8 +156,8 @@ async fn heal(stage: &Stage, gate: &Gate, number: usize, cut: Cut) -> usize {
         "{cut:?}: {calls} rotations for two causes"
     );
     let dead = dead_since.map_or(Duration::ZERO, |since| since.elapsed());
-    println!("{cut:?}: {calls} rotations, dead for {dead:?}");
+    println!("{cut:?}: {calls} rotations, dead for {dead:?}, at {at}");
     healer.stop().await.unwrap();
     stage.delete(&name).await;
-    calls - 2
+    (at, calls)
 }

@@ -369,11 +369,10 @@ pub struct Operator {
 impl Operator {
     /// Starts one with the flags of `run` that tests want, and `more`.
     pub fn start(config: Config, astro: &Astro, more: &[&str]) -> Self {
-        let url = astro.url();
+        let url = format!("--api-url={}", astro.url());
         let common = [
             "astro-token-operator",
             "run",
-            "--api-url",
             &url,
             "--listen=127.0.0.1:0",
             "--minimum-interval=2s",
@@ -385,7 +384,12 @@ impl Operator {
             "--rotations-per-second=1000",
             "--reads-per-second=1000",
         ];
-        let flags = common.iter().chain(more);
+        let given = |flag: &&&str| {
+            let name = flag.split('=').next().unwrap();
+            more.iter().any(|it| it.starts_with(name))
+        };
+        let flags = common.iter().filter(|flag| !given(flag));
+        let flags = flags.chain(more);
         let cli = Cli::try_parse_from(flags).unwrap_or_else(|error| panic!("{error}"));
         let Command::Run(args) = cli.command else {
             panic!("not run");

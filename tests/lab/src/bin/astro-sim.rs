@@ -23,7 +23,7 @@ const EXAMPLES: &str = r#"Admin API, JSON, without authentication:
   J='content-type: application/json'
 
   # ids of the organization and of a Workspace
-  curl -s $A/
+  curl -s $A
 
   # create a token (the body is the vendor's CreateApiTokenRequest), answered with {"id", "value"}
   curl -s $A/tokens -H "$J" \

@@ -44,6 +44,9 @@ async fn it_stops_with_its_last_handle() {
 async fn the_process_is_steered_over_its_admin_api_and_logs_no_value() {
     let sim = Sim::start().await;
     let workspace = sim.workspace.as_str();
+    let about = sim.admin(Method::GET, "", ()).await;
+    let ids = json!({"organization": sim.organization, "workspace": workspace});
+    assert_eq!(about, ids);
     let create = async |role: &str| {
         let body = json!({"name": role, "scope": "WORKSPACE", "entityId": workspace, "role": role});
         sim.admin(Method::POST, "/tokens", body).await
