@@ -1,6 +1,6 @@
 //! With what credential and in which Organization a resource's calls are made.
 
-use crate::api::{DEFAULT_KEY, WorkspaceTokenRotation};
+use crate::api::WorkspaceTokenRotation;
 use crate::credential::Credential;
 use crate::reason::{Blocked, Reason};
 use crate::scrub::scrub;
@@ -60,9 +60,8 @@ pub async fn grant(
 ) -> Result<Grant, Error> {
     let credential = match &resource.spec.credentials {
         Some(credentials) => {
-            let name = &credentials.secret_ref.name;
-            let key = credentials.secret_ref.key.as_deref().unwrap_or(DEFAULT_KEY);
-            of_secret(client, resource, name, key).await?
+            let secret = &credentials.secret_ref;
+            of_secret(client, resource, &secret.name, secret.key()).await?
         }
         None => of_operator(resource, own)?,
     };

@@ -152,7 +152,7 @@ pub struct Credentials {
 }
 
 /// A key of a Secret in the same namespace.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
     /// Name of the Secret.
@@ -196,6 +196,13 @@ pub struct Target {
     /// What happens to the Secret when the resource is deleted; `Retain` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
+}
+
+impl SecretKeyRef {
+    /// Key in the Secret.
+    pub fn key(&self) -> &str {
+        self.key.as_deref().unwrap_or(DEFAULT_KEY)
+    }
 }
 
 impl Target {
@@ -377,8 +384,6 @@ pub enum RotationOutcome {
     Stored,
     /// The vendor issued a value that never reached the Secret.
     Lost,
-    /// The vendor refused; nothing changed.
-    Refused,
 }
 
 impl std::fmt::Display for Cause {

@@ -167,6 +167,8 @@ enum Error {
     Observe(#[from] observe::Error),
     #[error(transparent)]
     Store(#[from] store::Error),
+    #[error("{0}")]
+    Act(String),
 }
 
 /// One pass: observe, plan, act, write status, come back when something can have changed.
@@ -251,10 +253,14 @@ impl Context {
 
     /// Carries the plan out; afterwards the pass holds what is then known and planned.
     async fn act(&self, pass: &mut Pass) -> Result<Option<Setback>, Error> {
-        match pass.plan.clone() {
-            Plan::Rotate(rotation) => self.rotate(pass, rotation).await,
-            Plan::Rewrite { from } => Ok(self.rewrite(pass, from).await.err()),
-            _ => Ok(None),
+        let setback = match pass.plan.clone() {
+            Plan::Rotate(rotation) => self.rotate(pass, *rotation).await?,
+            Plan::Rewrite { from } => self.rewrite(pass, *from).await.err(),
+            _ => None,
+        };
+        match setback {
+            Some(Setback::Unavailable(why)) => Err(Error::Act(why)),
+            setback => Ok(setback),
         }
     }
 

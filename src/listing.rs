@@ -1,5 +1,6 @@
 //! The vendor's list of a Workspace's tokens: read once for all resources that need it, and shared.
 
+use crate::api::SecretKeyRef;
 use crate::evidence::Token;
 use crate::reason::Blocked;
 use jiff::SignedDuration;
@@ -13,8 +14,10 @@ const FAILURE_SHARED: Duration = Duration::from_secs(5);
 /// Whose list: credential and Workspace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// Namespace, Secret and key of the credential; `None`: the operator's own.
-    pub credential: Option<(String, String, String)>,
+    /// Whoever asks: the operator's own credential is allowed for each namespace on its own.
+    pub namespace: String,
+    /// Where the credential is; `None`: the operator's own.
+    pub credential: Option<SecretKeyRef>,
     /// As the spec says.
     pub organization: Option<String>,
     /// Workspace id.
@@ -98,6 +101,7 @@ mod tests {
 
     fn key() -> Key {
         Key {
+            namespace: "ns".into(),
             credential: None,
             organization: None,
             workspace: "w".into(),

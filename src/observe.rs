@@ -233,18 +233,10 @@ impl Observer {
         not_before: Option<Instant>,
     ) -> Result<Listing, Error> {
         let spec = &resource.spec;
-        let namespace = resource.namespace().unwrap_or_default();
-        let credential = spec.credentials.as_ref().map(|credentials| {
-            let secret = credentials.secret_ref.clone();
-            (
-                namespace.clone(),
-                secret.name,
-                secret.key.unwrap_or_default(),
-            )
-        });
+        let credentials = spec.credentials.as_ref();
         let key = Key {
-            // The operator's own credential is allowed for each namespace on its own.
-            credential: credential.or_else(|| Some((namespace, String::new(), String::new()))),
+            namespace: resource.namespace().unwrap_or_default(),
+            credential: credentials.map(|it| it.secret_ref.clone()),
             organization: spec.organization_id.clone(),
             workspace: spec.workspace_id.clone(),
         };

@@ -37,11 +37,11 @@ pub enum Plan {
     /// The Secret proves that the pending rotation is done: finish the bookkeeping.
     Settle,
     /// Rotate.
-    Rotate(Rotation),
+    Rotate(Box<Rotation>),
     /// Write the Secret anew from the value it (or its predecessor) holds.
     Rewrite {
         /// Where the value is, and the evidence to write.
-        from: Held,
+        from: Box<Held>,
     },
 }
 
@@ -50,6 +50,8 @@ pub enum Plan {
 pub enum Setback {
     /// The resource changed under us: look again. Nothing was done.
     Raced,
+    /// The API server gave no verdict: nothing was begun as far as is known, and evidence will tell.
+    Unavailable(String),
     /// Nothing was begun, and a person has to mend it.
     Refused(Blocked),
     /// The vendor said no: nothing happened.
@@ -414,7 +416,9 @@ fn adopt(seen: &Observed) -> Option<Plan> {
     match &seen.live {
         Live::Token { token, fresh: true } if token.id == from.token_id => {
             match compare(&from.version, &token.version) {
-                Drift::Same => Some(Plan::Rewrite { from }),
+                Drift::Same => Some(Plan::Rewrite {
+                    from: Box::new(from),
+                }),
                 Drift::StoredNewer if is_recent(seen, &from) => Some(Plan::Wait {
                     until: seen.now + STALE_RETRY,
                     doubt: None,
@@ -437,16 +441,18 @@ fn outdated(seen: &Observed) -> Option<Plan> {
         let version = token.version.clone();
         return Some(match fresh {
             true => Plan::Rewrite {
-                from: Held {
+                from: Box::new(Held {
                     version,
                     expires: token.ends,
                     ..held.clone()
-                },
+                }),
             },
             false => Plan::Look,
         });
     }
-    held.outdated.then(|| Plan::Rewrite { from: held.clone() })
+    held.outdated.then(|| Plan::Rewrite {
+        from: Box::new(held.clone()),
+    })
 }
 
 /// 15. Nothing to do until the next due time.
@@ -462,7 +468,9 @@ pub fn wake(seen: &Observed, plan: &Plan, setback: Option<&Setback>) -> Timestam
     let audit = seen.now + seen.settings.audit_interval;
     let retry_at = || Some(seen.resource.status.as_ref()?.retry_at.as_ref()?.0);
     let at = match (setback, plan) {
-        (Some(Setback::Raced), _) => seen.now + SignedDuration::from_secs(1),
+        (Some(Setback::Raced | Setback::Unavailable(_)), _) => {
+            seen.now + SignedDuration::from_secs(1)
+        }
         (Some(Setback::Refused(_)), _) | (None, Plan::Block(_)) => seen.now + blocked_retry(seen),
         (Some(Setback::Definite { .. } | Setback::InDoubt(_)), _) => retry_at().unwrap_or(audit),
         (None, Plan::Idle { next }) => next.as_ref().map_or(audit, |due| due.at.min(audit)),
@@ -608,14 +616,14 @@ fn rotate(seen: &Observed, token: &Token, cause: Cause, attempt: i32) -> Plan {
         } => (resource_version.clone(), false),
         Stored::Foreign(_) => (None, false),
     };
-    Plan::Rotate(Rotation {
+    Plan::Rotate(Box::new(Rotation {
         cause,
         attempt,
         token: token.clone(),
         request: seen.request(),
         secret_version,
         take_over,
-    })
+    }))
 }
 
 /// Until when a holder, or a call it made, may still be at work; longer with each attempt.

@@ -181,7 +181,7 @@ impl Rotator {
             work.storing(problem.to_string());
         });
         let held = match landed.await {
-            Landed::Stored(held) => held,
+            Landed::Stored(held) => *held,
             Landed::Superseded | Landed::NoPlace => {
                 drop(unsaved);
                 self.metrics.rotation(&rotation.cause.to_string(), "lost");
@@ -213,7 +213,8 @@ impl Rotator {
 fn not_recorded(error: store::Error) -> Setback {
     match error {
         store::Error::Raced => Setback::Raced,
-        error => Setback::Refused(Blocked::new(
+        store::Error::Api(_) => Setback::Unavailable(error.to_string()),
+        store::Error::OldCrd(_) => Setback::Refused(Blocked::new(
             Reason::TargetRefused,
             format!("the intent to rotate cannot be recorded, so nothing was rotated: {error}"),
         )),

@@ -255,12 +255,7 @@ impl From<Error> for Setback {
         match error {
             Error::Raced => Self::Raced,
             Error::Refused(blocked) => Self::Refused(blocked),
-            unavailable @ Error::Unavailable(_) => Self::Refused(Blocked::new(
-                Reason::TargetRefused,
-                format!(
-                    "the API server cannot be asked whether it would store the Secret: {unavailable}"
-                ),
-            )),
+            unavailable @ Error::Unavailable(_) => Self::Unavailable(unavailable.to_string()),
         }
     }
 }
@@ -298,7 +293,7 @@ pub async fn write(
 /// How a value was got rid of.
 pub enum Landed {
     /// It is in the Secret.
-    Stored(Held),
+    Stored(Box<Held>),
     /// The Secret already holds a newer one: somebody went on without us, and ours is dead.
     Superseded,
     /// The namespace is gone, and with it whoever would use the value.
@@ -342,7 +337,7 @@ pub async fn land(
         }
         fresh = false;
         match write(client, &draft, value).await {
-            Ok(held) => return Landed::Stored(held),
+            Ok(held) => return Landed::Stored(Box::new(held)),
             Err(Error::Raced) => {}
             Err(Error::Unavailable(kube::Error::Api(status)))
                 if status.is_not_found() && draft.held.resource_version.is_none() =>

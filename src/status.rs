@@ -23,11 +23,9 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
         ..old.clone()
     };
     match (setback, decided) {
-        (Some(Setback::Raced), _) => return old,
+        (Some(Setback::Raced | Setback::Unavailable(_)), _) => return old,
         (Some(Setback::Definite { retry_after, .. }), _) => {
-            if let Some(pending) = new.pending.take() {
-                remember(&mut new, &pending, RotationOutcome::Refused);
-            }
+            new.pending = None;
             fail(&mut new, seen.now, *retry_after);
         }
         (Some(Setback::InDoubt(_)), _) => fail(&mut new, seen.now, None),

@@ -35,7 +35,7 @@ pub fn check_spec(spec: &WorkspaceTokenRotationSpec) -> Result<(), Blocked> {
         Some(credentials) if !is_secret_name(&credentials.secret_ref.name) => {
             invalid("credentials.secretRef.name is not a valid Secret name".into())
         }
-        Some(credentials) if !is_key(credentials.secret_ref.key.as_deref().unwrap_or("token")) => {
+        Some(credentials) if !is_key(credentials.secret_ref.key()) => {
             invalid("credentials.secretRef.key is not a valid Secret key".into())
         }
         Some(credentials) if credentials.secret_ref.name == spec.target.name => Err(Blocked::new(
