@@ -23,6 +23,7 @@ pub mod listing;
 pub mod metrics;
 pub mod observe;
 pub mod operator;
+pub mod ownership;
 pub mod plan;
 pub mod reason;
 pub mod rivals;

@@ -7,12 +7,13 @@ use crate::credential::Credential;
 use crate::evidence::{Access, Live, Observed, Settings, Stored, Token, Work};
 use crate::leader::Identity;
 use crate::listing::{Failure, Key, Listing, Listings};
+use crate::ownership::{self, Metadata};
 use crate::plan::reading_not_before;
 use crate::reason::{Blocked, Reason};
 use crate::rivals::Claims;
 use crate::schedule::Schedule;
 use crate::scrub::api_error;
-use crate::secret::{self, Metadata};
+use crate::secret;
 use crate::validate::check_spec;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -173,14 +174,14 @@ impl Observer {
             let reference = ObjectRef::new(name).within(&namespace);
             self.resources.get(&reference).is_some()
         };
-        secret::read(secret, resource, &self.settings.cluster, exists)
+        ownership::read(secret, resource, &self.settings.cluster, exists)
     }
 
     /// No Secret of the name; the value may be under the target's former name.
     fn absent(&self, resource: &WorkspaceTokenRotation) -> Stored {
         let (name, namespace) = (resource.name_any(), resource.namespace());
         let ours = |secret: &Arc<Metadata>| {
-            let held = secret::held(secret, resource)?;
+            let held = ownership::held(secret, resource)?;
             let intact = held.key_written_by.is_none() && held.cluster == self.settings.cluster;
             (secret.namespace() == namespace && held.owner == name && intact).then_some(held)
         };

@@ -1,8 +1,8 @@
 //! The two watches: resources, and the metadata of the Secrets that are ours. They feed the stores and wake reconciles.
 
 use crate::api::{MANAGED_BY, WorkspaceTokenRotation, evidence};
+use crate::ownership::{self, Metadata};
 use crate::rivals::Claims;
-use crate::secret::{self, Metadata};
 use futures::{Stream, StreamExt, TryStreamExt};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event};
@@ -62,7 +62,7 @@ pub fn secrets(client: &Client, wake: Wake) -> (Store<Metadata>, impl Future<Out
     let ours = format!("{}={}", MANAGED_BY.0, MANAGED_BY.1);
     let config = watcher::Config::default().labels(&ours).page_size(PAGE);
     let events = watch(api, config).default_backoff();
-    let events = events.modify(secret::slim).reflect(writer);
+    let events = events.modify(ownership::slim).reflect(writer);
     let feed = async move {
         let touched = reported(events, "Secrets").map(Ok::<_, watcher::Error>);
         let mut touched = pin!(touched.touched_objects());

@@ -1,0 +1,352 @@
+//! Whose a Secret is and what it holds, by its metadata alone. Pure.
+
+use crate::api::{MANAGED_BY, Version, WorkspaceTokenRotation, evidence, request};
+use crate::evidence::{Held, Stored};
+use crate::reason::{Blocked, Reason};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::PartialObjectMeta;
+use kube::{Resource, ResourceExt};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Field manager of everything the operator writes on a Secret.
+pub const MANAGER: &str = "astro-token-operator";
+
+/// The metadata of a Secret, without its data.
+pub type Metadata = PartialObjectMeta<Secret>;
+
+/// What `secret` is to `owner`: decided by its metadata alone.
+///
+/// `exists` tells whether a resource of a name is still in the namespace: what a deleted one has left
+/// behind may be taken over, what a living one writes may not.
+pub fn read(
+    secret: &Metadata,
+    owner: &WorkspaceTokenRotation,
+    cluster: &str,
+    exists: impl Fn(&str) -> bool,
+) -> Stored {
+    let name = owner.name_any();
+    let resource_version = secret.resource_version();
+    if secret.annotations().get(request::ADOPT) == Some(&name) && !is_ours(secret, &name, cluster) {
+        return Stored::Consented {
+            value_is_live: None,
+            resource_version,
+        };
+    }
+    let Some(held) = held(secret, owner) else {
+        return Stored::Foreign(Blocked::new(
+            Reason::SecretNotOurs,
+            format!(
+                "Secret {} exists and is not managed by the operator; choose another target.name, or annotate it with {}={name}",
+                secret.name_any(),
+                request::ADOPT
+            ),
+        ));
+    };
+    if held.owner != name && exists(&held.owner) {
+        return Stored::Foreign(Blocked::new(
+            Reason::TargetConflict,
+            format!(
+                "Secret {} is written by the resource {}; choose another target.name",
+                held.secret, held.owner
+            ),
+        ));
+    }
+    if Owned::of(secret).nobody_has(&held.key) {
+        return Stored::Absent {
+            elsewhere: None,
+            resource_version,
+        };
+    }
+    Stored::Holds(held)
+}
+
+/// The evidence on `secret`; `None` when it carries none.
+pub fn held(secret: &Metadata, owner: &WorkspaceTokenRotation) -> Option<Held> {
+    let annotations = secret.annotations();
+    let text = |key: &str| annotations.get(key).cloned();
+    let time = |key: &str| annotations.get(key)?.parse().ok();
+    if secret.labels().get(MANAGED_BY.0).map(String::as_str) != Some(MANAGED_BY.1) {
+        return None;
+    }
+    let owned = Owned::of(secret);
+    let key = text(evidence::KEY)?;
+    Some(Held {
+        secret: secret.name_any(),
+        owner: text(evidence::OWNED_BY)?,
+        token_id: text(evidence::TOKEN_ID)?,
+        version: Version {
+            rotated_at: time(evidence::ROTATED_AT).map(Time),
+            short_token: text(evidence::SHORT_TOKEN),
+        },
+        expires: time(evidence::EXPIRES_AT),
+        rotation_id: text(evidence::ROTATION_ID),
+        request: text(evidence::REQUEST),
+        cluster: text(evidence::CLUSTER)?,
+        key_written_by: owned.edited(&key),
+        outdated: outdated(secret, owner, &owned, &key),
+        resource_version: secret.resource_version(),
+        key,
+    })
+}
+
+/// Whether we stamped it, for this resource and in this cluster: an older consent has been used up.
+fn is_ours(secret: &Metadata, owner: &str, cluster: &str) -> bool {
+    let says = |key: &str, text: &str| secret.annotations().get(key).is_some_and(|t| t == text);
+    let key = secret.annotations().get(evidence::KEY);
+    says(evidence::OWNED_BY, owner)
+        && says(evidence::CLUSTER, cluster)
+        && key.is_some_and(|key| Owned::of(secret).ours.contains(&format!("data.{key}")))
+}
+
+/// Whether what we wrote is no longer what the spec asks for. What somebody else has taken since is left alone.
+fn outdated(secret: &Metadata, owner: &WorkspaceTokenRotation, owned: &Owned, key: &str) -> bool {
+    let target = &owner.spec.target;
+    let mut wanted: BTreeSet<String> = [format!("data.{key}")].into();
+    let mut stale = false;
+    for (kind, want, have) in [
+        ("labels", &target.labels, secret.labels()),
+        ("annotations", &target.annotations, secret.annotations()),
+    ] {
+        for (name, value) in want {
+            let path = format!("{kind}.{name}");
+            stale |= match have.get(name) {
+                None => true,
+                Some(present) => present != value && owned.ours.contains(&path),
+            };
+            wanted.insert(path);
+        }
+    }
+    let is_evidence = |path: &&String| {
+        path.starts_with("annotations.astro-token-operator.io/") || path.ends_with(MANAGED_BY.0)
+    };
+    let surplus = owned.ours.iter().filter(|path| !is_evidence(path));
+    let uid = owner.meta().uid.as_deref().unwrap_or_default();
+    let owned_by_uid = secret.owner_references().iter().any(|r| r.uid == uid);
+    stale
+        || surplus.into_iter().any(|path| !wanted.contains(path))
+        || key != target.key()
+        || secret.annotations().get(evidence::OWNED_BY) != Some(&owner.name_any())
+        || owned_by_uid != target.is_deleted_with_owner()
+        || !owned.ours.contains(&format!("data.{key}"))
+}
+
+/// Which fields of a Secret belong to whom, by its managed fields: `data.KEY`, `labels.KEY`, `annotations.KEY`.
+struct Owned {
+    ours: BTreeSet<String>,
+    others: BTreeMap<String, String>,
+}
+
+impl Owned {
+    fn of(secret: &Metadata) -> Self {
+        let (mut ours, mut others) = (BTreeSet::new(), BTreeMap::new());
+        for entry in secret.managed_fields() {
+            let Some(fields) = &entry.fields_v1 else {
+                continue;
+            };
+            let manager = entry.manager.as_deref().unwrap_or("somebody");
+            let applied = entry.operation.as_deref() == Some("Apply");
+            let found = [
+                ("data", fields.0.pointer("/f:data")),
+                ("labels", fields.0.pointer("/f:metadata/f:labels")),
+                ("annotations", fields.0.pointer("/f:metadata/f:annotations")),
+            ];
+            for (kind, names) in found {
+                for name in names.and_then(Value::as_object).into_iter().flatten() {
+                    let Some(name) = name.0.strip_prefix("f:") else {
+                        continue;
+                    };
+                    let path = format!("{kind}.{name}");
+                    if manager == MANAGER && applied {
+                        ours.insert(path);
+                    } else {
+                        others.insert(path, manager.to_owned());
+                    }
+                }
+            }
+        }
+        Self { ours, others }
+    }
+
+    /// Who wrote the key after us: its writer, unless the evidence is theirs as well (a restore).
+    fn edited(&self, key: &str) -> Option<String> {
+        let path = format!("data.{key}");
+        let writer = self
+            .others
+            .get(&path)
+            .filter(|_| !self.ours.contains(&path))?;
+        let evidence = self
+            .others
+            .get(&format!("annotations.{}", evidence::TOKEN_ID));
+        (evidence != Some(writer)).then(|| writer.clone())
+    }
+
+    fn nobody_has(&self, key: &str) -> bool {
+        let path = format!("data.{key}");
+        !self.ours.contains(&path) && !self.others.contains_key(&path)
+    }
+}
+
+/// Drops what is not evidence, so that the watch store stays small.
+pub fn slim(secret: &mut Metadata) {
+    let metadata = &mut secret.metadata;
+    metadata.finalizers = None;
+    metadata.generate_name = None;
+    metadata.self_link = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn resource() -> WorkspaceTokenRotation {
+        serde_json::from_value(json!({
+            "apiVersion": "astro-token-operator.io/v1alpha1",
+            "kind": "WorkspaceTokenRotation",
+            "metadata": {"name": "ci", "namespace": "ns", "uid": "u"},
+            "spec": {
+                "workspaceId": "ws", "token": {"name": "CI"}, "schedule": {"every": "1d"},
+                "target": {"name": "s", "labels": {"team": "data"}},
+            },
+        }))
+        .unwrap()
+    }
+
+    /// A Secret of ours as we write it, with its key and evidence in the hands of these managers.
+    fn secret(key_manager: &str, evidence_manager: &str) -> Value {
+        let entry = |manager: &str, fields: Value| {
+            let operation = if manager == MANAGER {
+                "Apply"
+            } else {
+                "Update"
+            };
+            json!({"manager": manager, "operation": operation, "fieldsType": "FieldsV1", "fieldsV1": fields})
+        };
+        let ours = |name: &str| format!("f:{}/{name}", crate::api::GROUP);
+        json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": {
+                "name": "s", "namespace": "ns", "resourceVersion": "7",
+                "labels": {MANAGED_BY.0: MANAGED_BY.1, "team": "data"},
+                "annotations": {
+                    evidence::OWNED_BY: "ci", evidence::KEY: "token", evidence::TOKEN_ID: "tok",
+                    evidence::CLUSTER: "here", evidence::ROTATED_AT: "2026-11-01T09:00:00Z",
+                },
+                "managedFields": [
+                    entry(key_manager, json!({"f:data": {"f:token": {}}})),
+                    entry(evidence_manager, json!({"f:metadata": {
+                        "f:labels": {"f:team": {}},
+                        "f:annotations": {ours("token-id"): {}},
+                    }})),
+                ],
+            },
+        })
+    }
+
+    fn read_as(edit: impl FnOnce(&mut Value), exists: bool) -> Stored {
+        let mut value = secret(MANAGER, MANAGER);
+        edit(&mut value);
+        let secret: Metadata = serde_json::from_value(value).unwrap();
+        read(&secret, &resource(), "here", |_| exists)
+    }
+
+    fn holds(stored: Stored) -> Held {
+        match stored {
+            Stored::Holds(held) => held,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn evidence_is_read_back_as_it_was_written() {
+        let held = holds(read_as(|_| (), true));
+        assert_eq!(
+            (held.token_id.as_str(), held.key.as_str()),
+            ("tok", "token")
+        );
+        assert_eq!(held.key_written_by, None);
+        assert!(!held.outdated && held.version.rotated_at.is_some());
+    }
+
+    #[test]
+    fn a_key_edited_by_hand_is_told_from_a_restored_secret() {
+        let by_hand = holds(read_as(|s| *s = secret("kubectl-edit", MANAGER), true));
+        assert_eq!(by_hand.key_written_by.as_deref(), Some("kubectl-edit"));
+        let restored = holds(read_as(|s| *s = secret("velero", "velero"), true));
+        assert_eq!(restored.key_written_by, None);
+        assert!(restored.outdated, "to be taken back under our own manager");
+    }
+
+    #[test]
+    fn a_key_that_nobody_has_is_an_absent_value() {
+        let emptied = read_as(
+            |s| s["metadata"]["managedFields"][0]["fieldsV1"] = json!({}),
+            true,
+        );
+        assert!(matches!(
+            emptied,
+            Stored::Absent {
+                resource_version: Some(_),
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn what_a_living_resource_writes_is_not_taken_and_what_a_dead_one_left_is() {
+        let others =
+            |s: &mut Value| s["metadata"]["annotations"][evidence::OWNED_BY] = "other".into();
+        assert!(
+            matches!(read_as(others, true), Stored::Foreign(b) if b.reason == Reason::TargetConflict)
+        );
+        assert!(holds(read_as(others, false)).outdated);
+    }
+
+    #[test]
+    fn consent_counts_until_it_is_used() {
+        let consent = |s: &mut Value| s["metadata"]["annotations"][request::ADOPT] = "ci".into();
+        let foreign = |s: &mut Value| {
+            s["metadata"]["labels"] = json!({});
+            s["metadata"]["annotations"] = json!({});
+        };
+        assert!(
+            matches!(read_as(foreign, true), Stored::Foreign(b) if b.reason == Reason::SecretNotOurs)
+        );
+        let given = read_as(
+            |s| {
+                foreign(s);
+                consent(s);
+            },
+            true,
+        );
+        assert!(matches!(given, Stored::Consented { .. }));
+        holds(read_as(consent, true));
+    }
+
+    #[test]
+    fn only_what_we_own_and_no_longer_want_is_outdated() {
+        let label = |text: Value| move |s: &mut Value| s["metadata"]["labels"]["team"] = text;
+        assert!(
+            holds(read_as(label("ops".into()), true)).outdated,
+            "the spec changed"
+        );
+        let taken = |s: &mut Value| {
+            s["metadata"]["labels"]["team"] = "ops".into();
+            s["metadata"]["managedFields"][1]["fieldsV1"]["f:metadata"]["f:labels"] = json!({});
+        };
+        assert!(!holds(read_as(taken, true)).outdated, "somebody else's now");
+        let surplus = |s: &mut Value| {
+            s["metadata"]["managedFields"][1]["fieldsV1"]["f:metadata"]["f:labels"]["f:old"] =
+                json!({});
+        };
+        assert!(
+            holds(read_as(surplus, true)).outdated,
+            "a label we no longer want"
+        );
+    }
+}

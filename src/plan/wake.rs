@@ -1,0 +1,59 @@
+//! When a resource is looked at again, and how old a reading of the vendor may be. Pure.
+
+use super::{Plan, Setback};
+use crate::api::Cause;
+use crate::evidence::Observed;
+use jiff::{SignedDuration, Timestamp};
+
+/// A call that landed late must be noticed: look again this long after a recovery.
+const RECOVERY_AUDIT: SignedDuration = SignedDuration::from_secs(60);
+/// Bounds of the pause between two looks at something a person has to mend.
+const BLOCKED_RETRY: (SignedDuration, SignedDuration) =
+    (SignedDuration::from_secs(5), SignedDuration::from_secs(300));
+
+/// When to look at the resource again; `seen` holds the status after this pass.
+pub fn wake(seen: &Observed, plan: &Plan, setback: Option<&Setback>) -> Timestamp {
+    let audit = seen.now + seen.settings.audit_interval;
+    let retry_at = || Some(seen.resource.status.as_ref()?.retry_at.as_ref()?.0);
+    let at = match (setback, plan) {
+        (Some(Setback::Raced | Setback::Unavailable(_)), _) => {
+            seen.now + SignedDuration::from_secs(1)
+        }
+        (Some(Setback::Refused(_)), _) | (None, Plan::Block(_)) => seen.now + blocked_retry(seen),
+        (Some(Setback::Definite { .. } | Setback::InDoubt(_)), _) => retry_at().unwrap_or(audit),
+        (None, Plan::Idle { next }) => next.as_ref().map_or(audit, |due| due.at.min(audit)),
+        (None, Plan::Wait { until, .. } | Plan::Retry { until, .. }) => *until,
+        (None, Plan::Look | Plan::Settle | Plan::Rotate(_) | Plan::Rewrite { .. }) => seen.now,
+    };
+    recovery_audit(seen)
+        .filter(|at| *at > seen.now)
+        .map_or(at, |recovery| at.min(recovery))
+}
+
+/// The oldest reading of the vendor that still counts as known.
+pub fn reading_not_before(seen: &Observed) -> Timestamp {
+    let audit = seen.now - seen.settings.audit_interval;
+    recovery_audit(seen)
+        .filter(|at| *at <= seen.now)
+        .map_or(audit, |at| at.max(audit))
+}
+
+/// After a recovery the vendor is looked at once more: a call that landed late would show.
+fn recovery_audit(seen: &Observed) -> Option<Timestamp> {
+    let last = seen.resource.status.as_ref()?.last_rotation.as_ref()?;
+    matches!(last.reason, Cause::Lost | Cause::Reclaimed).then(|| last.at.0 + RECOVERY_AUDIT)
+}
+
+/// As long again as it has been blocked: soon at first, rarely later, without a counter.
+fn blocked_retry(seen: &Observed) -> SignedDuration {
+    let since = seen
+        .resource
+        .status
+        .iter()
+        .flat_map(|status| &status.conditions)
+        .find(|condition| condition.type_ == "Ready" && condition.status == "False")
+        .map_or(seen.now, |condition| condition.last_transition_time.0);
+    seen.now
+        .duration_since(since)
+        .clamp(BLOCKED_RETRY.0, BLOCKED_RETRY.1)
+}
