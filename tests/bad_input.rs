@@ -3,6 +3,7 @@
 
 mod stage;
 
+use astro_token_operator::api::Cause;
 use lab::astro::{Astro, Damage, Fault, Kind, NewToken, Operation, Reply, Step};
 use serde_json::{Value, json};
 use stage::{Operator, Stage};
@@ -613,4 +614,41 @@ async fn a_namespace_that_goes_away_takes_nothing_with_it() {
     rest.create("alive", json!({})).await;
     rest.until_rotated("alive", 1).await;
     rest.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_rotation_by_somebody_else_is_reclaimed_once() {
+    let stage = stage().await;
+    let token = stage.token("mine");
+    stage.create("mine", json!({})).await;
+    stage.until_rotated("mine", 1).await;
+    stage.astro.rotate(&token.id);
+    let status = stage.until_rotated("mine", 2).await.status.unwrap();
+    assert_eq!(status.last_rotation.unwrap().reason, Cause::Reclaimed);
+    assert!(stage.holds_live("mine").await);
+    assert!(stage.events("mine").await.contains(&"Reclaimed".into()));
+    stage.astro.rotate(&token.id);
+    stage.until_blocked("mine", "Contested").await;
+    assert_eq!(stage.astro.rotations(&token.id), 2);
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn with_report_a_rotation_by_somebody_else_is_only_reported() {
+    let stage = stage().await;
+    let token = stage.token("told");
+    stage
+        .create("told", json!({"externalRotation": "Report"}))
+        .await;
+    stage.until_rotated("told", 1).await;
+    stage.astro.rotate(&token.id);
+    let message = stage.until_blocked("told", "RotatedElsewhere").await;
+    assert!(
+        message.contains("astro-token-operator.io/rotate"),
+        "{message}"
+    );
+    assert_eq!(stage.astro.rotations(&token.id), 1);
+    stage.request("told", "please").await;
+    stage.until_rotated("told", 2).await;
+    stage.assert_no_leak().await;
 }

@@ -42,6 +42,8 @@ async fn killed_at_every_request_of_a_rotation_it_heals() {
     for request in &requests {
         println!("  {request}");
     }
+    let writes = requests.iter().filter(|it| !it.starts_with("GET"));
+    assert_eq!(writes.count(), 5, "four writes and an event");
     let ends = [End::Before, End::After];
     let cluster = (0..requests.len()).flat_map(|n| ends.map(|end| Cut::Cluster(n, end)));
     let cuts: Vec<_> = cluster.chain(ends.map(Cut::Vendor)).collect();

@@ -47,7 +47,7 @@ fn the_table_of_reasons_is_generated_from_the_code() {
     let (_, after) = rest.split_once(REASONS.1).unwrap();
     let table = reason::markdown();
     let wanted = format!("{before}{}\n{table}\n{}{after}", REASONS.0, REASONS.1);
-    if std::env::var_os("UPDATE_README").is_some() {
+    if std::env::var_os("GENERATE").is_some() {
         std::fs::write(Path::new(ROOT).join("README.md"), wanted).unwrap();
     } else {
         assert!(readme == wanted, "run `make crd`");

@@ -355,6 +355,15 @@ impl Stage {
     }
 }
 
+/// Waits for the next whole second: creation times have no fractions, and age decides who is first.
+pub async fn next_second() {
+    let into = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap()
+        .subsec_nanos();
+    tokio::time::sleep(Duration::from_secs(1) - Duration::from_nanos(into.into())).await;
+}
+
 pub fn is_ready(status: &Status) -> bool {
     status::ready(status).is_some_and(|ready| ready.status == "True")
 }
