@@ -100,9 +100,11 @@ build() {
     logged apt-get "${apt[@]}" update || say "going on with the lists that could be read"
     apt-cache "${apt[@]}" showsrc kubernetes 2>>"$log" | grep -F "Version: $debian_source" >>"$log" ||
         die "apt offers no source package of Kubernetes $debian here (Debian 12 does). $way_out"
-    say "installing ${build_tools[*]}"
-    logged "${root[@]}" apt-get "${apt[@]}" install -y --no-install-recommends "${build_tools[@]}" ||
-        die "the tools to build with cannot be installed. $way_out"
+    if ! dpkg --status "${build_tools[@]}" >>"$log" 2>&1; then
+        say "installing ${build_tools[*]}"
+        logged "${root[@]}" apt-get "${apt[@]}" install -y --no-install-recommends "${build_tools[@]}" ||
+            die "the tools to build with cannot be installed. $way_out"
+    fi
 
     say "unpacking the source"
     mkdir "$work/source" "$into"
@@ -159,14 +161,14 @@ check() (
     rm -rf "$dir" && mkdir "$dir"
     echo "check,check,check,system:masters" >"$dir/tokens"
     logged openssl genrsa -out "$dir/key" 2048 || return 1
-    trap 'kill $(jobs -p) && wait' EXIT
-    "$bin/etcd" --data-dir "$dir/etcd" --unsafe-no-fsync --listen-peer-urls http://127.0.0.1:0 \
+    trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
+    "$bin/etcd" --data-dir "$dir/etcd" --unsafe-no-fsync --logger zap --log-level error \
+        --listen-peer-urls http://127.0.0.1:0 \
         --listen-client-urls "$etcd" --advertise-client-urls "$etcd" >>"$log" 2>&1 9>&- &
     "$bin/kube-apiserver" --etcd-servers "$etcd" --bind-address 127.0.0.1 --advertise-address 127.0.0.1 \
         --secure-port "$port" --cert-dir "$dir" --token-auth-file "$dir/tokens" --authorization-mode RBAC \
-        --service-cluster-ip-range 10.0.0.0/24 \
-        --service-account-issuer https://localhost --service-account-key-file "$dir/key" \
-        --service-account-signing-key-file "$dir/key" >>"$log" 2>&1 9>&- &
+        --service-cluster-ip-range 10.0.0.0/24 --service-account-issuer https://localhost \
+        --service-account-key-file "$dir/key" --service-account-signing-key-file "$dir/key" >>"$log" 2>&1 9>&- &
 
     await ask readyz || return 1
     logged ask apis/apiextensions.k8s.io/v1/customresourcedefinitions '{

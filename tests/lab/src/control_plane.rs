@@ -99,7 +99,7 @@ impl ControlPlane {
     /// # Panics
     /// Outside of a runtime.
     pub fn client(&self) -> Client {
-        Client::try_from(self.config()).expect("a configuration that has served before")
+        Client::try_from(self.config()).expect("a configuration of our own making")
     }
 
     /// The address of the API server.

@@ -1,0 +1,28 @@
+//! What `make bench` measures, and how: the operator at work and at rest, beside a bare client on the same servers.
+
+pub mod fleet;
+pub mod floor;
+pub mod measure;
+pub mod one;
+pub mod report;
+pub mod text;
+pub mod watching;
+
+use jiff::Timestamp;
+use kube::core::{ApiResource, GroupVersionKind};
+
+/// The kind of the operator's resources.
+pub fn kind() -> ApiResource {
+    let (group, kind) = ("astro-token-operator.io", "WorkspaceTokenRotation");
+    let kind = GroupVersionKind::gvk(group, "v1alpha1", kind);
+    ApiResource::from_gvk_with_plural(&kind, "workspacetokenrotations")
+}
+
+/// This machine's clock: due times are set by it and held against it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what is measured are times of the clock"
+)]
+pub fn now() -> Timestamp {
+    Timestamp::now()
+}

@@ -1,0 +1,342 @@
+//! A bare client that rotates as cheaply as the promises allow: the requests of a rotation in a row, and nothing else.
+//!
+//! It watches nothing, decides nothing and handles no failure. What it writes has the shape and size of what the
+//! operator wrote, taken from one of its resources.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::{Api, Client, Config, ResourceExt};
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::fleet::{Fleet, KEY, Member};
+use super::watching::status;
+use super::{kind, now};
+use crate::astro::Astro;
+
+/// As the operator's, so that the API server has the same to merge.
+const MANAGER: &str = "astro-token-operator";
+const STATUS_MANAGER: &str = "astro-token-operator-status";
+/// Characters of the value of the dry run.
+const DUMMY_LENGTH: usize = 1200;
+
+/// Tokens to rotate, and the client that does.
+pub struct Floor {
+    client: Arc<Bare>,
+    candidates: Vec<Candidate>,
+    runs: usize,
+}
+
+/// What one rotation needs.
+struct Bare {
+    kubernetes: Client,
+    vendor: reqwest::Client,
+    tokens: String,
+    credential: String,
+    model: Model,
+}
+
+/// A token, and the version of its resource that is remembered from the last answer.
+struct Candidate {
+    member: Member,
+    version: String,
+}
+
+/// A resource's status as the operator left it, and the metadata of its Secret, as text.
+struct Model {
+    status: String,
+    secret: String,
+    texts: Texts,
+}
+
+/// What differs from one rotation to the next.
+struct Texts {
+    name: String,
+    token_id: String,
+    short_token: String,
+    rotated_at: String,
+    rotation_id: String,
+}
+
+/// The vendor's record of a token. Has no `Debug`: it may hold a value.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    short_token: String,
+    last_rotated_at: Option<String>,
+    token: Option<String>,
+}
+
+impl Floor {
+    /// For the resources of `fleet`, as whoever `config` is; what is written is modelled on `model`, which the operator
+    /// has rotated.
+    ///
+    /// # Errors
+    /// When the model is not settled, or the API server does not answer.
+    pub async fn new(
+        config: Config,
+        astro: &Astro,
+        fleet: &Fleet,
+        model: &DynamicObject,
+    ) -> anyhow::Result<Self> {
+        let kubernetes = Client::try_from(config)?;
+        let resources = fleet.resources().await?;
+        let version = |member: &Member| {
+            let resource = resources.iter().find(|it| it.name_any() == member.name);
+            resource.and_then(ResourceExt::resource_version)
+        };
+        let candidate = |member: &Member| {
+            Ok(Candidate {
+                member: member.clone(),
+                version: version(member).context("a resource is missing")?,
+            })
+        };
+        Ok(Self {
+            candidates: fleet
+                .members
+                .iter()
+                .map(candidate)
+                .collect::<anyhow::Result<_>>()?,
+            client: Arc::new(Bare {
+                vendor: reqwest::Client::builder().no_proxy().build()?,
+                tokens: format!(
+                    "{}/organizations/{}/tokens",
+                    astro.url(),
+                    astro.organization()
+                ),
+                credential: fleet.credential.clone(),
+                model: Model::of(&kubernetes, model).await?,
+                kubernetes,
+            }),
+            runs: 0,
+        })
+    }
+
+    /// Rotates every token once, so many at a time. Ids of its rotations begin with what [`Floor::run`] says before.
+    ///
+    /// # Errors
+    /// When a request fails.
+    pub async fn rotate_all(&mut self, concurrency: usize) -> anyhow::Result<()> {
+        let run = self.run();
+        let rotations = std::mem::take(&mut self.candidates)
+            .into_iter()
+            .map(|candidate| {
+                let (client, run) = (self.client.clone(), run.clone());
+                tokio::spawn(async move { client.rotate(candidate, &run).await })
+            });
+        let done = stream::iter(rotations).buffer_unordered(concurrency);
+        self.candidates = done.map(|joined| joined?).try_collect().await?;
+        self.runs += 1;
+        Ok(())
+    }
+
+    /// How the ids of the next run's rotations begin.
+    pub fn run(&self) -> String {
+        format!("run-{}-", self.runs)
+    }
+}
+
+impl Bare {
+    async fn rotate(&self, candidate: Candidate, run: &str) -> anyhow::Result<Candidate> {
+        let Candidate { member, version } = candidate;
+        let namespace = &member.namespace;
+        let secrets: Api<Secret> = Api::namespaced(self.kubernetes.clone(), namespace);
+        let found = secrets.get_metadata_opt(&member.name).await?;
+        let secret_version = found.and_then(|secret| secret.resource_version());
+        let before = self.call(Method::GET, &member.token_id).await?;
+        let mut texts = Texts {
+            name: member.name.clone(),
+            token_id: member.token_id.clone(),
+            short_token: before.short_token,
+            // Before its first rotation a token has no such time, and any will do.
+            rotated_at: before
+                .last_rotated_at
+                .unwrap_or_else(|| self.model.texts.rotated_at.clone()),
+            rotation_id: format!("{run}{}", Uuid::new_v4()),
+        };
+        let params = PatchParams::apply(MANAGER).force();
+
+        let dummy = "x".repeat(DUMMY_LENGTH);
+        let rehearsal = self
+            .model
+            .secret(&texts, secret_version.as_deref(), &dummy)?;
+        let dry_run = params.clone().dry_run();
+        secrets
+            .patch_metadata(&member.name, &dry_run, &Patch::Apply(rehearsal))
+            .await?;
+
+        let intent = self.model.intent(&texts)?;
+        let version = self.write_status(&member, version, intent).await?;
+
+        let rotated = self
+            .call(Method::POST, &format!("{}/rotate", member.token_id))
+            .await?;
+        let value = rotated.token.context("no value")?;
+        texts.short_token = rotated.short_token;
+        texts.rotated_at = rotated.last_rotated_at.context("no time of rotation")?;
+
+        let secret = self
+            .model
+            .secret(&texts, secret_version.as_deref(), &value)?;
+        secrets
+            .patch_metadata(&member.name, &params, &Patch::Apply(secret))
+            .await?;
+
+        let outcome = self.model.outcome(&texts)?;
+        let version = self.write_status(&member, version, outcome).await?;
+
+        let events: Api<Event> = Api::namespaced(self.kubernetes.clone(), namespace);
+        events
+            .create(&PostParams::default(), &event(&member)?)
+            .await?;
+        Ok(Candidate { member, version })
+    }
+
+    /// Fenced by `version`; returns the next one.
+    async fn write_status(
+        &self,
+        member: &Member,
+        version: String,
+        status: Value,
+    ) -> anyhow::Result<String> {
+        let kind = kind();
+        let body = json!({
+            "apiVersion": kind.api_version,
+            "kind": kind.kind,
+            "metadata": { "name": member.name, "resourceVersion": version },
+            "status": status,
+        });
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.kubernetes.clone(), &member.namespace, &kind);
+        let params = PatchParams::apply(STATUS_MANAGER).force();
+        let written = api
+            .patch_status(&member.name, &params, &Patch::Apply(body))
+            .await?;
+        written.resource_version().context("no resourceVersion")
+    }
+
+    async fn call(&self, method: Method, path: &str) -> anyhow::Result<Record> {
+        let request = self
+            .vendor
+            .request(method, format!("{}/{path}", self.tokens));
+        let answer = request.bearer_auth(&self.credential).send().await?;
+        Ok(answer.error_for_status()?.json().await?)
+    }
+}
+
+impl Model {
+    async fn of(client: &Client, resource: &DynamicObject) -> anyhow::Result<Self> {
+        let text = |pointer| status(resource, pointer).as_str().map(str::to_owned);
+        let texts = Texts {
+            name: resource.name_any(),
+            token_id: text("/token/id").context("no token")?,
+            short_token: text("/token/shortToken").context("no short token")?,
+            rotated_at: text("/token/rotatedAt").context("no time of rotation")?,
+            rotation_id: text("/lastRotation/id").context("no rotation")?,
+        };
+        let namespace = resource.namespace().unwrap_or_default();
+        let api: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+        let secret = api.get_metadata(&texts.name).await?;
+        let secret = json!({ "labels": secret.labels(), "annotations": secret.annotations() });
+        Ok(Self {
+            status: status(resource, "").to_string(),
+            secret: secret.to_string(),
+            texts,
+        })
+    }
+
+    fn outcome(&self, texts: &Texts) -> anyhow::Result<Value> {
+        self.texts.replaced_by(texts, &self.status)
+    }
+
+    fn intent(&self, texts: &Texts) -> anyhow::Result<Value> {
+        let mut status = self.outcome(texts)?;
+        status["pending"] = json!({
+            "id": texts.rotation_id,
+            "reason": "Scheduled",
+            "attempt": 1,
+            "tokenId": texts.token_id,
+            "startedAt": seconds(now()),
+            "replaces": { "rotatedAt": texts.rotated_at, "shortToken": texts.short_token },
+            "holder": "floor/0123456789abcdef0123456789abcdef",
+        });
+        let reconciling = json!({
+            "type": "Reconciling",
+            "status": "True",
+            "reason": "Rotating",
+            "message": format!("rotating token {} (Scheduled)", texts.token_id),
+            "lastTransitionTime": seconds(now()),
+        });
+        let conditions = status["conditions"].as_array_mut();
+        conditions.context("no conditions")?.push(reconciling);
+        Ok(status)
+    }
+
+    /// Holds a value: only to be sent.
+    fn secret(&self, texts: &Texts, version: Option<&str>, value: &str) -> anyhow::Result<Value> {
+        let mut metadata = self.texts.replaced_by(texts, &self.secret)?;
+        metadata["name"] = texts.name.as_str().into();
+        if let Some(version) = version {
+            metadata["resourceVersion"] = version.into();
+        }
+        Ok(json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": metadata,
+            "data": { KEY: BASE64_STANDARD.encode(value) },
+        }))
+    }
+}
+
+impl Texts {
+    /// The JSON in `text` with these texts replaced by `others`.
+    fn replaced_by(&self, others: &Texts, text: &str) -> anyhow::Result<Value> {
+        let text = text
+            .replace(&self.rotation_id, &others.rotation_id)
+            .replace(&self.token_id, &others.token_id)
+            .replace(&self.short_token, &others.short_token)
+            .replace(&self.rotated_at, &others.rotated_at)
+            .replace(&self.name, &others.name);
+        Ok(serde_json::from_str(&text)?)
+    }
+}
+
+fn event(member: &Member) -> anyhow::Result<Event> {
+    let (
+        kind,
+        Member {
+            namespace, name, ..
+        },
+    ) = (kind(), member);
+    Ok(serde_json::from_value(json!({
+        "metadata": { "generateName": format!("{name}-"), "namespace": namespace },
+        "type": "Normal",
+        "reason": "Rotated",
+        "action": "Scheduled",
+        "note": format!("token {name} rotated (Scheduled)"),
+        "eventTime": now(),
+        "reportingController": "floor",
+        "reportingInstance": "floor",
+        "regarding": {
+            "apiVersion": kind.api_version,
+            "kind": kind.kind,
+            "namespace": namespace,
+            "name": name,
+        },
+    }))?)
+}
+
+/// As times are in the API.
+fn seconds(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

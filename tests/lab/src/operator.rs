@@ -1,0 +1,151 @@
+//! The operator's binary as a child process, with what can be read of it from outside.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, ensure};
+use kube::Client;
+use tokio::process::{Child, Command};
+
+use crate::control_plane::apply;
+
+/// The namespace of `deploy/`, where its service account and its Lease are.
+pub const HOME: &str = "astro-token-operator";
+/// The service account of `deploy/`.
+pub const ACCOUNT: &str = "astro-token-operator";
+
+const PROGRAM: &str = "astro-token-operator";
+const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy");
+const LOG_TAIL_LINES: usize = 20;
+/// Linux counts a process's time in these, whatever the kernel's own clock.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A running operator; killed on drop.
+pub struct Operator {
+    child: Child,
+    id: u32,
+    port: u16,
+    log: PathBuf,
+}
+
+/// The binary that was built beside the current executable, so of the same profile.
+///
+/// # Errors
+/// When it was not built.
+pub fn binary() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let path = own.with_file_name(PROGRAM);
+    ensure!(
+        path.exists(),
+        "{} is missing: build it first",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// Brings the CustomResourceDefinition and everything in `deploy/` but the workload into a cluster.
+///
+/// # Errors
+/// When the binary is missing or the cluster refuses something.
+pub async fn install(client: &Client) -> anyhow::Result<()> {
+    let printed = Command::new(binary()?).arg("crd").output().await?;
+    ensure!(printed.status.success(), "crd: {}", printed.status);
+    apply(client, &String::from_utf8(printed.stdout)?).await?;
+    for file in ["namespace.yaml", "service-account.yaml", "rbac.yaml"] {
+        let path = Path::new(SHIPPED).join(file);
+        let yaml = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        apply(client, &yaml).await?;
+    }
+    Ok(())
+}
+
+impl Operator {
+    /// Starts `run` on a free port with `flags`, its log appended to the file `log`. Nothing of the caller's environment
+    /// reaches it.
+    ///
+    /// # Errors
+    /// When it cannot be started. What it does then shows in the log.
+    pub fn start(kubeconfig: &Path, log: &Path, flags: &[String]) -> anyhow::Result<Self> {
+        let output = File::options().create(true).append(true).open(log)?;
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+            .local_addr()?
+            .port();
+        let child = Command::new(binary()?)
+            .arg("run")
+            .arg(format!("--listen=127.0.0.1:{port}"))
+            .arg(format!("--leader-election-namespace={HOME}"))
+            .args(flags)
+            .env_clear()
+            .env("KUBECONFIG", kubeconfig)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .kill_on_drop(true)
+            .spawn()?;
+        Ok(Self {
+            id: child.id().context("the operator ended at once")?,
+            child,
+            port,
+            log: log.to_owned(),
+        })
+    }
+
+    /// Ends it as SIGKILL does; returns when it is gone.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub async fn kill(mut self) -> anyhow::Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// The text of its `/metrics`.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let url = format!("http://127.0.0.1:{}/metrics", self.port);
+        let answer = client.get(url).send().await?.error_for_status()?;
+        Ok(answer.text().await?)
+    }
+
+    /// Memory it has resident, bytes.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resident(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB"));
+        let kilobytes: u64 = kilobytes
+            .context("no VmRSS: it has ended")?
+            .trim_end()
+            .parse()?;
+        Ok(kilobytes * 1024)
+    }
+
+    /// Processor time it has used, seconds.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id))?;
+        // The name before may hold anything; then come state and others, utime as the 12th and stime as the 13th.
+        let (_, fields) = stat.rsplit_once(')').context("an odd /proc/PID/stat")?;
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks = ticks.map(str::parse::<f64>).sum::<Result<f64, _>>()?;
+        Ok(ticks / TICKS_PER_SECOND)
+    }
+
+    /// The end of its log, with the place of the rest.
+    pub fn log_tail(&self) -> String {
+        let text = std::fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let mut lines: Vec<&str> = text.lines().rev().take(LOG_TAIL_LINES).collect();
+        lines.reverse();
+        format!("{} ends with:\n{}", self.log.display(), lines.join("\n"))
+    }
+}
