@@ -1,0 +1,35 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+IMAGE ?= astro-token-operator:0.1.0
+
+.PHONY: help demo test check crd bench image
+
+help: ## Lists the targets.
+	@sed -n 's/^\([a-z]*\): ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+demo: ## Shows the operator at work on a local control plane, with a simulator in Astro's place.
+	cargo build --workspace --bins
+	cargo run --quiet --package lab --bin demo
+
+test: ## Runs all tests; those with Kubernetes run on a real API server, which the first run fetches or builds.
+	KUBEBUILDER_ASSETS=$$(hack/kube-binaries.sh) && export KUBEBUILDER_ASSETS && cargo test --workspace
+
+check: ## Checks format, lints, documentation, and that generated files are up to date.
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
+	cargo test --workspace --test manifests --test readme generated
+
+crd: ## Writes what is generated from the code: the CRD, and the table of reasons in the README.
+	GENERATE=1 cargo test --workspace --test manifests --test readme generated
+
+bench: ## Measures speed, cost and memory; takes its time and wants a machine of its own.
+	cargo run --release --package lab --bin bench
+
+image: ## Builds the container image with Docker or Podman; IMAGE=… names it.
+	@for engine in docker podman; do \
+	    if $$engine info >/dev/null 2>&1; then set -x; exec $$engine build --tag $(IMAGE) .; fi; \
+	done; \
+	echo 'make image needs a running container engine: neither docker nor podman answers here.' >&2; exit 1
