@@ -4,24 +4,13 @@
 mod stage;
 
 use astro_token_operator::api::Cause;
-use lab::astro::{Astro, Damage, Fault, Kind, NewToken, Operation, Reply, Step};
+use lab::astro::{Damage, Fault, Kind, NewToken, Operation, Reply, Step};
 use serde_json::{Value, json};
-use stage::{Operator, Stage};
+use stage::Stage;
 use std::time::Duration;
-use tokio::sync::OnceCell;
 
-/// One operator for all tests of this file: each has a namespace of its own.
 async fn stage() -> Stage {
-    static RUNNING: OnceCell<(Astro, Operator)> = OnceCell::const_new();
-    let (astro, _) = RUNNING
-        .get_or_init(|| async {
-            let astro = Astro::start().await.unwrap();
-            let account = stage::service_account().await;
-            let operator = Operator::start(account, &astro, &["--leader-election=false"]);
-            (astro, operator)
-        })
-        .await;
-    Stage::new(astro).await
+    Stage::shared(&["--leader-election=false"]).await
 }
 
 /// `Ready=False` for `reason`, with every one of `words` in the message, and not one rotation.

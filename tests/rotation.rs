@@ -4,25 +4,13 @@
 mod stage;
 
 use astro_token_operator::api::Cause;
-use lab::astro::{Astro, Operation};
+use lab::astro::Operation;
 use serde_json::json;
-use stage::{Operator, Stage};
-use tokio::sync::OnceCell;
+use stage::Stage;
 
-/// One operator for all tests of this file: each has a namespace of its own.
 async fn stage() -> Stage {
-    static RUNNING: OnceCell<(Astro, Operator)> = OnceCell::const_new();
-    let (astro, _) = RUNNING
-        .get_or_init(|| async {
-            let astro = Astro::start().await.unwrap();
-            let account = stage::service_account().await;
-            // No audit helps: what happens here happens because a watch or a schedule says so.
-            let flags = ["--leader-election=false", "--audit-interval=1h"];
-            let operator = Operator::start(account, &astro, &flags);
-            (astro, operator)
-        })
-        .await;
-    Stage::new(astro).await
+    // No audit helps: what happens here happens because a watch or a schedule says so.
+    Stage::shared(&["--leader-election=false", "--audit-interval=1h"]).await
 }
 
 fn cause(resource: &astro_token_operator::api::WorkspaceTokenRotation) -> Option<Cause> {

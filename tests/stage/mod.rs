@@ -67,6 +67,20 @@ fn shipped_permissions() -> Vec<String> {
 }
 
 impl Stage {
+    /// A namespace of its own for a test, and one operator, started with `flags`, for all tests of the file.
+    pub async fn shared(flags: &[&str]) -> Self {
+        static RUNNING: tokio::sync::OnceCell<(Astro, Operator)> =
+            tokio::sync::OnceCell::const_new();
+        let start = async || {
+            let astro = Astro::start().await.unwrap();
+            let account = service_account().await;
+            let operator = Operator::start(account, &astro, flags);
+            (astro, operator)
+        };
+        let (astro, _) = RUNNING.get_or_init(start).await;
+        Self::new(astro).await
+    }
+
     /// A fresh namespace.
     pub async fn new(astro: &Astro) -> Self {
         let client = plane().await.client();
