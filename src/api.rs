@@ -306,6 +306,9 @@ pub struct LastRotation {
     pub reason: Cause,
     /// When, by the operator's clock.
     pub at: Time,
+    /// Calls it took, where one did not do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<i32>,
 }
 
 /// A recorded intent: written before the vendor is called, gone when the outcome is known.

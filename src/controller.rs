@@ -22,6 +22,7 @@ use kube::runtime::controller::{Action, Config, Error as ControllerError};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -130,7 +131,12 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
             .take_until(shutdown.cancelled_owned())
             .map(Ok::<_, std::convert::Infallible>);
         let store = resources.clone();
-        let reconcile = |resource, context| reconcile(resource, context).boxed();
+        let reconcile = |resource, context| {
+            // A panic ends one pass, not the operator; the hook has logged its place.
+            let pass = AssertUnwindSafe(reconcile(resource, context)).catch_unwind();
+            pass.map(|outcome| outcome.unwrap_or(Err(Error::Panicked)))
+                .boxed()
+        };
         applier(
             reconcile,
             error_policy,
@@ -169,6 +175,8 @@ enum Error {
     Store(#[from] store::Error),
     #[error("{0}")]
     Act(String),
+    #[error("a fault in the operator; please report the place that was logged")]
+    Panicked,
 }
 
 /// One pass: observe, plan, act, write status, come back when something can have changed.
@@ -369,7 +377,14 @@ impl Context {
             warning: false,
         });
         pass.seen.stored = Stored::Holds(held);
-        pass.plan = plan(&pass.seen);
+        pass.plan = match plan(&pass.seen) {
+            // Somebody undoes what we write: no race with them.
+            Plan::Rewrite { .. } => Plan::Wait {
+                until: pass.seen.now + pass.seen.settings.audit_interval,
+                doubt: None,
+            },
+            plan => plan,
+        };
         Ok(())
     }
 

@@ -55,6 +55,7 @@ fn settle(seen: &Observed, mut new: Status) -> Status {
             id: pending.id,
             reason: pending.reason,
             at: pending.started_at,
+            attempts: Some(pending.attempt).filter(|attempt| *attempt > 1),
         });
         new.handled_request = pending.request.or(new.handled_request);
     }

@@ -936,8 +936,9 @@ fn after_a_recovery_the_vendor_is_looked_at_once_more() {
     let mut seen = calm();
     let last = |age: i64| LastRotation {
         id: "r".into(),
-        reason: Cause::Lost,
+        reason: Cause::Scheduled,
         at: Time(at(-age)),
+        attempts: Some(2),
     };
     status_of(&mut seen).last_rotation = Some(last(20));
     assert_eq!(wake(&seen, &plan(&seen), None), at(40));

@@ -41,7 +41,15 @@ pub fn reading_not_before(seen: &Observed) -> Timestamp {
 /// After a recovery the vendor is looked at once more: a call that landed late would show.
 fn recovery_audit(seen: &Observed) -> Option<Timestamp> {
     let last = seen.resource.status.as_ref()?.last_rotation.as_ref()?;
-    matches!(last.reason, Cause::Lost | Cause::Reclaimed).then(|| last.at.0 + RECOVERY_AUDIT)
+    let recovered =
+        matches!(last.reason, Cause::Lost | Cause::Reclaimed) || last.attempts.is_some();
+    // Saturating: status is ours, and still others may be able to write it.
+    recovered.then(|| {
+        last.at
+            .0
+            .saturating_add(RECOVERY_AUDIT)
+            .unwrap_or(last.at.0)
+    })
 }
 
 /// As long again as it has been blocked: soon at first, rarely later, without a counter.
