@@ -7,8 +7,9 @@ COPY . .
 # from build scripts and macros.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     host=$(rustc --print host-tuple) && \
-    RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --bin astro-token-operator --target "$host" && \
-    cp "target/$host/release/astro-token-operator" /
+    RUSTFLAGS='-C target-feature=+crt-static' \
+        cargo build --profile image --locked --bin astro-token-operator --target "$host" && \
+    cp "target/$host/image/astro-token-operator" /
 
 FROM scratch
 # Without any certificate authority the operator does not start.

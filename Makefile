@@ -10,7 +10,7 @@ help: ## Lists the targets.
 	@sed -n 's/^\([a-z]*\): ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
 demo: ## Shows the operator at work on a local control plane, with a simulator in Astro's place.
-	cargo build --workspace --bins
+	cargo build --workspace --bin astro-token-operator --bin demo
 	cargo run --quiet --package lab --bin demo
 
 test: ## Runs all tests; those with Kubernetes run on a real API server, which the first run fetches or builds.
@@ -25,8 +25,9 @@ check: ## Checks format, lints, documentation, and that generated files are up t
 crd: ## Writes what is generated from the code: the CRD, and the table of reasons in the README.
 	GENERATE=1 cargo test --workspace --test manifests --test readme generated
 
-bench: ## Measures speed, cost and memory; takes its time and wants a machine of its own.
-	cargo run --release --package lab --bin bench
+bench: ## Measures speed, cost and memory beside a bare client; wants a machine of its own.
+	cargo build --release --workspace --bin astro-token-operator --bin bench
+	cargo run --quiet --release --package lab --bin bench
 
 image: ## Builds the container image with Docker or Podman; IMAGE=… names it.
 	@for engine in docker podman; do \

@@ -71,7 +71,6 @@ pub mod evidence {
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.token.expiresAt", priority = 1),
     printcolumn(name = "Workspace", type_ = "string", json_path = ".spec.workspaceId", priority = 1),
 )]
-#[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]
 pub struct WorkspaceTokenRotationSpec {
     /// Organization id; else the operator's `--organization-id`, else the credential's own claim.
@@ -398,68 +397,5 @@ impl std::fmt::Display for Cause {
 impl std::fmt::Display for RotationOutcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{self:?}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    /// The CRD's CEL rules, evaluated as an API server of 1.25 or newer does.
-    fn broken_rule(field: &str, value: Value) -> Option<String> {
-        let mut resource = json!({
-            "apiVersion": "astro-token-operator.io/v1alpha1",
-            "kind": "WorkspaceTokenRotation",
-            "metadata": {"name": "ci", "namespace": "ns"},
-            "spec": {
-                "workspaceId": "ws",
-                "token": {"name": "CI"},
-                "schedule": {"every": "30d"},
-                "target": {"name": "secret"},
-            },
-        });
-        resource["spec"][field] = value;
-        let resource: WorkspaceTokenRotation = serde_json::from_value(resource).unwrap();
-        resource
-            .validate_cel()
-            .err()
-            .map(|error| format!("{error:?}"))
-    }
-
-    #[test]
-    fn every_cel_rule_refuses_what_it_is_for() {
-        for (field, value, says) in [
-            ("token", json!({"name": "CI", "id": "x"}), "exactly one"),
-            ("token", json!({}), "exactly one"),
-            ("schedule", json!({}), "at least one"),
-            ("schedule", json!({"jitter": "1h"}), "at least one"),
-            (
-                "schedule",
-                json!({"every": "1d", "timeZone": "UTC"}),
-                "schedule.timeZone",
-            ),
-        ] {
-            let error = broken_rule(field, value.clone());
-            assert!(
-                error.as_ref().is_some_and(|it| it.contains(says)),
-                "{value}: {error:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn every_cel_rule_lets_pass_what_is_right() {
-        for (field, value) in [
-            ("token", json!({"id": "x"})),
-            ("token", json!({"name": "CI"})),
-            ("schedule", json!({"beforeExpiry": "1d"})),
-            (
-                "schedule",
-                json!({"cron": "@daily", "timeZone": "UTC", "jitter": "1h"}),
-            ),
-        ] {
-            assert_eq!(broken_rule(field, value.clone()), None, "{value}");
-        }
     }
 }
