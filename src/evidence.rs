@@ -26,6 +26,8 @@ pub struct Observed {
     pub stored: Stored,
     /// What the vendor says.
     pub live: Live,
+    /// When the vendor was asked that, give or take a second.
+    pub asked_at: Option<Timestamp>,
     /// An older resource with a claim to the same token or Secret.
     pub rival: Option<Blocked>,
     /// What this process is doing for the resource right now.

@@ -50,6 +50,13 @@ pub struct Listing {
     began: Instant,
 }
 
+impl Listing {
+    /// Since its reading began.
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
 /// All lists.
 #[derive(Default)]
 pub struct Listings(Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Option<Listing>>>>>);

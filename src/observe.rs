@@ -15,7 +15,7 @@ use crate::schedule::Schedule;
 use crate::scrub::api_error;
 use crate::secret;
 use crate::validate::check_spec;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, ResourceExt};
@@ -92,6 +92,8 @@ impl Observer {
                 },
             };
             seen.live = of_listing(&seen, &listing, false);
+            let age = SignedDuration::try_from(listing.age()).unwrap_or_default();
+            seen.asked_at = seen.now.checked_sub(age).ok();
         }
         self.find_rival(&mut seen);
         Ok(seen)
@@ -122,6 +124,7 @@ impl Observer {
         // Wait first and read afterwards: what is read has to be fresh when it is acted on.
         self.astro.turn(&grant.credential).await;
         seen.now = now();
+        seen.asked_at = Some(seen.now);
         seen.access = Access::Granted {
             own_token_id: grant.credential.own_token_id().map(str::to_owned),
         };
@@ -162,6 +165,7 @@ impl Observer {
                 resource_version: None,
             },
             live: Live::NotAsked,
+            asked_at: None,
             rival: None,
             work,
             holder_is_done,

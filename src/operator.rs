@@ -34,9 +34,11 @@ const SYNCED: &str = "watches synced, or standing by";
 /// What kept it from starting, or that it lost its leadership.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let stop = stop_signal()?;
-    let config = Config::infer().await.map_err(|_| {
+    let mut config = Config::infer().await.map_err(|_| {
         anyhow!("no cluster: this is no pod, and there is no usable kubeconfig at $KUBECONFIG or ~/.kube/config")
     })?;
+    // The variables are about the way to Astro; the way to the API server is the cluster's own.
+    config.proxy_url = None;
     run_with(args, config, stop).await
 }
 
@@ -138,7 +140,8 @@ async fn look_around(client: &Client) -> kube::Result<String> {
 
 fn explain(error: &kube::Error) -> String {
     match error {
-        kube::Error::Api(status) if status.is_not_found() => {
+        // By its code: the answer for an unknown path is plain text, without a reason.
+        kube::Error::Api(status) if status.code == 404 => {
             "the CustomResourceDefinition is missing; install it with: astro-token-operator crd | kubectl apply -f -".into()
         }
         error => api_error(error, 400),
@@ -161,7 +164,8 @@ async fn lead(
     };
     health.set(SYNCED, false);
     metrics.leading(true);
-    let work_stop = stop.child_token();
+    // Not a child of `stop`: the work must not be over before the select below is, which would poll it again.
+    let work_stop = CancellationToken::new();
     let synced = || health.set(SYNCED, true);
     let mut work = std::pin::pin!(controller::run(setup, work_stop.clone(), synced));
     let lost = tokio::select! {

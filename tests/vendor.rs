@@ -10,6 +10,7 @@ use astro_token_operator::evidence::Token;
 use astro_token_operator::metrics::Metrics;
 use axum::Router;
 use axum::extract::Query;
+use axum::http::StatusCode;
 use futures::future::join_all;
 use lab::astro::{
     Astro as Simulator, Body, Damage, Fault, Issued, Limits, NewToken, Operation, Reply, Request,
@@ -27,10 +28,10 @@ use tokio::time::timeout;
 
 /// Longest wait for anything that should happen by itself.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Of whole calls, for calls that nobody answers.
-const SHORT: Duration = Duration::from_millis(600);
-/// Of connecting, likewise.
-const SHORT_CONNECT: Duration = Duration::from_millis(200);
+/// Limit for calls that nobody answers.
+const SHORT: Duration = Duration::from_secs(1);
+/// Limit for connections that nobody accepts.
+const SHORT_CONNECT: Duration = Duration::from_millis(300);
 
 /// A simulator with a token to rotate, and a credential that may.
 struct Lab {
@@ -64,9 +65,13 @@ impl Lab {
         client(self.settings())
     }
 
-    /// A client that does not wait long.
+    /// A client that does not wait long for an answer.
     fn hasty(&self) -> Astro {
-        hasty(&self.simulator.url())
+        client(Settings {
+            connect_timeout: SHORT / 2,
+            timeout: SHORT,
+            ..self.settings()
+        })
     }
 
     fn address(&self) -> SocketAddr {
@@ -131,14 +136,6 @@ fn settings(url: &str) -> Settings {
 
 fn client(settings: Settings) -> Astro {
     Astro::new(settings, Metrics::new()).unwrap()
-}
-
-fn hasty(url: &str) -> Astro {
-    client(Settings {
-        connect_timeout: SHORT_CONNECT,
-        timeout: SHORT,
-        ..settings(url)
-    })
 }
 
 fn credential(token: &Issued) -> Credential {
@@ -271,11 +268,14 @@ async fn a_token_is_read_and_a_credential_judged() {
 
 // ── rotating ──
 
+/// What the vendor's documentation leaves open about a record, and the switch for it.
+type Shape = (&'static str, fn(&mut Switches));
+
 #[tokio::test]
 async fn a_rotation_brings_the_live_value_and_the_record_in_whatever_shape() {
     let lab = Lab::start().await;
     let client = lab.client();
-    let shapes: [(&str, fn(&mut Switches)); 7] = [
+    let shapes: [Shape; 7] = [
         ("as documented", |_| {}),
         ("fractional seconds", |s| s.fractional_seconds = true),
         ("nulls", |s| s.nulls = true),
@@ -306,12 +306,14 @@ async fn a_rotation_brings_the_live_value_and_the_record_in_whatever_shape() {
         let listed = lab.list(&client).await.unwrap();
         assert!(listed.contains(&read), "{shape}");
         assert!(token.version.short_token.is_some(), "{shape}");
-        let arrived = lab.calls()[number].at.as_second();
+        let called = lab.calls()[number].at;
+        let later = lab.simulator.requests().last().unwrap().at;
         match token.version.rotated_at {
             Some(at) => {
                 assert_eq!(at.0.subsec_nanosecond(), 0, "{shape}");
-                let late = at.0.as_second() - arrived;
-                assert!((0..=1).contains(&late), "{shape}: {late} s late");
+                // Cut to seconds, and never ahead of the vendor's own clock.
+                assert!(at.0.as_second() >= called.as_second(), "{shape}: {at:?}");
+                assert!(at.0 <= later, "{shape}: {at:?}");
             }
             None => assert!(matches!(shape, "no lastRotatedAt" | "all of it")),
         }
@@ -426,7 +428,7 @@ async fn a_rotation_is_sent_once_and_its_failure_is_called_definite_only_when_no
         let begun = Instant::now();
         let error = lab.rotate(&lab.hasty()).await.err();
         let error = error.unwrap_or_else(|| panic!("no error: {what}"));
-        assert!(begun.elapsed() < SHORT * 3, "{what}");
+        assert!(begun.elapsed() < SHORT * 5, "{what}");
         assert!(error.to_string().contains(words), "{what}: {error}");
         assert_eq!(error.is_definite(), *definite, "{what}: {error}");
         lab.assert_no_value(&error);
@@ -467,14 +469,14 @@ async fn a_call_that_was_never_sent_is_definite() {
     urls.push(lab.simulator.url());
 
     for url in &urls {
-        let begun = Instant::now();
-        let client = hasty(url);
+        let client = client(Settings {
+            connect_timeout: SHORT_CONNECT,
+            ..settings(url)
+        });
         let errors = [
             lab.rotate(&client).await.err(),
             lab.get(&client).await.err(),
         ];
-        // Each of the two by the shorter limit.
-        assert!(begun.elapsed() < SHORT + SHORT_CONNECT, "{url}");
         for error in errors {
             let error = error.unwrap();
             assert!(error.is_definite(), "{url}: {error}");
@@ -522,6 +524,16 @@ async fn an_error_names_the_request_and_never_the_credential() {
             fault.clear();
         }
     }
+    // One that is too short to look like a value.
+    let short = Credential::parse("s3cret").unwrap();
+    let echo = (StatusCode::BAD_REQUEST, r#"{"message": "s3cret is bad"}"#);
+    let url = serve(Router::new().fallback(async move || echo)).await;
+    let error = soon(client(settings(&url)).get(&short, "o", "t")).await;
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("is bad") && !error.contains("s3cret"),
+        "{error}"
+    );
 }
 
 // ── manners ──
@@ -570,13 +582,12 @@ async fn a_pause_the_vendor_asks_for_is_kept_for_that_credential_alone() {
 async fn a_pause_is_read_in_every_form_and_bounded() {
     let lab = Lab::start().await;
     let then = "Wed, 21 Oct 2026 07:28:00 GMT";
-    let seconds = |n: i64| Some(n);
     for (text, wanted) in [
-        (Some("7"), seconds(7)),
-        (Some(" 7 "), seconds(7)),
-        (Some("Wed, 21 Oct 2026 07:28:09 GMT"), seconds(9)),
-        (Some("99999999999"), seconds(600)),
-        (Some("Thu, 21 Oct 2027 07:28:00 GMT"), seconds(600)),
+        (Some("7"), Some(7)),
+        (Some(" 7 "), Some(7)),
+        (Some("Wed, 21 Oct 2026 07:28:09 GMT"), Some(9)),
+        (Some("99999999999"), Some(600)),
+        (Some("Thu, 21 Oct 2027 07:28:00 GMT"), Some(600)),
         (Some("Tue, 20 Oct 2026 07:28:00 GMT"), None),
         (Some("soon"), None),
         (Some("-1"), None),

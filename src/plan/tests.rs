@@ -92,6 +92,7 @@ fn calm() -> Observed {
             token: token(version(-100)),
             fresh: true,
         },
+        asked_at: Some(at(-30)),
         rival: None,
         work: None,
         holder_is_done: false,
@@ -929,6 +930,12 @@ fn blocked_resources_are_looked_at_soon_and_then_rarely() {
         wake(&seen, &plan, None).duration_since(at(0)).as_secs()
     };
     assert_eq!([0, 20, 10_000].map(wake_after), [5, 20, 300]);
+}
+
+#[test]
+fn the_next_audit_is_counted_from_the_last_reading() {
+    let seen = calm();
+    assert_eq!(wake(&seen, &plan(&seen), None), at(600 - 30 + 1));
 }
 
 #[test]

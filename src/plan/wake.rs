@@ -13,7 +13,7 @@ const BLOCKED_RETRY: (SignedDuration, SignedDuration) =
 
 /// When to look at the resource again; `seen` holds the status after this pass.
 pub fn wake(seen: &Observed, plan: &Plan, setback: Option<&Setback>) -> Timestamp {
-    let audit = seen.now + seen.settings.audit_interval;
+    let audit = next_audit(seen);
     let retry_at = || Some(seen.resource.status.as_ref()?.retry_at.as_ref()?.0);
     let at = match (setback, plan) {
         (Some(Setback::Raced | Setback::Unavailable(_)), _) => {
@@ -28,6 +28,13 @@ pub fn wake(seen: &Observed, plan: &Plan, setback: Option<&Setback>) -> Timestam
     recovery_audit(seen)
         .filter(|at| *at > seen.now)
         .map_or(at, |recovery| at.min(recovery))
+}
+
+/// When the vendor's record is too old to count as known; a second later, for want of fractions.
+fn next_audit(seen: &Observed) -> Timestamp {
+    let second = SignedDuration::from_secs(1);
+    let asked = seen.asked_at.unwrap_or(seen.now);
+    (asked + seen.settings.audit_interval + second).max(seen.now + second)
 }
 
 /// The oldest reading of the vendor that still counts as known.

@@ -127,6 +127,14 @@ impl Operator {
         Ok(kilobytes * 1024)
     }
 
+    /// Files and connections it has open.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn open_files(&self) -> anyhow::Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.id))?.count())
+    }
+
     /// Processor time it has used, seconds.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ pub struct Cluster {
     own: Option<ControlPlane>,
     kubeconfig: PathBuf,
     url: String,
-    /// What was made in somebody else's cluster, as arguments of `kubectl delete`.
+    /// What was made in somebody else's cluster.
     made: Vec<String>,
 }
 
@@ -51,7 +51,7 @@ impl Cluster {
             .await
             .with_context(|| format!("KUBECONFIG={}", kubeconfig.display()))?;
         Ok(Self {
-            url: config.cluster_url.to_string(),
+            url: config.cluster_url.to_string().trim_end_matches('/').into(),
             client: Client::try_from(config)?,
             own: None,
             kubeconfig: kubeconfig.to_owned(),
@@ -113,10 +113,9 @@ impl Cluster {
         self.kubeconfig.display()
     }
 
-    /// How to remove what is left in somebody else's cluster.
-    pub fn farewell(&self) -> impl Iterator<Item = String> {
-        let made = self.made.iter();
-        made.map(|it| format!("to remove what it made: kubectl delete {it}"))
+    /// What the demo leaves in somebody else's cluster, as arguments of `kubectl delete`, in their order.
+    pub fn remains(&self) -> impl Iterator<Item = &String> {
+        self.made.iter().rev()
     }
 
     /// The demo's operator works on all resources it sees, and any other operator would work on the demo's.
@@ -137,7 +136,7 @@ impl Cluster {
             if holder.is_some_and(|holder| !holder.is_empty()) {
                 let namespace = lease.namespace().unwrap_or_default();
                 bail!(
-                    "an operator works in this cluster, by the Lease in namespace {namespace}\nit and the demo would disturb each other"
+                    "an operator works in this cluster: see the Lease in {namespace}\nit and the demo would disturb each other"
                 );
             }
         }

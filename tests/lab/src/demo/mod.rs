@@ -7,6 +7,7 @@
 //! | `NO_COLOR` | no colours, also on a terminal |
 
 mod cluster;
+mod example;
 mod leak;
 mod resource;
 mod screen;
@@ -27,6 +28,7 @@ use self::stage::{NAMESPACE, Stage};
 
 /// As shells report a program that was interrupted.
 const INTERRUPTED: u8 = 130;
+const LEFT_ALONE: &str = "KUBECONFIG's cluster is left alone; DEMO_CLUSTER=existing would use it";
 
 /// What the environment asks for.
 struct Wishes {
@@ -72,8 +74,10 @@ async fn play(screen: Screen, wishes: Wishes, log: PathBuf, mut stop: Interrupts
         log,
     };
     let told = tokio::select! {
-        told = demo.tell(&wishes) => Some(told),
+        // First: an interrupt from a terminal ends the operator too.
+        biased;
         () = stop.arrived() => None,
+        told = demo.tell(&wishes) => Some(told),
     };
     let code = match told {
         None => {
@@ -88,8 +92,12 @@ async fn play(screen: Screen, wishes: Wishes, log: PathBuf, mut stop: Interrupts
         Some(Ok(())) if wishes.keep => demo.stay(&mut stop).await,
         Some(Ok(())) => ExitCode::SUCCESS,
     };
-    for line in demo.cluster.iter().flat_map(Cluster::farewell) {
-        demo.screen.say(line);
+    let mut remains = demo.cluster.iter().flat_map(Cluster::remains).peekable();
+    if remains.peek().is_some() {
+        demo.screen.say("To remove what it made in your cluster:");
+    }
+    for it in remains {
+        demo.screen.say(format!("kubectl delete {it}"));
     }
     code
 }
@@ -103,10 +111,7 @@ impl Demo {
             Some(kubeconfig) => self.cluster.insert(Cluster::existing(kubeconfig).await?),
             None => {
                 if kubeconfig.is_some() {
-                    screen.say(
-                        "The cluster of KUBECONFIG is left alone: this starts a control plane of",
-                    );
-                    screen.say("its own, unless you say DEMO_CLUSTER=existing.");
+                    screen.say(LEFT_ALONE);
                 }
                 screen.say("Starting etcd, kube-apiserver and kube-controller-manager ...");
                 self.cluster.insert(Cluster::own().await?)
@@ -143,6 +148,7 @@ impl Demo {
             example.target
         ));
         tokio::select! {
+            biased;
             () = stop.arrived() => {
                 screen.say("stopping everything");
                 ExitCode::SUCCESS

@@ -84,6 +84,14 @@ impl Status {
         last.map_or("none", |last| &last.reason)
     }
 
+    /// How things are, in one line.
+    pub fn summary(&self) -> String {
+        let (ready, reason) = self.ready();
+        let pending = self.pending.as_ref().map_or("none", |it| &it.reason);
+        let last = self.cause();
+        format!("Ready={ready} ({reason}), pending: {pending}, last: {last}")
+    }
+
     /// The rotations of the past, the oldest first, as `Reason` or, when it was not stored, `Reason/Outcome`.
     pub fn story(&self) -> Vec<String> {
         let entry = |entry: &Entry| match entry.outcome.as_str() {

@@ -11,10 +11,11 @@ use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::{interval, sleep, timeout};
 
 use super::cluster::Cluster;
+use super::example::Example;
 use super::resource::{Resource, Status, kind, status};
 use crate::astro::{Astro, Issued, NewToken};
 use crate::operator::Operator;
@@ -22,7 +23,6 @@ use crate::operator::Operator;
 /// Where the resource and its Secrets are.
 pub const NAMESPACE: &str = "astro-demo";
 
-const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/minimal.yaml");
 const SHORT_TOKEN: &str = "astro-token-operator.io/short-token";
 /// Longest wait for anything that should happen by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,19 +39,6 @@ pub struct Stage {
     flags: Vec<String>,
     /// Of the operator, of all its processes.
     pub log: PathBuf,
-}
-
-/// The resource of `examples/minimal.yaml`.
-pub struct Example {
-    /// Of the resource.
-    pub name: String,
-    /// Of the token at Astro.
-    pub token: String,
-    /// Of the Secret that gets the value.
-    pub target: String,
-    /// Of the Secret with the credential.
-    credentials: String,
-    object: Value,
 }
 
 /// What the target Secret holds. Has no `Debug`: there is a value in it.
@@ -138,11 +125,8 @@ impl Stage {
 
     /// Applies the example for the simulator's Workspace, with a rotation every so often.
     pub async fn apply_example(&self, every: &str) -> anyhow::Result<()> {
-        let mut object = self.example.object.clone();
-        object["spec"]["workspaceId"] = self.astro.workspace().into();
-        object["spec"]["schedule"] = json!({"every": every});
         let params = PatchParams::apply("demo");
-        let patch = Patch::Apply(object);
+        let patch = Patch::Apply(self.example.resource(self.astro.workspace(), every));
         self.resources()
             .patch(&self.example.name, &params, &patch)
             .await?;
@@ -296,39 +280,14 @@ impl Stage {
         let Some(resource) = self.resources().get_opt(&self.example.name).await? else {
             return Ok("no such resource".into());
         };
-        let (status, secrets) = (
-            status(&resource),
-            self.secrets().list_metadata(&ListParams::default()).await?,
-        );
-        let pending = status.pending.as_ref().map_or("none", |it| &it.reason);
+        let rotations = self.astro.rotations(&self.token.id);
+        let secrets = self.secrets().list_metadata(&ListParams::default()).await?;
         let secrets: Vec<String> = secrets.iter().map(|it| it.name_any()).collect();
         Ok(format!(
-            "Ready={} ({}), pending: {pending}, last: {}, rotations: {}, Secrets: {}",
-            status.ready().0,
-            status.ready().1,
-            status.cause(),
-            self.astro.rotations(&self.token.id),
+            "{}, rotations: {rotations}, Secrets: {}",
+            status(&resource).summary(),
             secrets.join(" ")
         ))
-    }
-}
-
-impl Example {
-    fn read() -> anyhow::Result<Self> {
-        let yaml = std::fs::read_to_string(EXAMPLE).context(EXAMPLE)?;
-        let object: Value = serde_saphyr::from_str(&yaml)?;
-        let text = |path: &str| {
-            let text = object.pointer(path).and_then(Value::as_str);
-            let text = text.with_context(|| format!("{EXAMPLE} has no {path}"));
-            text.map(str::to_owned)
-        };
-        Ok(Self {
-            name: text("/metadata/name")?,
-            token: text("/spec/token/name")?,
-            target: text("/spec/target/name")?,
-            credentials: text("/spec/credentials/secretRef/name")?,
-            object,
-        })
     }
 }
 

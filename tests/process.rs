@@ -1,0 +1,700 @@
+//! The operator as a process: what it says, when it starts, how it ends, and what its environment does to it.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "stage/net.rs"]
+mod net;
+#[path = "stage/process.rs"]
+mod process;
+mod stage;
+
+use astro_token_operator::api::WorkspaceTokenRotation;
+use astro_token_operator::config::Cli;
+use clap::CommandFactory;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, ResourceExt};
+use lab::astro::{Astro, Fault, NewToken, Operation, Step};
+use lab::control_plane::ControlPlane;
+use net::{Proxy, Terminator};
+use process::{Ended, Environment, Process, free_port, run};
+use serde_json::{Value, json};
+use stage::{HOME, Stage};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+
+/// Longest wait for a step of a process.
+const SOON: Duration = Duration::from_secs(20);
+/// Longest wait for an end in good order, and for a successor that need not wait for a lease to expire.
+const QUICK: Duration = Duration::from_secs(5);
+/// Longest wait for the successor of one that was killed: the lease, and a look.
+const SUCCEEDED: Duration = Duration::from_secs(20);
+/// Of every operator here, unless it says otherwise.
+const FLAGS: [&str; 8] = [
+    "--leader-election=false",
+    "--listen=127.0.0.1:0",
+    "--minimum-interval=2s",
+    "--vendor-timeout=10s",
+    "--vendor-connect-timeout=1s",
+    "--write-budget=2s",
+    "--landing-time=1s",
+    "--audit-interval=1s",
+];
+
+/// What a test has for itself: all resources of the cluster, a simulator, a namespace and the operator's account.
+struct Scene {
+    stage: Stage,
+    kubeconfig: PathBuf,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        static ALONE: Mutex<()> = Mutex::const_new(());
+        let alone = ALONE.lock().await;
+        let (plane, _) = plane().await;
+        clean(plane).await;
+        let kubeconfig = kubeconfig(plane, "astro-token-operator").await;
+        let astro = Astro::start().await.unwrap();
+        Self {
+            stage: Stage::new(&astro).await,
+            kubeconfig,
+            _alone: alone,
+        }
+    }
+
+    /// An operator with further flags.
+    fn operator(&self, flags: &[&str]) -> Process {
+        self.operator_in(flags, &[])
+    }
+
+    /// An operator with further flags and variables, which win over the usual ones.
+    fn operator_in(&self, flags: &[&str], environment: Environment<'_>) -> Process {
+        let url = format!("--api-url={}", self.stage.astro.url());
+        let usual = FLAGS.into_iter().chain([url.as_str()]);
+        let name = |flag: &str| flag.split('=').next().unwrap().to_owned();
+        let usual = usual.filter(|flag| !flags.iter().any(|it| name(it) == name(flag)));
+        let flags: Vec<_> = ["run"]
+            .into_iter()
+            .chain(usual)
+            .chain(flags.iter().copied())
+            .collect();
+        let kubeconfig = ("KUBECONFIG", self.kubeconfig.to_str().unwrap());
+        let environment: Vec<_> = [kubeconfig].iter().chain(environment).copied().collect();
+        Process::start(&flags, &environment)
+    }
+
+    /// One of several, as a pod of this name.
+    fn replica(&self, pod: &str, port: u16) -> Process {
+        let (pod, listen) = (
+            format!("--pod-name={pod}"),
+            format!("--listen=127.0.0.1:{port}"),
+        );
+        let flags = ["--leader-election", &pod, &listen];
+        self.operator_in(&flags, &[("POD_NAMESPACE", HOME)])
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.kubeconfig.with_file_name(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// A new resource and its token's id.
+    async fn create(&self, name: &str, edit: Value) -> String {
+        let token = self.stage.token(name);
+        self.stage.create(name, edit).await;
+        token.id
+    }
+}
+
+/// The shared control plane, and what the operator said before its CustomResourceDefinition was there.
+async fn plane() -> (&'static ControlPlane, &'static Ended) {
+    static BEFORE: OnceCell<Ended> = OnceCell::const_new();
+    let plane = ControlPlane::shared().await.unwrap();
+    let before = BEFORE.get_or_init(async || {
+        let admin = plane.kubeconfig();
+        let environment = [("KUBECONFIG", admin.to_str().unwrap())];
+        run(&["run", "--listen=127.0.0.1:0"], &environment).await
+    });
+    let before = before.await;
+    stage::plane().await;
+    (plane, before)
+}
+
+/// No resource and no leader of an earlier test is left.
+async fn clean(plane: &ControlPlane) {
+    let client = plane.client();
+    let all: Api<WorkspaceTokenRotation> = Api::all(client.clone());
+    for resource in all.list(&ListParams::default()).await.unwrap() {
+        let namespace = resource.namespace().unwrap();
+        let api: Api<WorkspaceTokenRotation> = Api::namespaced(client.clone(), &namespace);
+        let params = DeleteParams::default();
+        api.delete(&resource.name_any(), &params).await.unwrap();
+    }
+    let leases: Api<Lease> = Api::namespaced(client, HOME);
+    if leases.get_opt(HOME).await.unwrap().is_some() {
+        let params = DeleteParams::default();
+        leases.delete(HOME, &params).await.unwrap();
+    }
+}
+
+/// The kubeconfig of a service account in the operator's namespace.
+async fn kubeconfig(plane: &ControlPlane, account: &str) -> PathBuf {
+    let path = plane.dir().join(format!("{account}.kubeconfig"));
+    let written = plane.service_account_kubeconfig(HOME, account, &path);
+    written.await.unwrap();
+    path
+}
+
+/// A kubeconfig for a server that needs no credentials.
+fn kubeconfig_of(name: &str, server: &str) -> String {
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "x",
+        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+        "clusters": [{"name": "x", "cluster": {"server": server}}],
+        "users": [{"name": "x", "user": {}}],
+    });
+    temporary(name, &kubeconfig.to_string())
+}
+
+fn temporary(name: &str, text: &str) -> String {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Status and body of a page that an operator serves.
+async fn page(port: u16, path: &str) -> (u16, String) {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("http://127.0.0.1:{port}/{path}");
+    let answer = client.get(url).send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+async fn leads(port: u16) -> bool {
+    let (_, metrics) = page(port, "metrics").await;
+    let line = |line: &&str| line.starts_with("astro_token_operator_leader ");
+    match metrics.lines().find(line) {
+        Some("astro_token_operator_leader 1") => true,
+        Some("astro_token_operator_leader 0") => false,
+        other => panic!("leader: {other:?}"),
+    }
+}
+
+/// Ends an operator in good order; returns its log.
+async fn stop(operator: Process) -> Vec<String> {
+    operator.signal("TERM").await;
+    let (code, log) = operator.end(QUICK).await;
+    assert_eq!(code, Some(0), "{log:#?}");
+    log
+}
+
+/// It ended with this exit code, and one line of error with all of `words` in it; nothing else was printed.
+fn assert_refused(ended: &Ended, code: i32, words: &[&str]) {
+    let Ended {
+        code: actual,
+        stdout,
+        stderr,
+    } = ended;
+    assert_eq!((*actual, stdout.as_str()), (Some(code), ""), "{stderr:#?}");
+    let line = &stderr[0];
+    assert!(line.starts_with("error: "), "{stderr:#?}");
+    // Of wrong arguments the usage is shown too.
+    assert!(stderr.len() == 1 || code == 2, "{stderr:#?}");
+    for word in words {
+        assert!(line.contains(word), "no {word:?} in {line:?}");
+    }
+    for noise in ["panicked", "backtrace", "RUST_BACKTRACE"] {
+        assert!(!stderr.concat().contains(noise), "{stderr:#?}");
+    }
+}
+
+// ── the command line ──
+
+#[tokio::test]
+async fn help_names_every_flag_with_its_variable() {
+    let general = run(&["--help"], &[]).await;
+    assert_eq!(general.code, Some(0));
+    assert!(general.stdout.contains("run ") && general.stdout.contains("crd "));
+
+    let credential = ("ASTRO_API_TOKEN", "a-secret-value");
+    let help = run(&["run", "--help"], &[credential]).await;
+    assert_eq!((help.code, help.stderr.len()), (Some(0), 0));
+    assert!(!help.stdout.contains("a-secret-value"));
+    assert!(help.stdout.contains("ASTRO_API_TOKEN"));
+    let command = Cli::command();
+    let flags = command.find_subcommand("run").unwrap().get_arguments();
+    let shown = flags.filter(|flag| !flag.is_hide_set() && flag.get_id() != "help");
+    let names: Vec<_> = shown
+        .map(|flag| (flag.get_long().unwrap(), flag.get_env()))
+        .collect();
+    assert!(names.len() > 10, "{names:?}");
+    for (flag, variable) in names {
+        let variable = variable.unwrap_or_else(|| panic!("--{flag} has no variable"));
+        let variable = format!("[env: {}=]", variable.to_str().unwrap());
+        let about = help.stdout.split(&format!("      --{flag} ")).nth(1);
+        let about = about.unwrap_or_else(|| panic!("--{flag} is not shown"));
+        let about = about.split("\n      --").next().unwrap();
+        assert!(
+            about.contains(&variable),
+            "--{flag}: no {variable} in {about}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn crd_prints_what_is_in_the_repository() {
+    let crd = run(&["crd"], &[]).await;
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/crds/workspacetokenrotations.yaml"
+    );
+    assert_eq!((crd.code, crd.stderr.len()), (Some(0), 0));
+    assert!(
+        crd.stdout == std::fs::read_to_string(file).unwrap(),
+        "run `make crd`"
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_refused_in_one_line() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let taken = format!("--listen={address}");
+    let empty = temporary("no-certificate", "no certificate");
+    let bundle = format!("--ca-bundle={empty}");
+    let token = temporary("token", "a-value");
+    let token = format!("--api-token-file={token}");
+    let cases: [(&[&str], i32, &[&str]); 13] = [
+        (&["--loud"], 2, &["--loud"]),
+        (
+            &["--api-url=api.astronomer.io/v1"],
+            2,
+            &["--api-url", "api.astronomer.io/v1"],
+        ),
+        (
+            &["--api-url=https://api.astronomer.io"],
+            2,
+            &["--api-url", "/v1"],
+        ),
+        (
+            &["--audit-interval=often"],
+            2,
+            &["--audit-interval", "often"],
+        ),
+        (&["--listen=here"], 2, &["--listen", "here"]),
+        (&["--log-filter=kube=loud"], 1, &["--log-filter"]),
+        (
+            &["--vendor-connect-timeout=30s"],
+            1,
+            &["--vendor-connect-timeout", "shorter"],
+        ),
+        (
+            &["--default-credentials-namespaces=data"],
+            1,
+            &["ASTRO_API_TOKEN", "--api-token-file"],
+        ),
+        (
+            &["--api-token-file=/nowhere/token"],
+            1,
+            &["--api-token-file", "/nowhere/token"],
+        ),
+        (
+            &[&token],
+            1,
+            &["either ASTRO_API_TOKEN or --api-token-file"],
+        ),
+        (
+            &["--ca-bundle=/nowhere/ca.pem"],
+            1,
+            &["--ca-bundle", "/nowhere/ca.pem"],
+        ),
+        (&[&bundle], 1, &["CA bundle"]),
+        (&[&taken], 1, &["--listen", &address, "in use"]),
+    ];
+    let kubeconfig = kubeconfig_of("nobody", "http://127.0.0.1:1");
+    for (flags, code, words) in cases {
+        let mut environment = vec![("KUBECONFIG", kubeconfig.as_str())];
+        if words[0].starts_with("either") {
+            environment.push(("ASTRO_API_TOKEN", "a-value"));
+        }
+        let arguments: Vec<_> = ["run"].iter().chain(flags).copied().collect();
+        let ended = run(&arguments, &environment).await;
+        assert_refused(&ended, code, words);
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_that_cannot_be_used_is_named_with_the_reason() {
+    let port = free_port();
+    let server = format!("http://127.0.0.1:{port}");
+    let unreachable = kubeconfig_of("unreachable", &server);
+    let broken = temporary("broken", "clusters: [");
+    let start = async |environment: Environment<'_>| {
+        run(&["run", "--listen=127.0.0.1:0"], environment).await
+    };
+    let ended = start(&[("KUBECONFIG", &unreachable)]).await;
+    assert_refused(&ended, 1, &[&server, "refused"]);
+    for environment in [
+        &[][..],
+        &[("KUBECONFIG", broken.as_str())],
+        &[("KUBECONFIG", "/nowhere/config")],
+    ] {
+        let ended = start(environment).await;
+        assert_refused(&ended, 1, &["no cluster", "KUBECONFIG"]);
+    }
+
+    let (plane, before) = plane().await;
+    let words = [
+        "CustomResourceDefinition",
+        "astro-token-operator crd | kubectl apply",
+    ];
+    assert_refused(before, 1, &[&plane.url(), words[0], words[1]]);
+
+    let account = json!({
+        "apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"name": "nobody", "namespace": HOME},
+    });
+    lab::control_plane::apply(&plane.client(), &account.to_string())
+        .await
+        .unwrap();
+    let nobody = kubeconfig(plane, "nobody").await;
+    let ended = start(&[("KUBECONFIG", nobody.to_str().unwrap())]).await;
+    let words = ["forbidden", "nobody", "workspacetokenrotations"];
+    assert_refused(&ended, 1, &words);
+}
+
+// ── its life ──
+
+#[tokio::test]
+async fn a_signal_ends_it_quickly_and_in_good_order() {
+    let scene = Scene::start().await;
+    let mut leader = scene.replica("leader", free_port());
+    leader.until("watching", SOON).await;
+    let mut standby = scene.replica("standby", free_port());
+    standby.until("waiting for the leader", SOON).await;
+    let mut alone = scene.operator(&[]);
+    alone.until("watching", SOON).await;
+    for (operator, signal) in [(standby, "INT"), (leader, "INT"), (alone, "TERM")] {
+        operator.signal(signal).await;
+        let (code, log) = operator.end(QUICK).await;
+        assert_eq!(code, Some(0), "{log:#?}");
+        assert!(log.iter().any(|line| line.contains("stopping")), "{log:#?}");
+        assert!(log.last().unwrap().contains("stopped"), "{log:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_in_flight_is_stored_before_the_end_and_not_made_again_by_the_next() {
+    let scene = Scene::start().await;
+    let stage = &scene.stage;
+    let mut first = scene.replica("first", free_port());
+    first.until("watching", SOON).await;
+    let mut second = scene.replica("second", free_port());
+    second.until("waiting for the leader", SOON).await;
+
+    let rotation = Fault::on(Operation::Rotate).once().after(Step::Hold);
+    let rotation = stage.astro.fault(rotation);
+    let token = scene.create("ci", json!({})).await;
+    let reached = tokio::time::timeout(SOON, rotation.reached());
+    reached.await.expect("no rotation");
+    first.signal("TERM").await;
+    second.until("watching", QUICK).await;
+    assert!(
+        first.is_running(),
+        "it left a value behind: {:#?}",
+        first.log()
+    );
+    rotation.release();
+    let (code, log) = first.end(QUICK).await;
+    assert_eq!(code, Some(0), "{log:#?}");
+    assert!(stage.holds_live("ci").await, "{log:#?}");
+
+    stage.until_rotated("ci", 1).await;
+    assert_eq!(stage.astro.rotations(&token), 1);
+    stop(second).await;
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn of_two_one_works_and_the_other_takes_over() {
+    let scene = Scene::start().await;
+    let stage = &scene.stage;
+    let [left, right] = [free_port(), free_port()];
+    let mut first = scene.replica("left", left);
+    first.until("watching", SOON).await;
+    let mut second = scene.replica("right", right);
+    second.until("waiting for the leader", SOON).await;
+    let line = second.log().concat();
+    assert!(line.contains("holder=\"left/"), "{line}");
+    assert_eq!(page(right, "readyz").await.0, 200);
+    assert!(leads(left).await && !leads(right).await);
+    let token = scene.create("ci", json!({})).await;
+    stage.until_rotated("ci", 1).await;
+
+    first.signal("TERM").await;
+    second.until("leading", QUICK).await;
+    second.until("watching", QUICK).await;
+    assert_eq!(first.end(QUICK).await.0, Some(0));
+    assert!(leads(right).await);
+    assert_eq!(page(right, "readyz").await.0, 200);
+    stage.request("ci", "after SIGTERM").await;
+    stage.until_rotated("ci", 2).await;
+
+    let mut third = scene.replica("left", left);
+    third.until("waiting for the leader", SOON).await;
+    second.signal("KILL").await;
+    third.until("leading", SUCCEEDED).await;
+    assert_eq!(second.end(QUICK).await.0, None);
+    stage.request("ci", "after SIGKILL").await;
+    stage.until_rotated("ci", 3).await;
+
+    third.signal("KILL").await;
+    assert_eq!(third.end(QUICK).await.0, None);
+    let mut fourth = scene.replica("left", left);
+    fourth.until("leading", QUICK).await;
+    stage.request("ci", "after a restart").await;
+    stage.until_rotated("ci", 4).await;
+    let log = stop(fourth).await;
+    assert!(!log.concat().contains("waiting"), "{log:#?}");
+    assert_eq!(stage.astro.rotations(&token), 4);
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn its_log_is_json_on_request_and_silent_while_nothing_happens() {
+    let scene = Scene::start().await;
+    let stage = &scene.stage;
+    let mut busy = scene.operator(&["--log-format=json"]);
+    busy.until("watching", SOON).await;
+    scene.create("ci", json!({})).await;
+    stage.until_rotated("ci", 1).await;
+    stage.until_event("ci", 1).await;
+    let lines: Vec<Value> = stop(busy)
+        .await
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+        .collect();
+    let rotated: Vec<_> = lines.iter().filter(|l| l["reason"] == "Rotated").collect();
+    assert_eq!(rotated.len(), 1, "{lines:#?}");
+    let line = rotated[0];
+    let about = (&line["namespace"], &line["name"], &line["level"]);
+    assert_eq!(
+        about,
+        (&json!(stage.namespace), &json!("ci"), &json!("INFO"))
+    );
+    let id = stage.resources().get("ci").await.unwrap().status.unwrap();
+    assert_eq!(line["rotation_id"], id.last_rotation.unwrap().id.as_str());
+
+    // With a resource that is fine, whose record it reads again and again.
+    let (pod, variables) = ("--pod-name=quiet", [("POD_NAMESPACE", HOME)]);
+    stage.astro.clear_requests();
+    let mut quiet = scene.operator_in(&["--leader-election", pod], &variables);
+    quiet.until("watching", SOON).await;
+    let audits = stage.astro.until(|astro| astro.requests().len() >= 4);
+    let audits = tokio::time::timeout(SOON, audits).await;
+    assert!(audits.is_ok(), "no audits: {:?}", stage.astro.requests());
+    let log = stop(quiet).await;
+    let words = [
+        "started", "leading", "watching", "stopping", "released", "stopped",
+    ];
+    assert_eq!(log.len(), words.len(), "{log:#?}");
+    for (line, word) in log.iter().zip(words) {
+        assert!(line.contains(" INFO ") && line.contains(word), "{log:#?}");
+    }
+    stage.assert_no_leak().await;
+}
+
+// ── its environment ──
+
+#[tokio::test]
+async fn its_own_credential_serves_only_the_namespaces_that_may_use_it() {
+    let scene = Scene::start().await;
+    let stage = &scene.stage;
+    let other = Stage::new(&stage.astro).await;
+    let allowed = format!("--default-credentials-namespaces=x,{}", stage.namespace);
+    let credential = ("ASTRO_API_TOKEN", stage.owner.value.as_str());
+    let operator = scene.operator_in(&[&allowed], &[credential]);
+    scene.create("own", json!({"credentials": null})).await;
+    stage.until_rotated("own", 1).await;
+    let token = other.token("own");
+    other.create("own", json!({"credentials": null})).await;
+    let message = other.until_blocked("own", "CredentialsNotAllowed").await;
+    assert!(message.contains(&other.namespace), "{message}");
+    assert_eq!(stage.astro.rotations(&token.id), 0);
+    stop(operator).await;
+
+    let operator = scene.operator_in(&["--default-credentials-namespaces=*"], &[credential]);
+    other.until_rotated("own", 1).await;
+    stop(operator).await;
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn the_file_with_its_own_credential_is_read_anew_for_each_use() {
+    let scene = Scene::start().await;
+    let stage = &scene.stage;
+    let file = scene.file("own-credential", &format!("{}\n", stage.owner.value));
+    let operator = scene.operator(&[
+        &format!("--api-token-file={}", file.display()),
+        &format!("--default-credentials-namespaces={}", stage.namespace),
+    ]);
+    scene.create("own", json!({"credentials": null})).await;
+    stage.until_rotated("own", 1).await;
+
+    let second = NewToken::owner("second", &stage.workspace);
+    let second = stage.astro.create(second);
+    std::fs::write(&file, &second.value).unwrap();
+    stage.request("own", "with the second").await;
+    stage.until_rotated("own", 2).await;
+    let mut requests = stage.astro.requests();
+    requests.retain(|request| request.operation == Operation::Rotate);
+    let credentials: Vec<_> = requests
+        .into_iter()
+        .map(|r| r.credential.unwrap())
+        .collect();
+    assert_eq!(credentials, [stage.owner.id.clone(), second.id]);
+
+    std::fs::remove_file(&file).unwrap();
+    stage.request("own", "without").await;
+    let message = stage.until_blocked("own", "CredentialsMissing").await;
+    assert!(
+        message.contains("own credential cannot be read"),
+        "{message}"
+    );
+    std::fs::write(&file, &stage.owner.value).unwrap();
+    stage.until_rotated("own", 3).await;
+    stop(operator).await;
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn the_organization_is_the_resource_s_else_the_operator_s() {
+    let scene = Scene::start().await;
+    let stage = &scene.stage;
+    let (right, wrong) = (stage.astro.organization(), "clm0otherorganization");
+    for (number, variable) in [false, true].into_iter().enumerate() {
+        let flag = format!("--organization-id={wrong}");
+        let operator = match variable {
+            true => scene.operator_in(&[], &[("ASTRO_ORGANIZATION_ID", wrong)]),
+            false => scene.operator(&[&flag]),
+        };
+        let [silent, named] = [format!("silent-{number}"), format!("named-{number}")];
+        scene.create(&silent, json!({})).await;
+        scene.create(&named, json!({"organizationId": right})).await;
+        stage.until_rotated(&named, 1).await;
+        // The vendor's answer for another Organization than the credential's.
+        stage.until_blocked(&silent, "Forbidden").await;
+        stop(operator).await;
+        let flag = format!("--organization-id={right}");
+        let operator = scene.operator(&[&flag]);
+        stage.until_rotated(&silent, 1).await;
+        stop(operator).await;
+    }
+}
+
+#[tokio::test]
+async fn the_vendor_is_called_through_the_proxy_of_the_environment() {
+    let scene = Scene::start().await;
+    let stage = &scene.stage;
+    let host = stage.astro.url().replace("http://", "").replace("/v1", "");
+    let front = Terminator::open(host.parse().unwrap()).await;
+    let bundle = scene.file("vendor-ca.pem", &front.authority);
+    let bundle = format!("--ca-bundle={}", bundle.display());
+    let https = format!("--api-url=https://localhost:{}/v1", front.port);
+    let tunnel = format!("CONNECT localhost:{}", front.port);
+    let plain = format!("POST http://{host}/");
+    // The API server, at 127.0.0.1, is not to be asked through the proxy.
+    let cases: [(&[&str], &str, &str, Option<&str>); 4] = [
+        (&[], "HTTP_PROXY", "localhost", Some(&plain)),
+        (&[], "HTTP_PROXY", "127.0.0.1", None),
+        (
+            &[&bundle, &https],
+            "HTTPS_PROXY",
+            "127.0.0.1",
+            Some(&tunnel),
+        ),
+        (
+            &[&bundle, &https],
+            "HTTPS_PROXY",
+            "127.0.0.1,localhost",
+            None,
+        ),
+    ];
+    for (number, (flags, variable, direct, wanted)) in cases.into_iter().enumerate() {
+        let proxy = Proxy::open().await;
+        let environment = [(variable, proxy.url.as_str()), ("NO_PROXY", direct)];
+        let mut operator = scene.operator_in(flags, &environment);
+        operator.until("watching", SOON).await;
+        let name = format!("case-{number}");
+        scene.create(&name, json!({})).await;
+        stage.until_rotated(&name, 1).await;
+        stop(operator).await;
+        let seen = proxy.seen();
+        match wanted {
+            Some(wanted) => {
+                let used = seen.iter().any(|request| request.starts_with(wanted));
+                assert!(used, "{variable}, NO_PROXY={direct}: {seen:?}");
+            }
+            None => assert!(seen.is_empty(), "{variable}, NO_PROXY={direct}: {seen:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_permission_to_write_secrets_nothing_is_rotated_until_it_is_given() {
+    let mut scene = Scene::start().await;
+    let (plane, _) = plane().await;
+    let client = plane.client();
+    let permit = async |verbs: Value| {
+        let permissions = permissions("reader", verbs);
+        let applied = lab::control_plane::apply(&client, &permissions);
+        applied.await.unwrap();
+    };
+    permit(json!(["get", "list", "watch"])).await;
+    scene.kubeconfig = kubeconfig(plane, "reader").await;
+    let stage = &scene.stage;
+    let operator = scene.operator(&[]);
+    let token = scene.create("ci", json!({})).await;
+    let message = stage.until_blocked("ci", "TargetRefused").await;
+    let words = "cannot patch resource \"secrets\"";
+    assert!(message.contains(words), "{message}");
+    let asked = |r: &lab::astro::Request| r.operation == Operation::Rotate;
+    assert!(!stage.astro.requests().iter().any(asked));
+
+    permit(json!(["get", "list", "watch", "create", "patch"])).await;
+    stage.until_rotated("ci", 1).await;
+    assert_eq!(stage.astro.rotations(&token), 1);
+    stop(operator).await;
+    stage.assert_no_leak().await;
+}
+
+/// A service account with the operator's ClusterRole, but these verbs on Secrets; as YAML.
+fn permissions(name: &str, verbs: Value) -> String {
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/rbac.yaml");
+    let shipped = std::fs::read_to_string(shipped).unwrap();
+    let shipped: Vec<Value> = serde_saphyr::from_multiple(&shipped).unwrap();
+    let mut role = shipped
+        .into_iter()
+        .find(|it| it["kind"] == "ClusterRole")
+        .unwrap();
+    role["metadata"]["name"] = name.into();
+    let rules = role["rules"].as_array_mut().unwrap().iter_mut();
+    let mut secrets = rules.filter(|rule| rule["resources"] == json!(["secrets"]));
+    secrets.next().unwrap()["verbs"] = verbs;
+    assert!(secrets.next().is_none());
+    let account = json!({
+        "apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"name": name, "namespace": HOME},
+    });
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": HOME}],
+    });
+    [account, role, binding]
+        .map(|it| it.to_string())
+        .join("\n---\n")
+}
