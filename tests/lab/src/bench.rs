@@ -1,10 +1,12 @@
 //! What `make bench` measures, and how: the operator at work and at rest, beside a bare client on the same servers.
 
+pub mod figures;
 pub mod fleet;
 pub mod floor;
 pub mod measure;
 pub mod one;
 pub mod report;
+pub mod runs;
 pub mod text;
 pub mod watching;
 

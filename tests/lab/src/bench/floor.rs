@@ -4,6 +4,7 @@
 //! operator wrote, taken from one of its resources.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use base64::Engine as _;
@@ -50,6 +51,8 @@ struct Bare {
 struct Candidate {
     member: Member,
     version: String,
+    /// From the vendor's answer until the last value was stored.
+    stored_after: Duration,
 }
 
 /// A resource's status as the operator left it, and the metadata of its Secret, as text.
@@ -99,6 +102,7 @@ impl Floor {
             Ok(Candidate {
                 member: member.clone(),
                 version: version(member).context("a resource is missing")?,
+                stored_after: Duration::ZERO,
             })
         };
         Ok(Self {
@@ -123,10 +127,11 @@ impl Floor {
     }
 
     /// Rotates every token once, so many at a time. Ids of its rotations begin with what [`Floor::run`] says before.
+    /// Returns for each how long it took from the vendor's answer until the value was stored.
     ///
     /// # Errors
     /// When a request fails.
-    pub async fn rotate_all(&mut self, concurrency: usize) -> anyhow::Result<()> {
+    pub async fn rotate_all(&mut self, concurrency: usize) -> anyhow::Result<Vec<Duration>> {
         let run = self.run();
         let rotations = std::mem::take(&mut self.candidates)
             .into_iter()
@@ -137,7 +142,8 @@ impl Floor {
         let done = stream::iter(rotations).buffer_unordered(concurrency);
         self.candidates = done.map(|joined| joined?).try_collect().await?;
         self.runs += 1;
-        Ok(())
+        let stored_after = self.candidates.iter().map(|done| done.stored_after);
+        Ok(stored_after.collect())
     }
 
     /// How the ids of the next run's rotations begin.
@@ -148,7 +154,9 @@ impl Floor {
 
 impl Bare {
     async fn rotate(&self, candidate: Candidate, run: &str) -> anyhow::Result<Candidate> {
-        let Candidate { member, version } = candidate;
+        let Candidate {
+            member, version, ..
+        } = candidate;
         let namespace = &member.namespace;
         let secrets: Api<Secret> = Api::namespaced(self.kubernetes.clone(), namespace);
         let found = secrets.get_metadata_opt(&member.name).await?;
@@ -182,6 +190,7 @@ impl Bare {
             .call(Method::POST, &format!("{}/rotate", member.token_id))
             .await?;
         let value = rotated.token.context("no value")?;
+        let answered = Instant::now();
         texts.short_token = rotated.short_token;
         texts.rotated_at = rotated.last_rotated_at.context("no time of rotation")?;
 
@@ -191,6 +200,7 @@ impl Bare {
         secrets
             .patch_metadata(&member.name, &params, &Patch::Apply(secret))
             .await?;
+        let stored_after = answered.elapsed();
 
         let outcome = self.model.outcome(&texts)?;
         let version = self.write_status(&member, version, outcome).await?;
@@ -199,7 +209,11 @@ impl Bare {
         events
             .create(&PostParams::default(), &event(&member)?)
             .await?;
-        Ok(Candidate { member, version })
+        Ok(Candidate {
+            member,
+            version,
+            stored_after,
+        })
     }
 
     /// Fenced by `version`; returns the next one.

@@ -1,6 +1,7 @@
 //! What the API server and the operator say of themselves, before and after: requests, processor time, a histogram.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Sub;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub struct Kind {
     pub verb: String,
     /// Nothing is stored.
     pub dry_run: bool,
+    /// HTTP status of a refusal; empty for a success.
+    pub refusal: String,
 }
 
 /// Requests to the API server by kind, as it counted them itself: those for the operator's resources.
@@ -110,6 +113,10 @@ impl Requests {
                 },
                 verb: sample.label("verb").to_owned(),
                 dry_run: !sample.label("dry_run").is_empty(),
+                refusal: match sample.label("code") {
+                    code if code.starts_with(['4', '5']) => code.to_owned(),
+                    _ => String::new(),
+                },
             };
             *all.entry(kind).or_default() += sample.value as u64;
         }
@@ -147,6 +154,19 @@ impl Sub for Requests {
             (kind, number.saturating_sub(before))
         });
         Self(since.filter(|(_, number)| *number > 0).collect())
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.verb, self.resource)?;
+        if self.dry_run {
+            f.write_str(" (dry run)")?;
+        }
+        if !self.refusal.is_empty() {
+            write!(f, " ({})", self.refusal)?;
+        }
+        Ok(())
     }
 }
 
@@ -230,16 +250,17 @@ apiserver_request_total{code="200",dry_run="",resource="endpoints",subresource="
         assert_eq!(since.writes(), 3 + 2 + 4);
         assert_eq!(since.events(), 7);
         assert_eq!(since.at_work(), 3 + 2 + 4 + 7);
-        let names: Vec<_> = since.0.keys().map(|k| k.resource.as_str()).collect();
+        let lines = since.0.iter().map(|(kind, n)| format!("{kind}: {n}"));
         let expected = [
-            "events",
-            "leases",
-            "secrets",
-            "secrets",
-            "secrets",
-            "workspacetokenrotations/status",
+            "POST events: 7",
+            "PUT leases: 8",
+            "APPLY secrets: 1",
+            "APPLY secrets (409): 2",
+            "APPLY secrets (dry run): 2",
+            "WATCH secrets: 1",
+            "APPLY workspacetokenrotations/status: 4",
         ];
-        assert_eq!(names, expected);
+        assert_eq!(lines.collect::<Vec<_>>(), expected);
     }
 
     #[test]

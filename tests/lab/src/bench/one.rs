@@ -1,10 +1,10 @@
 //! How long one resource waits: from its request or its due time until a watch shows the new value in the Secret.
 
-use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use futures::{Stream, StreamExt as _};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::WatchStreamExt as _;
@@ -20,8 +20,7 @@ use crate::astro::Astro;
 
 /// Rotations of either kind.
 pub const RUNS: usize = 10;
-
-/// Shortest schedule that the operator is told to accept.
+/// The schedule, and the shortest that the operator is told to accept.
 pub const INTERVAL: &str = "2s";
 const STORED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -33,85 +32,104 @@ pub struct Waits {
     pub scheduled: Vec<Duration>,
 }
 
-/// Has one resource rotated by request and by schedule, and deletes it.
+/// One resource, with a watch on it and one on its Secret.
+struct Subject {
+    fleet: Fleet,
+    resources: Watching,
+    secrets: BoxStream<'static, Result<Secret, Error>>,
+    value: Option<ByteString>,
+}
+
+/// Has one resource rotated by request and another by schedule, and deletes both.
 ///
 /// # Errors
 /// When a rotation does not come, or more came than were asked for.
 pub async fn measure(client: &Client, astro: &Astro) -> anyhow::Result<Waits> {
-    let fleet = Fleet::create(client, astro, "one", 1, json!({ "every": "1d" })).await?;
-    let member = &fleet.members[0];
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), &member.namespace);
-    let only = Config::default().fields(&format!("metadata.name={}", member.name));
-    let secrets = watcher(secrets, only).default_backoff().applied_objects();
-    let mut secrets = pin!(secrets);
-    let mut resources = Watching::begin(client, &fleet.label());
-    let mut value = next_value(&mut secrets, None).await?;
-
-    let mut requested = Vec::new();
-    for run in 0..RUNS {
-        let text = format!("run {run}");
-        resources.until("settled", 1, is_settled).await?;
-        let begun = Instant::now();
-        let annotations = json!({ "astro-token-operator.io/rotate": text });
-        let edit = json!({ "metadata": { "annotations": annotations } });
-        fleet.edit(edit).await?;
-        value = next_value(&mut secrets, Some(value)).await?;
-        requested.push(begun.elapsed());
-        let is_handled = |resource: &_| status(resource, "/handledRequest") == text.as_str();
-        resources.until("handled", 1, is_handled).await?;
-    }
-    ensure!(
-        fleet.rotations(astro) == RUNS + 1,
-        "a request was not rotated once"
-    );
-
-    let mut scheduled = Vec::new();
-    let mut last = time(
-        resources.all().next().context("no resource")?,
-        "/nextRotation",
-    );
-    let schedule = json!({ "every": INTERVAL });
-    fleet
-        .edit(json!({ "spec": { "schedule": schedule } }))
-        .await?;
-    // The edit makes it due at once: that rotation shows how soon an edit is seen, not how soon a due time.
-    value = next_value(&mut secrets, Some(value)).await?;
-    for _ in 0..RUNS {
-        let is_next =
-            |resource: &_| is_settled(resource) && time(resource, "/nextRotation") != last;
-        resources.until("due", 1, is_next).await?;
-        last = time(
-            resources.all().next().context("no resource")?,
-            "/nextRotation",
-        );
-        value = next_value(&mut secrets, Some(value)).await?;
-        let waited = now().duration_since(last.context("no due time")?);
-        scheduled.push(waited.try_into().context("rotated before it was due")?);
-    }
-    fleet.delete().await?;
     Ok(Waits {
-        requested,
-        scheduled,
+        requested: request(client, astro).await?,
+        scheduled: schedule(client, astro).await?,
     })
 }
 
-/// Waits for a Secret with another value than the one before.
-async fn next_value(
-    secrets: &mut (impl Stream<Item = Result<Secret, Error>> + Unpin),
-    before: Option<ByteString>,
-) -> anyhow::Result<ByteString> {
-    let changed = async {
-        loop {
-            // An interruption is retried by the watcher itself.
-            let Ok(secret) = secrets.next().await.context("a watch ended")? else {
-                continue;
-            };
-            let value = secret.data.and_then(|mut data| data.remove(KEY));
-            if let Some(value) = value.filter(|value| before.as_ref() != Some(value)) {
-                return Ok(value);
+async fn request(client: &Client, astro: &Astro) -> anyhow::Result<Vec<Duration>> {
+    let mut subject = Subject::create(client, astro, "requested", "1d").await?;
+    let mut waits = Vec::new();
+    for run in 0..RUNS {
+        subject.resources.until("settled", 1, is_settled).await?;
+        let text = format!("run {run}");
+        let annotations = json!({ "astro-token-operator.io/rotate": text });
+        let begun = Instant::now();
+        let edit = json!({ "metadata": { "annotations": annotations } });
+        subject.fleet.edit(edit).await?;
+        subject.next_value().await?;
+        waits.push(begun.elapsed());
+        let is_handled = |resource: &_| status(resource, "/handledRequest") == text.as_str();
+        subject.resources.until("handled", 1, is_handled).await?;
+    }
+    let rotations = subject.fleet.rotations(astro);
+    ensure!(
+        rotations == RUNS + 1,
+        "{rotations} rotations for a first one and {RUNS} requests"
+    );
+    subject.fleet.delete().await?;
+    Ok(waits)
+}
+
+async fn schedule(client: &Client, astro: &Astro) -> anyhow::Result<Vec<Duration>> {
+    let mut subject = Subject::create(client, astro, "scheduled", INTERVAL).await?;
+    let (mut waits, mut last) = (Vec::new(), None);
+    for _ in 0..RUNS {
+        let due = |resource: &_| time(resource, "/nextRotation").filter(|_| is_settled(resource));
+        let is_next = |resource: &_| due(resource).is_some_and(|due| Some(due) != last);
+        subject.resources.until("due again", 1, is_next).await?;
+        last = subject.resources.all().find_map(due);
+        subject.next_value().await?;
+        let waited = now().duration_since(last.context("no due time")?);
+        waits.push(waited.try_into().context("rotated before it was due")?);
+    }
+    subject.fleet.delete().await?;
+    Ok(waits)
+}
+
+impl Subject {
+    /// Creates the resource and waits for its first value.
+    async fn create(
+        client: &Client,
+        astro: &Astro,
+        name: &str,
+        every: &str,
+    ) -> anyhow::Result<Self> {
+        let fleet = Fleet::create(client, astro, name, 1, json!({ "every": every })).await?;
+        let member = fleet.members.first().context("an empty fleet")?;
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), &member.namespace);
+        let only = Config::default().fields(&format!("metadata.name={}", member.name));
+        let secrets = watcher(secrets, only).default_backoff().applied_objects();
+        let mut subject = Self {
+            resources: Watching::begin(client, &fleet.label()),
+            secrets: secrets.boxed(),
+            fleet,
+            value: None,
+        };
+        subject.next_value().await?;
+        Ok(subject)
+    }
+
+    /// Waits until the watch shows another value than the one before.
+    async fn next_value(&mut self) -> anyhow::Result<()> {
+        let changed = async {
+            loop {
+                // An interruption is retried by the watcher itself.
+                let Ok(secret) = self.secrets.next().await.context("a watch ended")? else {
+                    continue;
+                };
+                let value = secret.data.and_then(|mut data| data.remove(KEY));
+                if value.is_some() && value != self.value {
+                    self.value = value;
+                    return Ok(());
+                }
             }
-        }
-    };
-    let stored = timeout(STORED_WITHIN, changed).await;
-    stored.context("no new value was stored in time")?
+        };
+        let stored = timeout(STORED_WITHIN, changed).await;
+        stored.context("no new value was stored in time")?
+    }
 }

@@ -26,7 +26,7 @@ pub fn samples<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = Sample<
             Some(rest) => rest.split_once("} ")?,
             None => ("", rest.strip_prefix(' ')?),
         };
-        let labels = labels.trim_end_matches(['"', ',']).split("\",");
+        let labels = labels.trim_end_matches('"').split("\",");
         Some(Sample {
             labels: labels.filter_map(|pair| pair.split_once("=\"")).collect(),
             value: value.split(' ').next()?.parse().ok()?,

@@ -56,9 +56,6 @@ impl Watching {
             let Ok(object) = event.context("a watch ended")? else {
                 continue;
             };
-            if std::env::var("TRACE").is_ok() && object.metadata.name.as_deref().is_some_and(|n| n.ends_with("00000")) {
-                eprintln!("{} gen={:?} {}", super::now(), object.metadata.generation, object.data["status"]);
-            }
             arrived += usize::from(wanted(&object));
             let reference = ObjectRef::from_obj_with(&object, kind());
             if let Some(before) = self.seen.insert(reference, object) {
