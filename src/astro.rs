@@ -13,7 +13,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, RETRY_AFTER};
 use reqwest::{Certificate, Client, Method, Response, StatusCode, Url};
 use secrecy::SecretString;
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -185,8 +185,8 @@ impl Astro {
             reads: build(usize::MAX)?,
             // A stale pooled connection would make a call ambiguous that the vendor never saw.
             rotates: build(0)?,
-            read_budget: RateLimiter::keyed(Quota::per_second(settings.reads_per_second)),
-            rotate_budget: RateLimiter::keyed(Quota::per_second(settings.rotations_per_second)),
+            read_budget: RateLimiter::keyed(quota(settings.reads_per_second)),
+            rotate_budget: RateLimiter::keyed(quota(settings.rotations_per_second)),
             paused: Mutex::default(),
             settings,
             metrics,
@@ -203,18 +203,22 @@ impl Astro {
         organization: &str,
         workspace: &str,
     ) -> Result<Vec<Token>, Error> {
-        let mut tokens = Vec::new();
+        let mut tokens: Vec<Token> = Vec::new();
+        let (mut offset, mut seen) = (0, HashSet::new());
         for _ in 0..MOST_PAGES {
             let mut url = self.url(&[organization, "tokens"])?;
             url.query_pairs_mut()
                 .append_pair("limit", &PAGE.to_string())
-                .append_pair("offset", &tokens.len().to_string())
+                .append_pair("offset", &offset.to_string())
                 .append_pair("workspaceId", workspace);
             let page: Page = self.read("list", url, credential).await?;
             let received = page.tokens.len();
-            tokens.extend(page.tokens.into_iter().map(Token::from));
+            offset += received;
+            // A token that was created meanwhile moves others to the next page.
+            let new = |token: &Token| seen.insert(token.id.clone());
+            tokens.extend(page.tokens.into_iter().map(Token::from).filter(new));
             // Advance by what came, not by what was asked for: a server may cap the page.
-            if received == 0 || tokens.len() >= page.total_count {
+            if received == 0 || offset >= page.total_count {
                 return Ok(tokens);
             }
         }
@@ -399,6 +403,12 @@ impl Astro {
             .extend(segments);
         Ok(url)
     }
+}
+
+/// Far from the limit at first, so that requests which arrive closer together than they were sent do not exceed it.
+fn quota(rate: NonZeroU32) -> Quota {
+    let burst = NonZeroU32::new(rate.get() / 5).unwrap_or(NonZeroU32::MIN);
+    Quota::per_second(rate).allow_burst(burst)
 }
 
 /// A failure without a status: only one to connect proves that nothing was sent.

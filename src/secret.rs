@@ -146,7 +146,7 @@ pub async fn land(
             Ok(held) => return Landed::Stored(Box::new(held)),
             Err(Error::Raced) => {}
             Err(Error::Unavailable(kube::Error::Api(status)))
-                if status.is_not_found() && draft.held.resource_version.is_none() =>
+                if status.code == 404 && draft.held.resource_version.is_none() =>
             {
                 return Landed::NoPlace;
             }

@@ -605,22 +605,11 @@ async fn the_vendor_is_called_through_the_proxy_of_the_environment() {
     let https = format!("--api-url=https://localhost:{}/v1", front.port);
     let tunnel = format!("CONNECT localhost:{}", front.port);
     let plain = format!("POST http://{host}/");
-    // The API server, at 127.0.0.1, is not to be asked through the proxy.
     let cases: [(&[&str], &str, &str, Option<&str>); 4] = [
         (&[], "HTTP_PROXY", "localhost", Some(&plain)),
         (&[], "HTTP_PROXY", "127.0.0.1", None),
-        (
-            &[&bundle, &https],
-            "HTTPS_PROXY",
-            "127.0.0.1",
-            Some(&tunnel),
-        ),
-        (
-            &[&bundle, &https],
-            "HTTPS_PROXY",
-            "127.0.0.1,localhost",
-            None,
-        ),
+        (&[&bundle, &https], "HTTPS_PROXY", "x", Some(&tunnel)),
+        (&[&bundle, &https], "HTTPS_PROXY", "localhost", None),
     ];
     for (number, (flags, variable, direct, wanted)) in cases.into_iter().enumerate() {
         let proxy = Proxy::open().await;
@@ -636,6 +625,9 @@ async fn the_vendor_is_called_through_the_proxy_of_the_environment() {
             Some(wanted) => {
                 let used = seen.iter().any(|request| request.starts_with(wanted));
                 assert!(used, "{variable}, NO_PROXY={direct}: {seen:?}");
+                // The way to the API server is another.
+                let vendor = |request: &String| request.contains(wanted.split(' ').nth(1).unwrap());
+                assert!(seen.iter().all(vendor), "{seen:?}");
             }
             None => assert!(seen.is_empty(), "{variable}, NO_PROXY={direct}: {seen:?}"),
         }
