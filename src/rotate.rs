@@ -182,8 +182,20 @@ impl Rotator {
         });
         let held = match landed.await {
             Landed::Stored(held) => *held,
-            Landed::Superseded | Landed::NoPlace => {
+            dropped @ (Landed::Superseded | Landed::NoPlace) => {
                 drop(unsaved);
+                let why = match dropped {
+                    Landed::NoPlace => "the namespace is gone",
+                    _ => "the Secret holds a newer one",
+                };
+                let (namespace, name) = (resource.namespace(), resource.name_any());
+                warn!(
+                    namespace,
+                    name,
+                    rotation_id = id,
+                    why,
+                    "the new value was dropped"
+                );
                 self.metrics.rotation(&rotation.cause.to_string(), "lost");
                 return Err(Setback::Raced);
             }
