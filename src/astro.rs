@@ -17,6 +17,7 @@ use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 use wire::{ErrorBody, Issued, Page, TokenRecord};
 use zeroize::Zeroizing;
@@ -29,8 +30,13 @@ const MOST_PAGES: usize = 100;
 const LONGEST_BODY: usize = 16 * 1024 * 1024;
 /// Longest text of the vendor's that is shown, characters.
 const LONGEST_MESSAGE: usize = 200;
+/// Rotations in flight at once for one credential: enough to keep servers busy, few enough that the write of a
+/// value does not queue behind the preparations of hundreds of others.
+const IN_FLIGHT: usize = 32;
 /// Pause after a 429 that does not say for how long.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(2);
+/// A pause this long is reported as a failure instead of waited for.
+const LONG_PAUSE: Duration = Duration::from_secs(30);
 /// Longest pause a vendor may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
@@ -61,10 +67,15 @@ struct Inner {
     rotates: Client,
     read_budget: DefaultKeyedRateLimiter<u64>,
     rotate_budget: DefaultKeyedRateLimiter<u64>,
+    /// Rotations in flight for each credential, by fingerprint.
+    in_flight: Mutex<HashMap<u64, Arc<Semaphore>>>,
     /// Credentials the vendor told to pause, by fingerprint.
     paused: Mutex<HashMap<u64, Instant>>,
     metrics: Metrics,
 }
+
+/// A credential's turn to rotate, from the last look at the evidence to the stored value; another's when dropped.
+pub struct Turn(#[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
 
 /// What a rotation brought. Holds a value, so it has no `Debug`.
 pub struct Rotated {
@@ -187,6 +198,7 @@ impl Astro {
             rotates: build(0)?,
             read_budget: RateLimiter::keyed(quota(settings.reads_per_second)),
             rotate_budget: RateLimiter::keyed(quota(settings.rotations_per_second)),
+            in_flight: Mutex::default(),
             paused: Mutex::default(),
             settings,
             metrics,
@@ -263,9 +275,31 @@ impl Astro {
     }
 
     /// Waits for this credential's turn to rotate, so that the evidence for it is read after the wait.
-    pub async fn turn(&self, credential: &Credential) {
+    pub async fn turn(&self, credential: &Credential) -> Turn {
         let key = credential.fingerprint();
+        let places = {
+            let mut all = self
+                .0
+                .in_flight
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            all.retain(|_, places| Arc::strong_count(places) > 1);
+            let places = all
+                .entry(key)
+                .or_insert_with(|| Arc::new(Semaphore::new(IN_FLIGHT)));
+            places.clone()
+        };
+        // Cannot fail: it is never closed.
+        let permit = places.acquire_owned().await.ok();
         self.0.rotate_budget.until_key_ready(&key).await;
+        // A pause that the vendor asked for is no failure of those who wait; a long one is worth reporting.
+        if let Some(left) = self
+            .pause_left(credential)
+            .filter(|left| *left < LONG_PAUSE)
+        {
+            tokio::time::sleep(left).await;
+        }
+        Turn(permit)
     }
 
     /// Rotates: the old value dies, the new one is shown once. Never sent twice; call [`Astro::turn`] before.
@@ -374,18 +408,22 @@ impl Astro {
 
     /// Not even a read is sent while the vendor wants this credential to pause.
     fn check_pause(&self, credential: &Credential) -> Result<(), Error> {
-        let mut paused = self.0.paused.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        paused.retain(|_, until| *until > now);
-        match paused.get(&credential.fingerprint()) {
-            Some(until) => Err(Error::Status {
+        match self.pause_left(credential) {
+            Some(left) => Err(Error::Status {
                 status: 429,
                 message: "pausing as it asked for".into(),
                 request_id: None,
-                retry_after: Some(*until - now),
+                retry_after: Some(left),
             }),
             None => Ok(()),
         }
+    }
+
+    fn pause_left(&self, credential: &Credential) -> Option<Duration> {
+        let mut paused = self.0.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        paused.retain(|_, until| *until > now);
+        Some(*paused.get(&credential.fingerprint())? - now)
     }
 
     fn pause(&self, credential: &Credential, pause: Duration) {

@@ -2,7 +2,7 @@
 
 use crate::access::{DefaultCredential, Grant};
 use crate::api::{Status, WorkspaceTokenRotation};
-use crate::astro::Astro;
+use crate::astro::{Astro, Turn};
 use crate::evidence::{Held, Live, Observed, Settings, Stored};
 use crate::leader::Identity;
 use crate::listing::Listings;
@@ -222,7 +222,7 @@ fn report<Q: std::error::Error>(
 struct Pass {
     seen: Observed,
     plan: Plan,
-    grant: Option<Grant>,
+    grant: Option<(Grant, Turn)>,
     /// What was done beside a rotation, for an event.
     done: Option<Notice>,
 }
@@ -274,13 +274,13 @@ impl Context {
 
     async fn rotate(&self, pass: &mut Pass, rotation: Rotation) -> Result<Option<Setback>, Error> {
         // Only fresh evidence makes this plan, and fresh evidence comes with its grant.
-        let Some(grant) = pass.grant.clone() else {
+        let Some((grant, turn)) = pass.grant.take() else {
             return Ok(Some(Setback::Raced));
         };
         let (rotator, seen) = (self.rotator.clone(), pass.seen.clone());
         let mut task = self
             .tasks
-            .spawn(async move { rotator.run(&seen, &rotation, &grant).await });
+            .spawn(async move { rotator.run(&seen, &rotation, &grant, turn).await });
         match tokio::time::timeout(self.patience, &mut task).await {
             Ok(Ok(Ok(done))) => {
                 pass.seen.resource = done.resource;

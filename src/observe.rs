@@ -2,7 +2,7 @@
 
 use crate::access::{self, DefaultCredential, Grant};
 use crate::api::WorkspaceTokenRotation;
-use crate::astro::Astro;
+use crate::astro::{Astro, Turn};
 use crate::credential::Credential;
 use crate::evidence::{Access, Live, Observed, Settings, Stored, Token, Work};
 use crate::leader::Identity;
@@ -99,7 +99,7 @@ impl Observer {
         Ok(seen)
     }
 
-    /// Fresh evidence: Secret and vendor are read now. The grant is for a rotation decided on it.
+    /// Fresh evidence: Secret and vendor are read now. Grant and turn are for a rotation decided on it.
     ///
     /// # Errors
     /// See [`Error`].
@@ -107,8 +107,7 @@ impl Observer {
         &self,
         cached: &Observed,
         now: impl FnOnce() -> Timestamp,
-    ) -> Result<(Observed, Option<Grant>), Error> {
-        let mut seen = cached.clone();
+    ) -> Result<(Observed, Option<(Grant, Turn)>), Error> {
         let resource = &cached.resource;
         let organization = self.organization.as_deref();
         let granted =
@@ -116,14 +115,17 @@ impl Observer {
         let grant = match granted {
             Ok(grant) => grant,
             Err(access::Error::Denied(blocked)) => {
+                let mut seen = cached.clone();
                 seen.access = Access::Denied(blocked);
                 return Ok((seen, None));
             }
             Err(access::Error::Secret(error)) => return Err(error.into()),
         };
         // Wait first and read afterwards: what is read has to be fresh when it is acted on.
-        self.astro.turn(&grant.credential).await;
-        seen.now = now();
+        let turn = self.astro.turn(&grant.credential).await;
+        let newest = self.resources.get(&ObjectRef::from(resource));
+        let resource = newest.as_deref().unwrap_or(resource);
+        let mut seen = self.begin(resource, now(), cached.work.clone());
         seen.asked_at = Some(seen.now);
         seen.access = Access::Granted {
             own_token_id: grant.credential.own_token_id().map(str::to_owned),
@@ -139,7 +141,7 @@ impl Observer {
             }
         }
         self.find_rival(&mut seen);
-        Ok((seen, Some(grant)))
+        Ok((seen, Some((grant, turn))))
     }
 
     fn begin(

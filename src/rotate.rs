@@ -2,7 +2,7 @@
 
 use crate::access::Grant;
 use crate::api::{Cause, Version, WorkspaceTokenRotation};
-use crate::astro::Astro;
+use crate::astro::{Astro, Turn};
 use crate::evidence::{Held, Observed, Token, Work, rotation_id};
 use crate::leader::Identity;
 use crate::metrics::Metrics;
@@ -102,6 +102,7 @@ impl Rotator {
         seen: &Observed,
         rotation: &Rotation,
         grant: &Grant,
+        turn: Turn,
     ) -> Result<Done, Setback> {
         let resource = &seen.resource;
         let uid = resource.uid().unwrap_or_default();
@@ -158,6 +159,7 @@ impl Rotator {
         })?;
 
         // From here on the value exists nowhere else.
+        let mut turn = Some(turn);
         let unsaved = self.metrics.unsaved();
         let token = rotated.token.unwrap_or_else(|| Token {
             version: Version::default(),
@@ -179,6 +181,8 @@ impl Rotator {
                 error!(namespace, name, rotation_id = id, error = %problem, "the new value cannot be stored; trying until it can");
             }
             work.storing(problem.to_string());
+            // What cannot be stored for long must not keep others waiting.
+            turn.take();
         });
         let held = match landed.await {
             Landed::Stored(held) => *held,

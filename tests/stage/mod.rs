@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Longest wait for anything that should happen by itself.
-pub const DEADLINE: Duration = Duration::from_secs(40);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 /// Where the operator lives, by `deploy/`.
 pub const HOME: &str = "astro-token-operator";
 
