@@ -19,7 +19,7 @@ use crate::astro::Astro;
 use crate::control_plane::ControlPlane;
 use crate::operator::{ACCOUNT, HOME, Operator, install};
 
-/// Rotations the bare client has in flight; the fastest of these is the floor. The operator has no bound.
+/// Rotations the bare client has in flight; the fastest of these is the floor. The operator bounds its own.
 const CONCURRENCIES: [usize; 4] = [8, 16, 64, 256];
 /// At the first time, not measured, Secrets are created and connections opened.
 const WARM_UP: usize = 64;
@@ -210,6 +210,7 @@ impl Bench {
             rotations == tokens,
             "{rotations} rotations for {tokens} due times"
         );
+        self.astro.rotate(&fleet.members[0].token_id);
         fleet.check_secrets(&self.astro).await?;
         Ok(Herd {
             elapsed,
