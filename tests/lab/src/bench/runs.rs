@@ -210,7 +210,6 @@ impl Bench {
             rotations == tokens,
             "{rotations} rotations for {tokens} due times"
         );
-        self.astro.rotate(&fleet.members[0].token_id);
         fleet.check_secrets(&self.astro).await?;
         Ok(Herd {
             elapsed,
