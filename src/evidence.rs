@@ -26,7 +26,7 @@ pub struct Observed {
     pub stored: Stored,
     /// What the vendor says.
     pub live: Live,
-    /// When the vendor was asked that, give or take a second.
+    /// When the vendor was asked that, give or take a second; `None`: not, or without an answer.
     pub asked_at: Option<Timestamp>,
     /// An older resource with a claim to the same token or Secret.
     pub rival: Option<Blocked>,

@@ -91,13 +91,15 @@ impl Observer {
                     own_token_id: listing.own_token_id.clone(),
                 },
             };
-            seen.live = match of_listing(&seen, &listing, false) {
+            match of_listing(&seen, &listing, false) {
                 // A failure that is shared is no evidence: who needs to know asks for himself.
-                Live::Unavailable { .. } => Live::NotAsked,
-                known => known,
-            };
-            let age = SignedDuration::try_from(listing.age()).unwrap_or_default();
-            seen.asked_at = seen.now.checked_sub(age).ok();
+                Live::Unavailable { .. } => {}
+                known => {
+                    seen.live = known;
+                    let age = SignedDuration::try_from(listing.age()).unwrap_or_default();
+                    seen.asked_at = seen.now.checked_sub(age).ok();
+                }
+            }
         }
         self.find_rival(&mut seen);
         Ok(seen)

@@ -939,6 +939,13 @@ fn the_next_audit_is_counted_from_the_last_reading() {
 }
 
 #[test]
+fn a_vendor_that_did_not_answer_is_asked_again_before_the_next_audit() {
+    let mut seen = calm();
+    seen.asked_at = None;
+    assert_eq!(wake(&seen, &plan(&seen), None), at(60));
+}
+
+#[test]
 fn after_a_recovery_the_vendor_is_looked_at_once_more() {
     let mut seen = calm();
     let last = |age: i64| LastRotation {

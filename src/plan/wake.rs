@@ -7,6 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 
 /// A call that landed late must be noticed: look again this long after a recovery.
 const RECOVERY_AUDIT: SignedDuration = SignedDuration::from_secs(60);
+/// A vendor that gave no answer is asked again after this long, if that is sooner than the next audit.
+const UNANSWERED_RETRY: SignedDuration = SignedDuration::from_secs(60);
 /// Bounds of the pause between two looks at something a person has to mend.
 const BLOCKED_RETRY: (SignedDuration, SignedDuration) =
     (SignedDuration::from_secs(5), SignedDuration::from_secs(300));
@@ -33,8 +35,12 @@ pub fn wake(seen: &Observed, plan: &Plan, setback: Option<&Setback>) -> Timestam
 /// When the vendor's record is too old to count as known; a second later, for want of fractions.
 fn next_audit(seen: &Observed) -> Timestamp {
     let second = SignedDuration::from_secs(1);
-    let asked = seen.asked_at.unwrap_or(seen.now);
-    (asked + seen.settings.audit_interval + second).max(seen.now + second)
+    let audit = seen.settings.audit_interval;
+    let next = match seen.asked_at {
+        Some(at) => at + audit + second,
+        None => seen.now + audit.min(UNANSWERED_RETRY),
+    };
+    next.max(seen.now + second)
 }
 
 /// The oldest reading of the vendor that still counts as known.
