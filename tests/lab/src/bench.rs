@@ -11,14 +11,6 @@ pub mod text;
 pub mod watching;
 
 use jiff::Timestamp;
-use kube::core::{ApiResource, GroupVersionKind};
-
-/// The kind of the operator's resources.
-pub fn kind() -> ApiResource {
-    let (group, kind) = ("astro-token-operator.io", "WorkspaceTokenRotation");
-    let kind = GroupVersionKind::gvk(group, "v1alpha1", kind);
-    ApiResource::from_gvk_with_plural(&kind, "workspacetokenrotations")
-}
 
 /// This machine's clock: due times are set by it and held against it.
 #[expect(

@@ -120,7 +120,24 @@ impl ControlPlane {
 
     /// The configuration of a client that is an existing service account, with its namespace as the default.
     pub async fn service_account(&self, namespace: &str, name: &str) -> anyhow::Result<Config> {
-        config(self.account_kubeconfig(namespace, name).await?).await
+        config(
+            self.account_kubeconfig(&self.url(), namespace, name)
+                .await?,
+        )
+        .await
+    }
+
+    /// Writes a kubeconfig of an existing service account to `path`, for processes that reach the API server by another
+    /// port of this machine.
+    pub async fn service_account_kubeconfig_by(
+        &self,
+        port: u16,
+        namespace: &str,
+        name: &str,
+        path: &Path,
+    ) -> anyhow::Result<()> {
+        let kubeconfig = self.account_kubeconfig(&url(port), namespace, name).await?;
+        Ok(std::fs::write(path, kubeconfig.to_string())?)
     }
 
     /// Writes a kubeconfig of an existing service account to `path`, for processes.
@@ -130,8 +147,8 @@ impl ControlPlane {
         name: &str,
         path: &Path,
     ) -> anyhow::Result<()> {
-        let kubeconfig = self.account_kubeconfig(namespace, name).await?;
-        Ok(std::fs::write(path, kubeconfig.to_string())?)
+        self.service_account_kubeconfig_by(self.port, namespace, name, path)
+            .await
     }
 
     /// Kills the API server; etcd keeps the data.
@@ -162,6 +179,15 @@ impl ControlPlane {
         ];
         self.stop_api_server();
         self.api_server = Some(self.spawn("kube-apiserver", &arguments)?);
+        let client = self.client();
+        self.until("the API server is ready", || is_ready(&client))
+            .await
+    }
+
+    /// Kills etcd and starts it again with its data, and waits until the API server is ready again.
+    pub async fn restart_etcd(&mut self) -> anyhow::Result<()> {
+        self.etcd = None;
+        self.start_etcd()?;
         let client = self.client();
         self.until("the API server is ready", || is_ready(&client))
             .await
@@ -285,7 +311,12 @@ impl ControlPlane {
         Process::spawn(&self.binaries.join(name), arguments, log)
     }
 
-    async fn account_kubeconfig(&self, namespace: &str, name: &str) -> anyhow::Result<Value> {
+    async fn account_kubeconfig(
+        &self,
+        server: &str,
+        namespace: &str,
+        name: &str,
+    ) -> anyhow::Result<Value> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), namespace);
         let request = TokenRequest {
             spec: TokenRequestSpec {
@@ -302,7 +333,7 @@ impl ControlPlane {
             .status
             .context("a token request without an answer")?
             .token;
-        Ok(self.credentials.bearer(&self.url(), namespace, &token))
+        Ok(self.credentials.bearer(server, namespace, &token))
     }
 }
 

@@ -1,8 +1,10 @@
-//! Development only: the local control plane, the Astro simulator, the demo and the benchmark.
+//! Development only: the local control plane, the Astro simulator, the demo, the benchmark and the crash tests.
 
 pub mod astro;
 pub mod bench;
 pub mod control_plane;
+pub mod crash;
 pub mod demo;
-pub mod gate;
+pub mod link;
 pub mod operator;
+mod resource;

@@ -4,10 +4,12 @@ use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use kube::Client;
 use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 use crate::control_plane::apply;
 
@@ -30,19 +32,17 @@ pub struct Operator {
     log: PathBuf,
 }
 
-/// The binary that was built beside the current executable, so of the same profile.
+/// The binary that was built beside the current executable, or one folder above a test: so of the same profile.
 ///
 /// # Errors
 /// When it was not built.
 pub fn binary() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let path = own.with_file_name(PROGRAM);
-    ensure!(
-        path.exists(),
-        "{} is missing: build it first",
-        path.display()
-    );
-    Ok(path)
+    let beside = own.with_file_name(PROGRAM);
+    let above = own.parent().map(|folder| folder.with_file_name(PROGRAM));
+    let mut found = [Some(&beside), above.as_ref()].into_iter().flatten();
+    let found = found.find(|path| path.exists()).cloned();
+    found.with_context(|| format!("{} is missing: build it first", beside.display()))
 }
 
 /// Brings the CustomResourceDefinition and everything in `deploy/` but the workload into a cluster.
@@ -99,6 +99,36 @@ impl Operator {
     /// When it cannot be killed.
     pub async fn kill(mut self) -> anyhow::Result<()> {
         Ok(self.child.kill().await?)
+    }
+
+    /// Sends it a signal: `TERM`, `STOP`, `CONT`.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub async fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let kill = ["-c", "kill -s $1 $2", "sh", name, &self.id.to_string()];
+        let sent = Command::new("sh").args(kill).status().await?;
+        ensure!(sent.success(), "cannot send SIG{name}");
+        Ok(())
+    }
+
+    /// Whether it has ended by itself.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn has_ended(&mut self) -> anyhow::Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// Waits until it has ended by itself; its exit code, `None` after a signal.
+    ///
+    /// # Errors
+    /// When that takes longer.
+    pub async fn end(&mut self, within: Duration) -> anyhow::Result<Option<i32>> {
+        let ended = timeout(within, self.child.wait()).await;
+        Ok(ended
+            .with_context(|| format!("it runs after {within:?}"))??
+            .code())
     }
 
     /// The text of its `/metrics`.

@@ -11,7 +11,7 @@ mod operations;
 mod registry;
 mod settings;
 mod token;
-mod wire;
+pub(crate) mod wire;
 mod world;
 
 pub use answer::{Body, Damage, Reply};

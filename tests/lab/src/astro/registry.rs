@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Stale reads look back at most this many changes of a token.
 const REMEMBERED: usize = 32;
@@ -25,7 +26,11 @@ struct Token {
     /// Oldest first, never empty; `None` once it is deleted.
     versions: VecDeque<(Timestamp, Option<Record>)>,
     value: Arc<str>,
+    /// Every value and when it was issued, oldest first.
+    issues: Vec<(Instant, Arc<str>)>,
     rotations: usize,
+    /// Since when, and by how much, reads of it lag behind.
+    lag: (Timestamp, SignedDuration),
 }
 
 struct Value {
@@ -97,7 +102,9 @@ impl Registry {
                 id: record.id.clone(),
                 versions: VecDeque::from([(now, Some(record.clone()))]),
                 value: value.clone(),
+                issues: vec![(Instant::now(), value.clone())],
                 rotations: 0,
+                lag: (now, SignedDuration::ZERO),
             },
         );
         (record, value.to_string())
@@ -124,6 +131,7 @@ impl Registry {
         let serial = self.serials[id];
         let new = self.issue(serial, &record, now);
         let token = self.tokens.get_mut(&serial)?;
+        token.issues.push((Instant::now(), new.clone()));
         let old = std::mem::replace(&mut token.value, new.clone());
         if let Some(old) = self.values.get_mut(&old) {
             old.dies = Some(later(now, settings.old_value_lives));
@@ -227,6 +235,18 @@ impl Registry {
         self.issued.iter().map(|value| &**value)
     }
 
+    /// Reads of the token show what changes from now on only so much later.
+    pub fn set_lag(&mut self, id: &str, now: Timestamp, lag: SignedDuration) {
+        if let Some(token) = self.token_mut(id) {
+            token.lag = (now, lag);
+        }
+    }
+
+    /// Every value of the token and when it was issued, oldest first; nothing for an unknown token.
+    pub fn issues(&self, id: &str) -> &[(Instant, Arc<str>)] {
+        self.token(id).map_or(&[], |token| &token.issues)
+    }
+
     /// How many rotations of the token took effect over HTTP.
     pub fn rotations(&self, id: &str) -> usize {
         self.token(id).map_or(0, |token| token.rotations)
@@ -260,6 +280,8 @@ impl Token {
     }
 
     fn record_at(&self, at: Timestamp) -> Option<&Record> {
+        let (since, lag) = self.lag;
+        let at = at.min(later(at, -lag).max(since));
         let seen = self.versions.iter().rev().find(|(since, _)| *since <= at);
         seen.and_then(|(_, record)| record.as_ref())
     }

@@ -14,10 +14,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Accepts connections whose [`Line`] the handlers get.
-pub(super) struct Port(pub TcpListener);
+pub(crate) struct Port(pub TcpListener);
 
 /// One connection.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     stream: TcpStream,
     cut: Abortable<Pending<()>>,
     line: Line,
@@ -25,7 +25,7 @@ pub(super) struct Wire {
 
 /// The way to cut a connection.
 #[derive(Clone)]
-pub(super) struct Line {
+pub(crate) struct Line {
     cut: AbortHandle,
     reset: Arc<AtomicBool>,
 }

@@ -6,10 +6,10 @@ use super::fault::{Fault, FaultHandle, Faults};
 use super::registry::Registry;
 use super::settings::{Budgets, Settings};
 use super::token::{Issued, NewToken, Record, mint_id, person};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -148,6 +148,14 @@ impl World {
         self.edit(id, |record| record.end_at = end);
     }
 
+    /// Lets reads of the token show what changes from now on only so much later.
+    pub fn set_lag(&self, id: &str, lag: SignedDuration) {
+        self.change(|state| {
+            let now = state.now();
+            state.registry.set_lag(id, now, lag);
+        });
+    }
+
     /// Whether the value works now: that of an existing token, not expired, not rotated away.
     pub fn is_live(&self, value: &str) -> bool {
         let state = self.state();
@@ -169,6 +177,11 @@ impl World {
     /// Every value ever issued, oldest first.
     pub fn issued(&self) -> Vec<String> {
         self.state().registry.issued().map(str::to_owned).collect()
+    }
+
+    /// Every value of the token and when it was issued, the one it was created with first.
+    pub fn issues(&self, id: &str) -> Vec<(Instant, Arc<str>)> {
+        self.state().registry.issues(id).to_vec()
     }
 
     /// How often a rotation of the token took effect over HTTP; 0 for an unknown token.

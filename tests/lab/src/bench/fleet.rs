@@ -10,8 +10,8 @@ use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Pos
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
-use super::kind;
 use crate::astro::{Astro, NewToken};
+use crate::resource::kind;
 
 /// Key of the value in every Secret.
 pub const KEY: &str = "token";

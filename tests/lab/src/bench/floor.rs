@@ -21,9 +21,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::fleet::{Fleet, KEY, Member};
+use super::now;
 use super::watching::status;
-use super::{kind, now};
 use crate::astro::Astro;
+use crate::resource::kind;
 
 /// As the operator's, so that the API server has the same to merge.
 const MANAGER: &str = "astro-token-operator";

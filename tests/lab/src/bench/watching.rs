@@ -14,7 +14,7 @@ use kube::{Api, Client};
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
-use super::kind;
+use crate::resource::kind;
 
 const DEADLINE: Duration = Duration::from_secs(120);
 

@@ -10,10 +10,10 @@ use kube::api::{DynamicObject, ListParams, PostParams};
 use kube::config::KubeConfigOptions;
 use kube::{Api, Client, Config, ResourceExt as _};
 
-use super::resource::kind;
 use super::stage::NAMESPACE;
 use crate::control_plane::{ControlPlane, apply};
 use crate::operator::{ACCOUNT, HOME, install};
+use crate::resource::kind;
 
 const CRD: &str = "workspacetokenrotations.astro-token-operator.io";
 const CRD_FILE: &str = concat!(

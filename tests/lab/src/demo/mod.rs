@@ -9,7 +9,6 @@
 mod cluster;
 mod example;
 mod leak;
-mod resource;
 mod screen;
 mod stage;
 mod story;

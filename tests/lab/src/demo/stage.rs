@@ -16,9 +16,9 @@ use tokio::time::{interval, sleep, timeout};
 
 use super::cluster::Cluster;
 use super::example::Example;
-use super::resource::{Resource, Status, kind, status};
 use crate::astro::{Astro, Issued, NewToken};
 use crate::operator::Operator;
+use crate::resource::{Resource, Status, kind, status};
 
 /// Where the resource and its Secrets are.
 pub const NAMESPACE: &str = "astro-demo";

@@ -8,10 +8,10 @@ use kube::api::ListParams;
 use serde_json::json;
 
 use super::leak::Search;
-use super::resource::Status;
 use super::screen::Screen;
 use super::stage::{Held, Stage};
 use crate::astro::{Fault, Operation, Step};
+use crate::resource::Status;
 
 const OFTEN: &str = "10s";
 const RARELY: (&str, SignedDuration) = ("30d", SignedDuration::from_hours(30 * 24));

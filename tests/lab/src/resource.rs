@@ -1,4 +1,4 @@
-//! What the demo reads of a WorkspaceTokenRotation: the fields a person would look at.
+//! What the lab reads of a WorkspaceTokenRotation: the fields a person would look at.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -19,6 +19,7 @@ pub struct Status {
     pub next_rotation: Option<Timestamp>,
     pub last_rotation: Option<LastRotation>,
     pub pending: Option<Pending>,
+    pub handled_request: Option<String>,
     /// The newest first.
     pub history: Vec<Entry>,
 }
@@ -33,6 +34,8 @@ pub struct Token {
 /// The last rotation that was stored.
 #[derive(Clone, Debug, Deserialize)]
 pub struct LastRotation {
+    pub id: String,
+    pub attempts: Option<i32>,
     pub reason: String,
     pub at: Timestamp,
 }

@@ -1,0 +1,291 @@
+//! The ledger: which values the vendor issued, which of them reached the Secret, and for how long it held a dead one.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::watcher::{Config, Error, Event, watcher};
+use kube::{Api, Client, ResourceExt as _};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::resource::{Resource, kind, status};
+
+/// After an interruption of a watch: no value is replaced so soon after another.
+const RETRY: Duration = Duration::from_millis(200);
+/// Which rotation a Secret's value is of.
+const ROTATION_ID: &str = "astro-token-operator.io/rotation-id";
+
+/// What an administrator sees of one namespace, as it changes. Holds values, so it has no `Debug`.
+pub struct Ledger {
+    shared: Arc<Shared>,
+    _watch: AbortOnDropHandle<()>,
+}
+
+struct Shared {
+    seen: Mutex<Seen>,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct Seen {
+    resources: HashMap<String, Resource>,
+    /// The values under the key `token` of each Secret, oldest first, and since when.
+    stored: HashMap<String, Vec<(Instant, String)>>,
+    /// The rotations that these values are of.
+    rotations: HashMap<String, Vec<String>>,
+    causes: HashMap<String, Cause>,
+}
+
+/// Why a rotation was done.
+#[derive(Clone, Debug, Default)]
+pub struct Cause {
+    /// As in the status.
+    pub reason: String,
+    /// Calls it took.
+    pub attempts: i32,
+}
+
+/// What became of the values of one token.
+#[derive(Debug, Default, PartialEq)]
+pub struct Account {
+    /// Values that were issued after the token's first, and never reached the Secret.
+    pub lost: usize,
+    /// For how long the Secret held a dead value, each time.
+    pub dead: Vec<Duration>,
+    /// It holds the live value now.
+    pub live: bool,
+}
+
+impl Ledger {
+    /// Watches the resources and Secrets of a namespace.
+    pub fn begin(client: &Client, namespace: &str) -> Self {
+        let shared = Arc::new(Shared {
+            seen: Mutex::default(),
+            changed: watch::Sender::new(()),
+        });
+        let resources: Api<Resource> = Api::namespaced_with(client.clone(), namespace, &kind());
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+        let resources = watcher(resources, Config::default());
+        let secrets = watcher(secrets, Config::default());
+        let (by_resource, by_secret) = (shared.clone(), shared.clone());
+        let watching = async move {
+            tokio::join!(
+                each(resources, |event| by_resource.resource(event)),
+                each(secrets, |event| {
+                    if let Event::Apply(secret) | Event::InitApply(secret) = event {
+                        by_secret.secret(secret);
+                    }
+                }),
+            );
+        };
+        Self {
+            shared,
+            _watch: AbortOnDropHandle::new(tokio::spawn(watching)),
+        }
+    }
+
+    /// A resource as last seen.
+    pub fn resource(&self, name: &str) -> Option<Resource> {
+        self.shared.seen().resources.get(name).cloned()
+    }
+
+    /// The value a Secret holds.
+    pub fn value(&self, secret: &str) -> Option<String> {
+        let seen = self.shared.seen();
+        let (_, value) = seen.stored.get(secret)?.last()?;
+        Some(value.clone())
+    }
+
+    /// Tells of every change.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.shared.changed.subscribe()
+    }
+
+    /// What became of the values that were issued so; `secret` is to hold them, `former` did before.
+    pub fn account(&self, secret: &str, former: &str, issues: &[(Instant, Arc<str>)]) -> Account {
+        let seen = self.shared.seen();
+        let stored = |name| seen.stored.get(name).map_or(&[][..], Vec::as_slice);
+        account(issues, stored(secret), stored(former))
+    }
+
+    /// The ids of the rotations whose values reached a Secret, oldest first.
+    pub fn rotations(&self, secret: &str) -> Vec<String> {
+        let seen = self.shared.seen();
+        seen.rotations.get(secret).cloned().unwrap_or_default()
+    }
+
+    /// Why a rotation was done, if the status was seen while it said so.
+    pub fn cause(&self, rotation: &str) -> Option<Cause> {
+        self.shared.seen().causes.get(rotation).cloned()
+    }
+
+    /// Forgets what is known of Secrets.
+    pub fn forget(&self) {
+        let mut seen = self.shared.seen();
+        seen.stored.clear();
+        seen.rotations.clear();
+    }
+}
+
+/// How every simulated value begins: as text, as bytes in a Debug, and in base64.
+const VALUE_FORMS: [&[u8]; 3] = [b"eyJhbGci", b"101, 121, 74, 104", b"ZXlKaGJHY2"];
+
+/// Whether some value, or the beginning of one, is in the text.
+pub fn leaks(text: &[u8]) -> bool {
+    let is_in = |form: &&[u8]| text.windows(form.len()).any(|window| window == *form);
+    VALUE_FORMS.iter().any(is_in)
+}
+
+/// The one in the middle and the last of what is sorted.
+pub fn median(sorted: &[Duration]) -> Option<(Duration, Duration)> {
+    Some((*sorted.get(sorted.len() / 2)?, *sorted.last()?))
+}
+
+impl Shared {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn resource(&self, event: Event<Resource>) {
+        let mut seen = self.seen();
+        match event {
+            Event::Apply(it) | Event::InitApply(it) => {
+                if let Some(last) = status(&it).last_rotation {
+                    let cause = Cause {
+                        reason: last.reason,
+                        attempts: last.attempts.unwrap_or(1),
+                    };
+                    seen.causes.insert(last.id, cause);
+                }
+                seen.resources.insert(it.name_any(), it);
+            }
+            Event::Delete(it) => {
+                seen.resources.remove(&it.name_any());
+            }
+            Event::Init | Event::InitDone => {}
+        }
+        drop(seen);
+        self.changed.send_replace(());
+    }
+
+    fn secret(&self, secret: Secret) {
+        let now = Instant::now();
+        let name = secret.name_any();
+        let rotation = secret.annotations().get(ROTATION_ID).cloned();
+        let value = secret.data.and_then(|mut data| data.remove("token"));
+        let value = value.and_then(|bytes| String::from_utf8(bytes.0).ok());
+        if let Some(value) = value {
+            let mut seen = self.seen();
+            let stored = seen.stored.entry(name.clone()).or_default();
+            if stored.last().is_none_or(|(_, last)| *last != value) {
+                stored.push((now, value));
+                let rotations = seen.rotations.entry(name).or_default();
+                rotations.extend(rotation);
+            }
+        }
+        self.changed.send_replace(());
+    }
+}
+
+/// Takes every event; an interrupted watch begins anew by itself.
+async fn each<K>(
+    events: impl Stream<Item = Result<Event<K>, Error>>,
+    mut take: impl FnMut(Event<K>),
+) {
+    let mut events = pin!(events);
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => take(event),
+            Err(_) => sleep(RETRY).await,
+        }
+    }
+}
+
+/// Books issues against stores. The value a token is created with is nobody's to store.
+fn account(
+    issues: &[(Instant, Arc<str>)],
+    stored: &[(Instant, String)],
+    former: &[(Instant, String)],
+) -> Account {
+    let ever = |value: &str| stored.iter().chain(former).any(|(_, it)| it == value);
+    let lost = issues.iter().skip(1).filter(|(_, value)| !ever(value));
+    let mut events: Vec<(Instant, bool, &str)> = issues
+        .iter()
+        .map(|(at, value)| (*at, true, &**value))
+        .chain(
+            stored
+                .iter()
+                .map(|(at, value)| (*at, false, value.as_str())),
+        )
+        .collect();
+    events.sort_by_key(|(at, ..)| *at);
+    let (mut live, mut held, mut since) = (None, None, None);
+    let mut dead = Vec::new();
+    for (at, issued, value) in events {
+        match issued {
+            true => live = Some(value),
+            false => held = Some(value),
+        }
+        match (held.is_none() || held == live, since) {
+            (true, Some(began)) => {
+                dead.push(at - began);
+                since = None;
+            }
+            (false, None) => since = Some(at),
+            _ => {}
+        }
+    }
+    Account {
+        lost: lost.count(),
+        dead,
+        live: held.is_some() && held == live,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(base: Instant, second: u64) -> Instant {
+        base + Duration::from_secs(second)
+    }
+
+    #[test]
+    fn values_are_booked_as_stored_or_lost_and_the_time_between_as_dead() {
+        let base = Instant::now();
+        let issues = |all: &[(u64, &str)]| -> Vec<(Instant, Arc<str>)> {
+            all.iter()
+                .map(|(s, v)| (at(base, *s), (*v).into()))
+                .collect()
+        };
+        let stored = |all: &[(u64, &str)]| -> Vec<(Instant, String)> {
+            all.iter()
+                .map(|(s, v)| (at(base, *s), (*v).into()))
+                .collect()
+        };
+        let seconds = |all: &[u64]| -> Vec<Duration> {
+            all.iter().map(|s| Duration::from_secs(*s)).collect()
+        };
+        let created = [(0, "a")];
+        assert_eq!(account(&issues(&created), &[], &[]), Account::default());
+
+        let story = [(0, "a"), (10, "b"), (20, "c"), (25, "d")];
+        let done = account(&issues(&story), &stored(&[(11, "b"), (29, "d")]), &[]);
+        let expected = Account {
+            lost: 1,
+            dead: seconds(&[9]),
+            live: true,
+        };
+        assert_eq!(done, expected);
+
+        let open = account(&issues(&story), &stored(&[(11, "b")]), &[]);
+        assert_eq!((open.lost, open.live), (2, false));
+        let moved = account(&issues(&story[..2]), &[], &stored(&[(11, "b")]));
+        assert_eq!((moved.lost, moved.live), (0, false));
+    }
+}

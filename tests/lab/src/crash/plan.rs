@@ -1,0 +1,140 @@
+//! What is to happen to one resource: something to do for the operator, something wrong at the vendor, and deaths.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::site::Trap;
+use crate::astro::{Fault, Operation, Reply, Step};
+
+/// What the operator has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Task {
+    /// The first rotation of a new resource.
+    First,
+    /// A rotation that a person asked for.
+    Requested,
+    /// The same, and the resource is deleted in the middle and created again afterwards.
+    Deleted,
+    /// Somebody else rotated the token.
+    Reclaimed,
+    /// A Secret with the live value is given to a new resource.
+    Adopted,
+    /// The target gets another name.
+    Moved,
+}
+
+/// What is wrong at the vendor, with the first rotate call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// Nothing.
+    None,
+    /// The connection is closed before the call takes effect.
+    LostBefore,
+    /// It takes effect, and the connection is closed without an answer.
+    LostAfter,
+    /// It takes effect after its caller has given up waiting.
+    Slow,
+    /// It is refused with a 500.
+    Broken,
+    /// It takes effect, and a gateway answers 502.
+    DoneAndBroken,
+    /// It is one too many: 429.
+    TooMany,
+    /// Nothing; but the vendor's record shows each rotation only much later.
+    Stale,
+}
+
+/// What is to happen to one resource.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// What is to be done.
+    pub task: Task,
+    /// What goes wrong.
+    pub trouble: Trouble,
+    /// Where each life of the operator ends, but for the last, which heals.
+    pub traps: Vec<Trap>,
+}
+
+impl Task {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::First,
+        Self::Requested,
+        Self::Deleted,
+        Self::Reclaimed,
+        Self::Adopted,
+        Self::Moved,
+    ];
+
+    /// Whether the resource has been there, and its Secret holds the live value, when it begins.
+    pub(super) fn needs_a_past(self) -> bool {
+        !matches!(self, Self::First | Self::Adopted)
+    }
+
+    /// How many rotations there is a cause for, from the token's creation on; the loss of a value is a further one.
+    pub(super) fn causes(self) -> std::ops::RangeInclusive<usize> {
+        match self {
+            Self::Adopted => 0..=0,
+            Self::First | Self::Moved => 1..=1,
+            Self::Requested | Self::Reclaimed => 2..=2,
+            // The request goes with the resource.
+            Self::Deleted => 1..=2,
+        }
+    }
+}
+
+impl Trouble {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::None,
+        Self::LostBefore,
+        Self::LostAfter,
+        Self::Slow,
+        Self::Broken,
+        Self::DoneAndBroken,
+        Self::TooMany,
+        Self::Stale,
+    ];
+
+    /// How far the vendor's record lags: longer than the operator waits for a call to land.
+    pub(super) const LAG: Duration = Duration::from_secs(17);
+
+    /// As a fault of the simulator, for one call about this token.
+    pub(super) fn fault(self, token_id: &str, vendor_timeout: Duration) -> Option<Fault> {
+        let fault = Fault::on(Operation::Rotate).token(token_id).once();
+        Some(match self {
+            Self::None | Self::Stale => return None,
+            Self::LostBefore => fault.before(Step::Close),
+            Self::LostAfter => fault.after(Step::Close),
+            Self::Slow => fault.before(Step::Delay(vendor_timeout + Duration::from_secs(1))),
+            Self::Broken => fault.before(Step::Answer(Reply::json(500))),
+            Self::DoneAndBroken => fault.after(Step::Answer(Reply::html(502))),
+            Self::TooMany => {
+                let reply = Reply::text(429).header("retry-after", "1");
+                fault.before(Step::Answer(reply))
+            }
+        })
+    }
+
+    /// How many values it can cost.
+    pub(super) fn loses(self) -> usize {
+        usize::from(matches!(
+            self,
+            Self::LostAfter | Self::Slow | Self::DoneAndBroken
+        ))
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.task)?;
+        if self.trouble != Trouble::None {
+            write!(f, " with {:?}", self.trouble)?;
+        }
+        for (number, trap) in self.traps.iter().enumerate() {
+            let word = if number == 0 { "killed" } else { "then" };
+            write!(f, ", {word} {trap}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,534 @@
+//! The proving range: a control plane, a simulator, the gate between, and the operator's binary, which dies there.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use super::gate::Gate;
+use super::ledger::{Account, Ledger, leaks};
+use super::plan::{Plan, Task, Trouble};
+use super::report::Report;
+use super::site::{Trap, What};
+use crate::astro::{Astro, Issued, NewToken};
+use crate::bench::now;
+use crate::control_plane::ControlPlane;
+use crate::operator::{ACCOUNT, HOME, Operator, install};
+use crate::resource::{Resource, kind, status};
+
+const NAMESPACE: &str = "range";
+/// A busy machine answers within it.
+const VENDOR_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the operator takes a call for possibly under way after its caller has died. All that lands late lands
+/// with the death, so this has to cover the time from a resource's first call to the last resource's trap.
+const LANDING: Duration = Duration::from_secs(14);
+/// Longest wait for all traps, and for all to be healed; two failures in a row make the operator pause for 30 s.
+const PATIENCE: Duration = Duration::from_secs(150);
+/// Who is at rest and asks for nothing for so long is done.
+const QUIET: Duration = Duration::from_secs(3);
+/// Resources that live and die together.
+const BATCH: usize = 200;
+/// Requests at a time while things are set up.
+const CONCURRENCY: usize = 32;
+const REQUEST: &str = "astro-token-operator.io/rotate";
+const ADOPT: &str = "astro-token-operator.io/adopt";
+
+/// Everything but the operator.
+pub struct Range {
+    astro: Astro,
+    gate: Gate,
+    ledger: Ledger,
+    client: Client,
+    kubeconfig: PathBuf,
+    log: PathBuf,
+    serial: usize,
+    /// A token and a Secret that nobody may touch.
+    bystander: (Issued, String),
+    plane: ControlPlane,
+}
+
+/// A resource with its token. Its names all begin with its own, which is its Workspace too.
+struct Case {
+    name: String,
+    plan: Plan,
+    token: Issued,
+    deaths: usize,
+}
+
+impl Range {
+    /// Starts everything but the operator.
+    ///
+    /// # Errors
+    /// When something does not start, or the operator's binary was not built.
+    pub async fn start() -> anyhow::Result<Self> {
+        let plane = ControlPlane::start().await?;
+        let client = plane.client();
+        install(&client).await?;
+        let astro = Astro::start().await?;
+        let account = plane.service_account(HOME, ACCOUNT).await?;
+        let gate = Gate::open(account, &astro.url()).await?;
+        let kubeconfig = plane.dir().join("gate.kubeconfig");
+        gate.write_kubeconfig(&kubeconfig)?;
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
+        namespaces
+            .create(&PostParams::default(), &namespace)
+            .await?;
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
+        let other = json!({"metadata": {"name": "bystander"}, "stringData": {"token": "mine"}});
+        let other = secrets
+            .create(&PostParams::default(), &serde_json::from_value(other)?)
+            .await?;
+        let version = other.resource_version().context("no resourceVersion")?;
+        let token = astro.create(NewToken::workspace("bystander", "c00000"));
+        Ok(Self {
+            ledger: Ledger::begin(&client, NAMESPACE),
+            log: plane.dir().join("operator.log"),
+            serial: 0,
+            bystander: (token, version),
+            astro,
+            gate,
+            client,
+            kubeconfig,
+            plane,
+        })
+    }
+
+    /// Kubernetes' major and minor version.
+    pub fn version(&self) -> (u32, u32) {
+        self.plane.version()
+    }
+
+    /// Lets plans happen in batches, those together that come to their traps at about the same time: what lands late
+    /// has to land before the operator takes it for lost.
+    ///
+    /// # Errors
+    /// See [`Range::run`].
+    pub async fn run_all(&mut self, mut plans: Vec<Plan>) -> anyhow::Result<Vec<Report>> {
+        let pace = |plan: &Plan| {
+            let retried = plan.traps.iter().any(|trap| trap.site.rotates > 0);
+            (plan.traps.len(), plan.trouble != Trouble::None && retried)
+        };
+        plans.sort_by_key(pace);
+        let mut reports = Vec::new();
+        for alike in plans.chunk_by(|one, other| pace(one) == pace(other)) {
+            for batch in alike.chunks(BATCH) {
+                reports.extend(self.run(batch.to_vec()).await?);
+            }
+        }
+        Ok(reports)
+    }
+
+    /// Lets all plans happen at once, each to a resource of its own, and reports on each.
+    ///
+    /// # Errors
+    /// When the API server refuses what is to be set up, or something that is nobody's in particular went wrong:
+    /// a leak, a write where nothing was to be written.
+    pub async fn run(&mut self, plans: Vec<Plan>) -> anyhow::Result<Vec<Report>> {
+        self.play(plans, |range, case| range.is_at_rest(case)).await
+    }
+
+    /// The same, with the whole last life in the trace, up to the event.
+    ///
+    /// # Errors
+    /// See [`Range::run`].
+    pub async fn learn(&mut self, plans: Vec<Plan>) -> anyhow::Result<Vec<Report>> {
+        self.play(plans, |range, case| range.is_done(case)).await
+    }
+
+    async fn play(
+        &mut self,
+        plans: Vec<Plan>,
+        ends: impl Fn(&Self, &Case) -> bool,
+    ) -> anyhow::Result<Vec<Report>> {
+        let mut cases = Vec::new();
+        for plan in plans {
+            self.serial += 1;
+            cases.push(self.case(format!("c{:05}", self.serial), plan));
+        }
+        each(&cases, async |case| self.prepare(case).await).await?;
+        self.give_a_past(&cases).await?;
+        next_second().await;
+        each(&cases, async |case| self.set_task(case).await).await?;
+        let lives = cases.iter().map(|case| case.plan.traps.len()).max();
+        let lives = lives.unwrap_or_default();
+        for life in 0..lives {
+            self.live_and_die(&mut cases, life).await?;
+        }
+        each(&cases, async |case| match case.plan.task {
+            Task::Deleted if lives > 0 => self.create_resource(case).await,
+            _ => Ok(()),
+        })
+        .await?;
+        let operator = self.be_born([])?;
+        let healed = self.wait(&cases, |case| ends(self, case)).await;
+        operator.kill().await?;
+        let reports = cases
+            .into_iter()
+            .map(|case| self.report(case, healed))
+            .collect();
+        self.check_the_rest().await?;
+        self.clean_up().await?;
+        Ok(reports)
+    }
+
+    fn case(&self, name: String, plan: Plan) -> Case {
+        let token = self.astro.create(NewToken::workspace(&name, &name));
+        self.gate.alias(&token.id, &name);
+        Case {
+            name,
+            plan,
+            token,
+            deaths: 0,
+        }
+    }
+
+    /// Everything that is there before the operator has anything to do.
+    async fn prepare(&self, case: &Case) -> anyhow::Result<()> {
+        let Case { name, token, .. } = case;
+        let owner = NewToken::owner(format!("{name}-owner"), name);
+        let owner = self.astro.create(owner).value;
+        self.create_secret(json!({
+            "metadata": {"name": format!("{name}-owner")}, "stringData": {"token": owner},
+        }))
+        .await?;
+        match case.plan.task {
+            Task::Adopted => {
+                self.create_secret(json!({
+                    "metadata": {"name": case.target(), "annotations": {ADOPT: name}},
+                    "stringData": {"token": token.value},
+                }))
+                .await
+            }
+            task if task.needs_a_past() => self.create_resource(case).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// The first rotations, undisturbed.
+    async fn give_a_past(&self, cases: &[Case]) -> anyhow::Result<()> {
+        let operator = self.be_born([])?;
+        let settled = self
+            .wait(cases, |case| {
+                !case.plan.task.needs_a_past() || self.is_settled(case, &case.old_target())
+            })
+            .await;
+        let tail = operator.log_tail();
+        operator.kill().await?;
+        ensure!(settled, "not all first rotations were done: {tail}");
+        Ok(())
+    }
+
+    /// What the operator finds when it starts, and what will go wrong then.
+    async fn set_task(&self, case: &Case) -> anyhow::Result<()> {
+        let id = &case.token.id;
+        if let Some(fault) = case.plan.trouble.fault(id, VENDOR_TIMEOUT) {
+            self.astro.fault(fault);
+        }
+        if case.plan.trouble == Trouble::Stale {
+            let lag = SignedDuration::try_from(Trouble::LAG)?;
+            self.astro.set_lag(id, lag);
+        }
+        let edit = match case.plan.task {
+            Task::First | Task::Adopted => return self.create_resource(case).await,
+            Task::Requested | Task::Deleted => {
+                json!({"metadata": {"annotations": {REQUEST: "now"}}})
+            }
+            Task::Moved => json!({"spec": {"target": {"name": case.target()}}}),
+            Task::Reclaimed => {
+                self.astro.rotate(id);
+                return Ok(());
+            }
+        };
+        let (params, patch) = (PatchParams::default(), Patch::Merge(edit));
+        self.resources().patch(&case.name, &params, &patch).await?;
+        Ok(())
+    }
+
+    /// One life of the operator, up to where every resource is in its trap.
+    async fn live_and_die(&self, cases: &mut [Case], life: usize) -> anyhow::Result<()> {
+        let trap = |case: &Case| case.plan.traps.get(life).copied();
+        let traps = cases.iter();
+        let traps = traps.filter_map(|case| Some((case.name.clone(), trap(case)?)));
+        let operator = self.be_born(traps)?;
+        self.wait(cases, |case| {
+            let name = &case.name;
+            trap(case).is_none()
+                || self.gate.is_frozen(name)
+                || self.gate.is_open(name) && self.is_done(case)
+        })
+        .await;
+        for case in cases.iter_mut() {
+            case.deaths += usize::from(self.gate.is_frozen(&case.name));
+        }
+        if life == 0 {
+            each(cases, async |case| match case.plan.task {
+                Task::Deleted => self.delete_resource(case).await,
+                _ => Ok(()),
+            })
+            .await?;
+        }
+        operator.kill().await
+    }
+
+    /// Starts the operator; what its predecessor has sent and what was to land late lands now.
+    fn be_born(&self, traps: impl IntoIterator<Item = (String, Trap)>) -> anyhow::Result<Operator> {
+        self.gate.arm(traps);
+        let flags = [
+            format!("--api-url={}", self.gate.vendor_url()),
+            format!("--vendor-timeout={}s", VENDOR_TIMEOUT.as_secs()),
+            format!("--landing-time={}s", LANDING.as_secs()),
+            // The successor in the same pod knows that its predecessor is dead.
+            "--pod-name=pod".into(),
+            "--leader-election=false".into(),
+            "--vendor-connect-timeout=1s".into(),
+            "--write-budget=2s".into(),
+            "--audit-interval=1h".into(),
+            "--rotations-per-second=1000".into(),
+            "--reads-per-second=1000".into(),
+            "--log-filter=trace".into(),
+        ];
+        let operator = Operator::start(&self.kubeconfig, &self.log, &flags)?;
+        self.gate.bury();
+        Ok(operator)
+    }
+
+    /// Waits until `wanted` holds for all; false when it does not in time.
+    async fn wait(&self, cases: &[Case], wanted: impl Fn(&Case) -> bool) -> bool {
+        let (mut requests, mut objects) = (self.gate.changes(), self.ledger.changes());
+        let mut waiting: Vec<&Case> = cases.iter().collect();
+        let arrived = timeout(PATIENCE, async {
+            loop {
+                waiting.retain(|case| !wanted(case));
+                if waiting.is_empty() {
+                    return;
+                }
+                tokio::select! {
+                    _ = requests.changed() => {}
+                    _ = objects.changed() => {}
+                    // A trap on the way that was not taken does not spring any more.
+                    () = sleep(QUIET), if waiting.iter().all(|case| self.is_at_rest(case)) => return,
+                }
+            }
+        });
+        arrived.await.is_ok()
+    }
+
+    /// Ready, with nothing in flight and the live value in this Secret.
+    fn is_settled(&self, case: &Case, secret: &str) -> bool {
+        self.ledger.resource(&case.name).is_some_and(|resource| {
+            status(&resource).is_at_rest(resource.metadata.generation)
+                && self.account(case, secret).live
+        })
+    }
+
+    fn is_at_rest(&self, case: &Case) -> bool {
+        let handled = || {
+            let resource = self.ledger.resource(&case.name);
+            resource.is_some_and(|it| status(&it).handled_request.is_some())
+        };
+        self.is_settled(case, &case.target()) && (case.plan.task != Task::Requested || handled())
+    }
+
+    /// At rest, and the event about it was sent in this life.
+    fn is_done(&self, case: &Case) -> bool {
+        let trace = self.gate.trace(&case.name);
+        let last = |what| trace.iter().rposition(|site| site.what == what);
+        last(What::PublishEvent) > last(What::WriteSecret) && self.is_at_rest(case)
+    }
+
+    fn account(&self, case: &Case, secret: &str) -> Account {
+        let issues = self.astro.issues(&case.token.id);
+        let mut account = self.ledger.account(secret, &case.old_target(), &issues);
+        // What somebody else was shown is not ours to store.
+        account.lost -= usize::from(case.plan.task == Task::Reclaimed && account.lost > 0);
+        account
+    }
+
+    fn report(&self, case: Case, healed: bool) -> Report {
+        let account = self.account(&case, &case.target());
+        let rotations = self.astro.rotations(&case.token.id);
+        Report {
+            broken: self.broken_promise(&case, &account, rotations, healed),
+            deaths: case.deaths,
+            trace: self.gate.trace(&case.name),
+            plan: case.plan,
+            account,
+            rotations,
+        }
+    }
+
+    /// The first promise that does not hold at rest.
+    fn broken_promise(
+        &self,
+        case: &Case,
+        account: &Account,
+        rotations: usize,
+        healed: bool,
+    ) -> Option<String> {
+        let summary = || {
+            let resource = self.ledger.resource(&case.name);
+            resource.map_or_else(
+                || "no resource".into(),
+                |it| format!("{}, {:?}", status(&it).summary(), status(&it).story()),
+            )
+        };
+        if !healed && !self.is_at_rest(case) {
+            let live = account.live;
+            return Some(format!("not healed: live value {live}, {}", summary()));
+        }
+        let causes = case.plan.task.causes();
+        let (fewest, most) = (causes.start() + account.lost, causes.end() + account.lost);
+        if !(fewest..=most).contains(&rotations) {
+            let lost = account.lost;
+            return Some(format!(
+                "{rotations} rotations for {causes:?} causes and {lost} lost values: {}",
+                summary()
+            ));
+        }
+        let most = case.deaths + case.plan.trouble.loses();
+        if account.lost > most {
+            let lost = account.lost;
+            return Some(format!("{lost} values lost in {most} accidents"));
+        }
+        let value = self.ledger.value(&case.target()).unwrap_or_default();
+        if self.astro.token_of(&value).as_ref() != Some(&case.token.id) {
+            return Some("the Secret holds a value of another token".into());
+        }
+        self.gate.broken(&case.name).into_iter().next()
+    }
+
+    /// What is no single resource's promise: nothing else is touched, no value is anywhere but in Secrets.
+    async fn check_the_rest(&self) -> anyhow::Result<()> {
+        let strange = self.gate.strange();
+        ensure!(
+            strange.is_empty(),
+            "writes that nobody asked for: {strange:?}"
+        );
+        let (token, version) = &self.bystander;
+        ensure!(
+            self.astro.rotations(&token.id) == 0,
+            "a bystander was rotated"
+        );
+        let other = self.secrets().get_metadata("bystander").await?;
+        ensure!(
+            other.resource_version().as_ref() == Some(version),
+            "a Secret of somebody else was touched"
+        );
+        let events: Api<Event> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let events = events.list(&ListParams::default()).await?;
+        let resources: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), NAMESPACE, &kind());
+        let resources = resources.list(&ListParams::default()).await?;
+        let texts = [
+            ("the log", std::fs::read(&self.log)?),
+            ("an event", serde_json::to_vec(&events.items)?),
+            ("a status", serde_json::to_vec(&resources.items)?),
+        ];
+        for (place, text) in texts {
+            ensure!(!leaks(&text), "a value is in {place}");
+        }
+        Ok(())
+    }
+
+    /// Removes everything but the bystanders.
+    async fn clean_up(&self) -> anyhow::Result<()> {
+        let (one, all) = (DeleteParams::default(), ListParams::default());
+        self.resources().delete_collection(&one, &all).await?;
+        let others = all.fields("metadata.name!=bystander");
+        self.secrets().delete_collection(&one, &others).await?;
+        let events: Api<Event> = Api::namespaced(self.client.clone(), NAMESPACE);
+        events
+            .delete_collection(&one, &ListParams::default())
+            .await?;
+        self.astro.clear_faults();
+        self.astro.clear_requests();
+        self.gate.forget();
+        self.ledger.forget();
+        std::fs::write(&self.log, "")?;
+        Ok(())
+    }
+
+    async fn create_secret(&self, secret: Value) -> anyhow::Result<()> {
+        let secret = serde_json::from_value(secret)?;
+        self.secrets()
+            .create(&PostParams::default(), &secret)
+            .await?;
+        Ok(())
+    }
+
+    async fn create_resource(&self, case: &Case) -> anyhow::Result<()> {
+        let name = &case.name;
+        let resource: DynamicObject = serde_json::from_value(json!({
+            "apiVersion": kind().api_version,
+            "kind": kind().kind,
+            "metadata": {"name": name},
+            "spec": {
+                "workspaceId": name,
+                "token": {"name": name},
+                "schedule": {"every": "1d"},
+                "credentials": {"secretRef": {"name": format!("{name}-owner")}},
+                "target": {"name": case.old_target()},
+            },
+        }))?;
+        let resources: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), NAMESPACE, &kind());
+        resources.create(&PostParams::default(), &resource).await?;
+        Ok(())
+    }
+
+    async fn delete_resource(&self, case: &Case) -> anyhow::Result<()> {
+        let (resources, params) = (self.resources(), DeleteParams::default());
+        resources.delete(&case.name, &params).await?;
+        Ok(())
+    }
+
+    fn resources(&self) -> Api<Resource> {
+        Api::namespaced_with(self.client.clone(), NAMESPACE, &kind())
+    }
+
+    fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+}
+
+impl Case {
+    /// The Secret that is to hold the value in the end.
+    fn target(&self) -> String {
+        match self.plan.task {
+            Task::Moved => format!("{}-moved", self.name),
+            _ => self.old_target(),
+        }
+    }
+
+    /// The one it was created with.
+    fn old_target(&self) -> String {
+        format!("{}-secret", self.name)
+    }
+}
+
+/// Waits for the next whole second: the vendor's times have no fractions, and its record tells values apart by them.
+async fn next_second() {
+    let into = now().subsec_nanosecond().unsigned_abs();
+    sleep(Duration::from_secs(1).saturating_sub(Duration::from_nanos(into.into()))).await;
+}
+
+/// Some at a time, all in the end.
+async fn each(
+    cases: &[Case],
+    act: impl AsyncFn(&Case) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let acts = cases.iter().map(|case| act(case));
+    stream::iter(acts)
+        .buffer_unordered(CONCURRENCY)
+        .try_collect()
+        .await
+}
