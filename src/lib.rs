@@ -20,6 +20,7 @@ pub mod credential;
 pub mod evidence;
 pub mod leader;
 pub mod listing;
+pub mod memory;
 pub mod metrics;
 pub mod observe;
 pub mod operator;

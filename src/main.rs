@@ -3,15 +3,18 @@
 use anyhow::Context;
 use astro_token_operator::api::WorkspaceTokenRotation;
 use astro_token_operator::config::{Cli, Command};
-use astro_token_operator::{operator, telemetry};
+use astro_token_operator::{memory, operator, telemetry};
 use clap::Parser;
 use kube::CustomResourceExt;
 use std::io::Write;
 use std::process::ExitCode;
+use tracing::warn;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Cli::parse().command).await {
+    // First of all: the arguments may come with a credential.
+    let hidden = memory::forbid_dumps();
+    match run(Cli::parse().command, hidden).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -20,7 +23,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> anyhow::Result<()> {
+async fn run(command: Command, hidden: std::io::Result<()>) -> anyhow::Result<()> {
     match command {
         Command::Crd => {
             let yaml = serde_saphyr::to_string(&WorkspaceTokenRotation::crd())?;
@@ -34,6 +37,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 anyhow::bail!("another TLS provider is installed already");
             }
             telemetry::init(args.log_format, args.log_filter.as_deref()).context("--log-filter")?;
+            if let Err(error) = hidden {
+                warn!(%error, "core dumps cannot be forbidden; one would hold credentials");
+            }
             operator::run(*args).await
         }
     }

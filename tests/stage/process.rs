@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_astro-token-operator");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_astro-token-operator");
 /// How every simulated value begins.
 const VALUE: &str = "eyJhbGci";
 
@@ -71,9 +71,14 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     /// Sends a signal: `TERM`, `INT` or `KILL`.
     pub async fn signal(&self, name: &str) {
-        let id = self.child.id().unwrap().to_string();
+        let id = self.id().to_string();
         let kill = ["-c", "kill -s $1 $2", "sh", name, &id];
         let sent = Command::new("sh").args(kill).status().await.unwrap();
         assert!(sent.success(), "kill {name}");
