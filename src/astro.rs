@@ -33,6 +33,8 @@ const LONGEST_MESSAGE: usize = 200;
 /// Rotations in flight at once for one credential: enough to keep servers busy, few enough that the write of a
 /// value does not queue behind the preparations of hundreds of others.
 const IN_FLIGHT: usize = 32;
+/// How long an unused connection is kept: its buffers hold the credential for as long.
+const IDLE: Duration = Duration::from_secs(5);
 /// Pause after a 429 that does not say for how long.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(2);
 /// A pause this long is reported as a failure instead of waited for.
@@ -181,6 +183,7 @@ impl Astro {
                 // The default would POST again on 307 and 308, and re-send on some broken connections.
                 .redirect(reqwest::redirect::Policy::none())
                 .retry(reqwest::retry::never())
+                .pool_idle_timeout(IDLE)
                 .pool_max_idle_per_host(pool);
             if let Some(pem) = &settings.ca_bundle {
                 let certificates =

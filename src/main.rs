@@ -6,9 +6,15 @@ use astro_token_operator::config::{Cli, Command};
 use astro_token_operator::{memory, operator, telemetry};
 use clap::Parser;
 use kube::CustomResourceExt;
+use std::alloc::System;
 use std::io::Write;
 use std::process::ExitCode;
 use tracing::warn;
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes whatever is freed, so that no copy of a value outlives its use, in whosever buffer it was.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 #[tokio::main]
 async fn main() -> ExitCode {
