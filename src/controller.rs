@@ -25,7 +25,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -278,11 +278,18 @@ impl Context {
             return Ok(Some(Setback::Raced));
         };
         let (rotator, seen) = (self.rotator.clone(), pass.seen.clone());
+        let stuck = Arc::new(Notify::new());
+        let notified = stuck.clone();
         let mut task = self
             .tasks
-            .spawn(async move { rotator.run(&seen, &rotation, &grant, turn).await });
-        match tokio::time::timeout(self.patience, &mut task).await {
-            Ok(Ok(Ok(done))) => {
+            .spawn(async move { rotator.run(&seen, &rotation, &grant, turn, &notified).await });
+        let ended = tokio::select! {
+            ended = &mut task => Some(ended),
+            () = stuck.notified() => None,
+            () = tokio::time::sleep(self.patience) => None,
+        };
+        match ended {
+            Some(Ok(Ok(done))) => {
                 pass.seen.resource = done.resource;
                 pass.seen.stored = Stored::Holds(done.held);
                 pass.seen.live = Live::Token {
@@ -292,14 +299,15 @@ impl Context {
                 pass.plan = plan(&pass.seen);
                 Ok(None)
             }
-            Ok(Ok(Err(setback))) => {
+            Some(Ok(Err(setback))) => {
                 // The intent may have been recorded since: what follows is fenced by the newest status.
                 self.refresh(pass).await?;
                 Ok(Some(setback))
             }
             // A panic says nothing of what was done: the intent stays, and evidence decides.
-            Ok(Err(_)) => Ok(Some(Setback::Raced)),
-            Err(_) => {
+            Some(Err(_)) => Ok(Some(Setback::Raced)),
+            // The task goes on alone; meanwhile status says what it is at.
+            None => {
                 let resource = ObjectRef::from(&pass.seen.resource);
                 let wake = self.wake.clone();
                 self.tasks.spawn(async move {

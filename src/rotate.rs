@@ -14,11 +14,14 @@ use kube::{Client, ResourceExt};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 use tracing::{error, warn};
 use uuid::Uuid;
 
 /// Between intent and call no more than this may pass: a process that was paused must not fire late.
 const LATEST_CALL: Duration = Duration::from_secs(5);
+/// A value that cannot be stored for this long is told of, instead of a pass waiting for its end.
+const LATE_WRITE: Duration = Duration::from_secs(2);
 /// A value older than this is not written over a Secret that was not read again.
 const FRESH_WRITE: Duration = Duration::from_secs(2);
 
@@ -95,6 +98,8 @@ impl Drop for WorkGuard {
 impl Rotator {
     /// Rehearse, record the intent, rotate, store. To be run in a task of its own.
     ///
+    /// It notifies `stuck` when the value is in hand and cannot be stored for now.
+    ///
     /// # Errors
     /// What kept it from being done, and whether the vendor may have rotated all the same.
     pub async fn run(
@@ -103,6 +108,7 @@ impl Rotator {
         rotation: &Rotation,
         grant: &Grant,
         turn: Turn,
+        stuck: &Notify,
     ) -> Result<Done, Setback> {
         let resource = &seen.resource;
         let uid = resource.uid().unwrap_or_default();
@@ -183,6 +189,9 @@ impl Rotator {
             work.storing(problem.to_string());
             // What cannot be stored for long must not keep others waiting.
             turn.take();
+            if rotated.answered.elapsed() > LATE_WRITE {
+                stuck.notify_one();
+            }
         });
         let held = match landed.await {
             Landed::Stored(held) => *held,
