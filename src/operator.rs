@@ -75,6 +75,8 @@ pub async fn run_with(
     let health = Health::new([SYNCED]);
     let resources = Arc::new(Mutex::new(None));
     let sampled = resources.clone();
+    // Served to the very end: what is unsaved while the process stops has to be seen.
+    let ended = CancellationToken::new();
     let server = tokio::spawn(server::serve(
         listener,
         metrics.clone(),
@@ -84,7 +86,7 @@ pub async fn run_with(
             let store = shared.as_ref().and_then(|store| store.as_ref());
             store.map(samples).unwrap_or_default()
         },
-        stop.clone(),
+        ended.clone(),
     ));
     info!(version = env!("CARGO_PKG_VERSION"), %identity, api_url = %args.api_url, "started");
 
@@ -123,7 +125,7 @@ pub async fn run_with(
         controller::run(setup, stop.clone(), synced).await;
         Ok(())
     };
-    stop.cancel();
+    ended.cancel();
     server.await?.context("the HTTP server failed")?;
     info!("stopped");
     outcome
