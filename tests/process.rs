@@ -640,7 +640,7 @@ async fn without_permission_to_write_secrets_nothing_is_rotated_until_it_is_give
     let (plane, _) = plane().await;
     let client = plane.client();
     let permit = async |verbs: Value| {
-        let permissions = permissions("reader", verbs);
+        let permissions = stage::permissions("reader", verbs);
         let applied = lab::control_plane::apply(&client, &permissions);
         applied.await.unwrap();
     };
@@ -660,33 +660,4 @@ async fn without_permission_to_write_secrets_nothing_is_rotated_until_it_is_give
     assert_eq!(stage.astro.rotations(&token), 1);
     stop(operator).await;
     stage.assert_no_leak().await;
-}
-
-/// A service account with the operator's ClusterRole, but these verbs on Secrets; as YAML.
-fn permissions(name: &str, verbs: Value) -> String {
-    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/rbac.yaml");
-    let shipped = std::fs::read_to_string(shipped).unwrap();
-    let shipped: Vec<Value> = serde_saphyr::from_multiple(&shipped).unwrap();
-    let mut role = shipped
-        .into_iter()
-        .find(|it| it["kind"] == "ClusterRole")
-        .unwrap();
-    role["metadata"]["name"] = name.into();
-    let rules = role["rules"].as_array_mut().unwrap().iter_mut();
-    let mut secrets = rules.filter(|rule| rule["resources"] == json!(["secrets"]));
-    secrets.next().unwrap()["verbs"] = verbs;
-    assert!(secrets.next().is_none());
-    let account = json!({
-        "apiVersion": "v1", "kind": "ServiceAccount",
-        "metadata": {"name": name, "namespace": HOME},
-    });
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-        "metadata": {"name": name},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
-        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": HOME}],
-    });
-    [account, role, binding]
-        .map(|it| it.to_string())
-        .join("\n---\n")
 }

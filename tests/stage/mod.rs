@@ -45,16 +45,18 @@ pub async fn plane() -> &'static ControlPlane {
     watch_logs();
     let plane = ControlPlane::shared().await.unwrap();
     READY
-        .get_or_init(|| async {
-            let client = plane.client();
-            let crd = serde_saphyr::to_string(&WorkspaceTokenRotation::crd()).unwrap();
-            lab::control_plane::apply(&client, &crd).await.unwrap();
-            for yaml in shipped_permissions() {
-                lab::control_plane::apply(&client, &yaml).await.unwrap();
-            }
-        })
+        .get_or_init(|| async { furnish(&plane.client()).await })
         .await;
     plane
+}
+
+/// Brings the CRD and the shipped permissions into a cluster.
+pub async fn furnish(client: &Client) {
+    let crd = serde_saphyr::to_string(&WorkspaceTokenRotation::crd()).unwrap();
+    lab::control_plane::apply(client, &crd).await.unwrap();
+    for yaml in shipped_permissions() {
+        lab::control_plane::apply(client, &yaml).await.unwrap();
+    }
 }
 
 /// Everything in `deploy/` but the workload.
@@ -83,7 +85,11 @@ impl Stage {
 
     /// A fresh namespace.
     pub async fn new(astro: &Astro) -> Self {
-        let client = plane().await.client();
+        Self::on(plane().await.client(), astro).await
+    }
+
+    /// A fresh namespace of the administrator's `client`.
+    pub async fn on(client: Client, astro: &Astro) -> Self {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let namespace = format!("t-{}", &id[..12]);
         let workspace = astro.workspace().to_owned();
@@ -461,6 +467,35 @@ impl Drop for Operator {
 pub async fn service_account() -> Config {
     let account = plane().await.service_account(HOME, "astro-token-operator");
     account.await.unwrap()
+}
+
+/// A service account with the operator's ClusterRole, but these verbs on Secrets; as YAML.
+pub fn permissions(name: &str, verbs: Value) -> String {
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/rbac.yaml");
+    let shipped = std::fs::read_to_string(shipped).unwrap();
+    let shipped: Vec<Value> = serde_saphyr::from_multiple(&shipped).unwrap();
+    let mut role = shipped
+        .into_iter()
+        .find(|it| it["kind"] == "ClusterRole")
+        .unwrap();
+    role["metadata"]["name"] = name.into();
+    let rules = role["rules"].as_array_mut().unwrap().iter_mut();
+    let mut secrets = rules.filter(|rule| rule["resources"] == json!(["secrets"]));
+    secrets.next().unwrap()["verbs"] = verbs;
+    assert!(secrets.next().is_none());
+    let account = json!({
+        "apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"name": name, "namespace": HOME},
+    });
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": HOME}],
+    });
+    [account, role, binding]
+        .map(|it| it.to_string())
+        .join("\n---\n")
 }
 
 fn merge(into: &mut Value, from: Value) {

@@ -107,6 +107,11 @@ impl ControlPlane {
         url(self.port)
     }
 
+    /// The address of etcd, which takes requests without credentials.
+    pub fn etcd_url(&self) -> &str {
+        &self.etcd_url
+    }
+
     /// Kubernetes' major and minor version. Validation rules (CEL) in a CustomResourceDefinition need `(1, 25)`.
     pub fn version(&self) -> (u32, u32) {
         self.version
