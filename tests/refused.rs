@@ -53,6 +53,8 @@ impl Scene {
         });
         let plane = plane.await.lock().await;
         let client = plane.client();
+        // A test that failed may have left it.
+        alarm(plane.etcd_url(), "DEACTIVATE").await;
         permit(&client, &WRITE).await;
         clean(&client).await;
         let astro = Astro::start().await.unwrap();
