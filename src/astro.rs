@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
-use wire::{ErrorBody, Issued, Page, TokenRecord};
+use wire::{ErrorBody, Page, TokenRecord};
 use zeroize::Zeroizing;
 
 /// Largest page the vendor serves (`astro/api.md` §3.1).
@@ -321,13 +321,10 @@ impl Astro {
             .call("rotate", client, Method::POST, url, credential)
             .await?;
         let answered = Instant::now();
-        let value = serde_json::from_slice::<Issued>(&body)
-            .ok()
-            .and_then(|issued| issued.token)
-            .filter(|value| !value.is_empty())
+        let value = wire::value(&body)
             .ok_or_else(|| Error::Broken(format!("{status} without a token value")))?;
         Ok(Rotated {
-            value: SecretString::from(value.as_ref()),
+            value,
             // Metadata in an odd shape must not cost the value.
             token: serde_json::from_slice::<TokenRecord>(&body)
                 .ok()

@@ -98,6 +98,9 @@ fn claims(value: &str) -> Option<Claims> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
 
     fn jwt(payload: &str) -> String {
         format!(
@@ -125,11 +128,75 @@ mod tests {
         }
     }
 
-    proptest::proptest! {
+    /// JSON of some depth, of which no one level is what claims should be.
+    fn odd_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".{0,20}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..4).prop_map(Value::from),
+                btree_map(".{0,8}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
         #[test]
         fn no_text_makes_parsing_panic(text in ".*", payload in ".*") {
             let _ = Credential::parse(&text);
             let _ = Credential::parse(&jwt(&payload));
         }
+
+        #[test]
+        fn no_base64_makes_parsing_panic(text in "[A-Za-z0-9+/=_-]{0,40}(\\.[A-Za-z0-9+/=_-]{0,200}){0,4}") {
+            if let Ok(credential) = Credential::parse(&text) {
+                prop_assert_eq!(credential.redact(&text), "[redacted]");
+            }
+        }
+
+        #[test]
+        fn claims_are_found_among_others_and_with_padding(
+            others in btree_map("[a-z]{1,6}", odd_json(), 0..4), padding in "={0,2}",
+        ) {
+            let mut claims = json!(others);
+            claims["apiTokenId"] = "clm1".into();
+            claims["permissions"] = json!(["apiToken:v1", "organizationId:o", "organizationId:p"]);
+            let text = jwt(&claims.to_string()).replace(".c2ln", &format!("{padding}.c2ln"));
+            let credential = Credential::parse(&text).map_err(TestCaseError::fail)?;
+            prop_assert_eq!(credential.own_token_id(), Some("clm1"));
+            prop_assert_eq!(credential.organization_id(), Some("o"));
+        }
+
+        #[test]
+        fn claims_of_another_shape_are_no_claims(id in odd_json(), permissions in odd_json()) {
+            let claims = json!({"apiTokenId": id, "permissions": permissions});
+            let credential = Credential::parse(&jwt(&claims.to_string()));
+            let credential = credential.map_err(TestCaseError::fail)?;
+            let (own, organization) = (credential.own_token_id(), credential.organization_id());
+            prop_assert!(own.is_none() || own == id.as_str());
+            prop_assert!(organization.is_none_or(|it| permissions.to_string().contains("organizationId:") || it.is_empty()));
+        }
+    }
+
+    #[test]
+    fn claims_of_any_depth_and_size_are_read_or_refused() {
+        for depth in [100, 1_000, 5_000] {
+            let deep = "[".repeat(depth) + &"]".repeat(depth);
+            let deep = jwt(&format!(r#"{{"x":{deep},"apiTokenId":"clm1"}}"#));
+            let credential = Credential::parse(&deep).map_err(str::to_owned);
+            let credential = credential.unwrap_or_else(|problem| panic!("{problem}"));
+            assert_eq!(credential.own_token_id(), Some("clm1"));
+            let open = jwt(&"[".repeat(depth));
+            assert!(Credential::parse(&open).is_ok_and(|it| it.own_token_id().is_none()));
+        }
+        let huge = jwt(&format!(r#"{{"apiTokenId":"{}"}}"#, "x".repeat(LONGEST)));
+        assert!(Credential::parse(&huge).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! Makes text of others fit to be shown: bounded, one line, and without anything that might be a value.
 
-/// Longest run of characters a value could be made of that is still shown.
-const LONGEST_RUN: usize = 64;
+/// Longest run of characters a value could be made of that is still shown: a Kubernetes label is, a line of PEM is not.
+const LONGEST_RUN: usize = 63;
 
 /// At most `longest` characters of `text`, on one line, opaque runs replaced.
 pub fn scrub(text: &str, longest: usize) -> String {
@@ -72,6 +72,15 @@ mod tests {
             let shown = scrub(&text, longest);
             proptest::prop_assert!(shown.chars().count() <= longest);
             proptest::prop_assert!(!shown.contains('\n'));
+        }
+
+        #[test]
+        fn no_line_of_a_value_is_shown_whatever_it_stands_in(
+            before in ".*", value in "[A-Za-z0-9+/=._-]{64,300}", after in ".*",
+        ) {
+            let shown = scrub(&format!("{before}{value}{after}"), usize::MAX / 8);
+            let mut lines = value.as_bytes().windows(20);
+            proptest::prop_assert!(lines.all(|line| !shown.as_bytes().windows(20).any(|it| it == line)));
         }
     }
 }

@@ -4,7 +4,9 @@ use crate::api::Version;
 use crate::evidence::Token;
 use jiff::{Timestamp, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
+use std::borrow::Cow;
 
 /// `ApiTokensPaginated` (`astro/openapi.yaml`).
 #[derive(Deserialize)]
@@ -35,17 +37,23 @@ pub(super) struct TokenRecord {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Role {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     entity_type: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     entity_id: String,
 }
 
-/// The value alone, borrowed from the body where it can be.
-#[derive(Deserialize)]
-pub(super) struct Issued<'a> {
-    #[serde(borrow)]
-    pub(super) token: Option<std::borrow::Cow<'a, str>>,
+/// The value in the answer to a rotation, whatever else the answer holds and whatever follows it.
+pub(super) fn value(body: &[u8]) -> Option<SecretString> {
+    /// Borrowed from the body where it can be.
+    #[derive(Deserialize)]
+    struct Issued<'a> {
+        #[serde(borrow)]
+        token: Option<Cow<'a, str>>,
+    }
+    let mut body = serde_json::Deserializer::from_slice(body);
+    let token = Issued::deserialize(&mut body).ok()?.token?;
+    (!token.is_empty()).then(|| SecretString::from(token.as_ref()))
 }
 
 /// `Error` (`astro/openapi.yaml`).
@@ -97,6 +105,11 @@ pub(super) fn seconds(text: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use secrecy::ExposeSecret;
+    use serde_json::{Value, json};
 
     #[test]
     fn vendor_times_are_cut_to_seconds() {
@@ -104,12 +117,134 @@ mod tests {
         assert_eq!(time.as_deref(), Some("2026-11-01T09:00:00Z"));
     }
 
-    proptest::proptest! {
+    /// JSON of any shape, a few levels deep.
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..4).prop_map(Value::from),
+                btree_map(any::<String>(), inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    /// A record as the vendor documents it.
+    fn record() -> Value {
+        json!({
+            "id": "clm1", "name": "CI", "scope": "WORKSPACE", "kind": "STANDARD", "shortToken": "abc",
+            "lastRotatedAt": "2026-11-01T09:00:00.5Z", "startAt": "2026-01-01T00:00:00Z",
+            "endAt": "2027-01-01T00:00:00Z", "description": "", "expiryPeriodInDays": 30,
+            "roles": [{"entityType": "WORKSPACE", "entityId": "w", "role": "WORKSPACE_OWNER"}],
+            "createdBy": {"id": "u", "fullName": "A Person"},
+        })
+    }
+
+    /// A record with some fields of another shape, and some that nobody knows.
+    fn odd_record() -> impl Strategy<Value = Value> {
+        let names: Vec<String> = record().as_object().unwrap().keys().cloned().collect();
+        let fields = btree_map(select(names), any_json(), 0..4);
+        let unknown = btree_map("[a-z]{1,8}", any_json(), 0..3);
+        (fields, unknown).prop_map(|(fields, unknown)| {
+            let mut odd = record();
+            for (name, value) in fields.into_iter().chain(unknown) {
+                if name != "token" {
+                    odd[name] = value;
+                }
+            }
+            odd
+        })
+    }
+
+    fn read(record: &Value) -> Option<Token> {
+        let text = record.to_string();
+        let record = serde_json::from_str::<TokenRecord>(&text);
+        record.ok().map(Token::from)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
         #[test]
-        fn no_body_makes_reading_panic(body in proptest::collection::vec(proptest::num::u8::ANY, 0..200), text in ".*") {
+        fn no_bytes_make_reading_panic(body in vec(any::<u8>(), 0..200), text in ".*") {
             let _ = serde_json::from_slice::<TokenRecord>(&body).map(Token::from);
-            let _ = serde_json::from_slice::<Issued>(&body);
+            let _ = serde_json::from_slice::<Page>(&body);
+            let _ = serde_json::from_slice::<ErrorBody>(&body);
+            let _ = value(&body);
             let _ = seconds(&text);
         }
+
+        #[test]
+        fn an_odd_record_is_read_as_what_it_says_or_not_at_all(odd in odd_record()) {
+            if let Some(token) = read(&odd) {
+                prop_assert_eq!(Some(token.id.as_str()), odd["id"].as_str());
+                prop_assert_eq!(token.name, odd["name"].as_str().unwrap_or_default());
+                prop_assert_eq!(token.scope, odd["scope"].as_str().unwrap_or_default());
+                prop_assert_eq!(token.version.rotated_at.is_some(), odd["lastRotatedAt"].as_str().and_then(seconds).is_some());
+            }
+        }
+
+        #[test]
+        fn null_is_the_same_as_absent(name in select(record().as_object().unwrap().keys().cloned().collect::<Vec<_>>())) {
+            let (mut null, mut absent) = (record(), record());
+            null[&name] = Value::Null;
+            absent.as_object_mut().unwrap().remove(&name);
+            prop_assert_eq!(read(&null), read(&absent));
+            prop_assert_eq!(read(&null).is_none(), name == "id");
+        }
+
+        #[test]
+        fn a_rotation_s_value_is_kept_whatever_else_is_answered(
+            odd in odd_record(), token in ".+", ascii in any::<bool>(), after in any::<bool>(), rest in ".*",
+        ) {
+            let mut odd = odd;
+            odd["token"] = token.clone().into();
+            let mut body = odd.to_string();
+            if ascii {
+                // Escaped, so that it cannot be borrowed from the body.
+                let escape = |c: char| c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
+                let escaped: String = token.chars().map(escape).collect();
+                body = body.replace(&Value::from(token.as_str()).to_string(), &format!("\"{escaped}\""));
+            }
+            if after {
+                body.push('\n');
+                body.push_str(&rest);
+            }
+            let kept = value(body.as_bytes());
+            prop_assert_eq!(kept.as_ref().map(ExposeSecret::expose_secret), Some(token.as_str()));
+        }
+
+        #[test]
+        fn a_page_is_read_whole_or_not_at_all(records in vec(odd_record(), 0..4), total in any_json()) {
+            let page = json!({"tokens": records, "totalCount": total, "limit": 1000, "offset": 0});
+            if let Ok(page) = serde_json::from_str::<Page>(&page.to_string()) {
+                prop_assert_eq!(page.tokens.len(), records.len());
+                prop_assert_eq!(Some(page.total_count as u64), total.as_u64());
+            }
+        }
+    }
+
+    #[test]
+    fn roles_without_a_kind_do_not_hide_the_others() {
+        let mut odd = record();
+        odd["roles"] = json!([{"entityType": null, "entityId": null}, {}, {"entityType": "WORKSPACE", "entityId": "w"}]);
+        assert_eq!(read(&odd).unwrap().workspaces, ["w"]);
+    }
+
+    #[test]
+    fn a_value_is_kept_from_an_answer_of_any_depth() {
+        let depth = 100_000;
+        let deep = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let body = format!(r#"{{"more":{deep},"id":{deep},"token":"the-value"}}"#);
+        let kept = value(body.as_bytes());
+        let kept = kept.as_ref().map(ExposeSecret::expose_secret);
+        assert_eq!(kept, Some("the-value"));
+        assert!(serde_json::from_str::<TokenRecord>(&body).is_err());
     }
 }
