@@ -4,7 +4,7 @@ SHELL := bash
 
 IMAGE ?= astro-token-operator:0.1.0
 
-.PHONY: help demo test check crd bench image
+.PHONY: help demo test check crd bench soak image
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z]*\): ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -28,6 +28,10 @@ crd: ## Writes what is generated from the code: the CRD, and the table of reason
 bench: ## Measures speed, cost and memory beside a bare client; wants a machine of its own.
 	cargo build --release --workspace --bin astro-token-operator --bin bench
 	cargo run --quiet --release --package lab --bin bench
+
+soak: ## Kills the operator in the middle of 10,000 rotations, and lets a storm blow over three replicas.
+	cargo build --release --workspace --bin astro-token-operator --bin soak
+	cargo run --quiet --release --package lab --bin soak
 
 image: ## Builds the container image with Docker or Podman; IMAGE=… names it.
 	@for engine in docker podman; do \

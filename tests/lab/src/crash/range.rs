@@ -158,6 +158,8 @@ impl Range {
         self.give_a_past(&cases).await?;
         next_second().await;
         each(&cases, async |case| self.set_task(case).await).await?;
+        // And what somebody else did is told from what the operator does about it.
+        next_second().await;
         let lives = cases.iter().map(|case| case.plan.traps.len()).max();
         let lives = lives.unwrap_or_default();
         for life in 0..lives {

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::ledger::{Ledger, leaks, median};
-use crate::astro::{Astro, NewToken};
+use crate::astro::{Astro, Fault, NewToken, Operation, Step};
 use crate::control_plane::ControlPlane;
 use crate::link::{Link, Weather};
 use crate::operator::{ACCOUNT, HOME, Operator, install};
@@ -27,6 +27,8 @@ use crate::resource::{kind, status};
 const NAMESPACE: &str = "storm";
 /// Longest wait for the first rotations, and for the end of all trouble after the storm.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// From the vendor's front door to a rotation's effect, and back: time for accidents.
+const LATENCY: Duration = Duration::from_millis(150);
 /// Longest time a replica may take to end in good order: the grace period of the Deployment.
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -88,6 +90,11 @@ impl Storm {
         install(&client).await?;
         let astro = Astro::start().await?;
         let tokens = self.populate(&client, &astro).await?;
+        let slow = Fault::on(Operation::Rotate);
+        astro.fault(
+            slow.before(Step::Delay(LATENCY))
+                .after(Step::Delay(LATENCY)),
+        );
         let ledger = Ledger::begin(&client, NAMESPACE);
         let mut random = Rng::with_seed(self.seed);
         let mut berths = Vec::new();
