@@ -1,7 +1,7 @@
 //! The next status: from the old one, the evidence, the plan and what came of it. Pure.
 
 use crate::api::{
-    Cause, HistoryEntry, LastRotation, Pending, RotationOutcome, Status, TokenStatus,
+    Binding, Cause, HistoryEntry, LastRotation, Pending, RotationOutcome, Status, TokenStatus,
 };
 use crate::evidence::{Held, Live, Observed};
 use crate::plan::{Plan, Rotation, Setback, believe, plan};
@@ -37,6 +37,9 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
         }
         (Some(Setback::Refused(_)), _) | (None, _) => {}
     }
+    // The name outlives the value: after an edit of the target it leads to the Secret to move it from.
+    let held = seen.held().map(|held| held.secret.clone());
+    new.binding = held.map(|name| Binding { name }).or(new.binding);
     new.token = token(seen, &old);
     new.next_rotation = match decided {
         Plan::Idle { next } => next.as_ref().map(|due| Time(due.at)),
