@@ -2,7 +2,7 @@
 
 use crate::schedule::parse_duration;
 use crate::telemetry::Format;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -37,6 +37,8 @@ const RUN_EXAMPLES: &str = "Examples:
     astro-token-operator run
   Resources in the namespace data may use the operator's own credential:
     astro-token-operator run --api-token-file /etc/astro/token --default-credentials-namespaces data
+  Work in two namespaces only, with a Role in each, and without a list of Secrets:
+    astro-token-operator run --namespaces data,ml --secret-access get
   Try it on a laptop against the current kubeconfig, with more to read:
     astro-token-operator run --leader-election=false --log-filter info,astro_token_operator=debug
 
@@ -45,6 +47,22 @@ HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured for calls to Astro.";
 /// Flags of `run`.
 #[derive(Args)]
 pub struct RunArgs {
+    /// Namespaces to work in, separated by commas, with a Role in each; else the whole cluster
+    ///
+    /// Of two resources for one token, one in a namespace that is not named here is not seen.
+    #[arg(long, env = "NAMESPACES", value_delimiter = ',', value_parser = namespace, value_name = "NAMESPACES", help_heading = "Access")]
+    pub namespaces: Vec<String>,
+
+    /// What the operator may do to find its Secrets
+    #[arg(
+        long,
+        env = "SECRET_ACCESS",
+        value_enum,
+        default_value_t,
+        help_heading = "Access"
+    )]
+    pub secret_access: SecretAccess,
+
     /// Base URL of the Astro API, with /v1
     #[arg(long, env = "ASTRO_API_URL", default_value = "https://api.astronomer.io/v1", value_parser = api_url, help_heading = "Astro")]
     pub api_url: reqwest::Url,
@@ -173,6 +191,16 @@ pub struct RunArgs {
     pub log_filter: Option<String>,
 }
 
+/// How the operator learns what its Secrets hold; values are read in neither way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SecretAccess {
+    /// List and watch the metadata of its Secrets: a deleted one is noticed at once
+    #[default]
+    Watch,
+    /// Only get each by its name: a deleted one is noticed within an audit interval
+    Get,
+}
+
 fn api_url(text: &str) -> Result<reqwest::Url, String> {
     let url: reqwest::Url = text.parse().map_err(|error| format!("{error}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
@@ -192,6 +220,15 @@ fn non_empty(text: &str) -> Result<String, String> {
         "" => Err("it is empty".into()),
         text => Ok(text.to_owned()),
     }
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.is_empty() || name.len() > 63 || !name.bytes().all(allowed) {
+        return Err("expected names of namespaces; for all of them leave it out".into());
+    }
+    Ok(name.to_owned())
 }
 
 fn signed(text: &str) -> Result<SignedDuration, String> {
@@ -226,5 +263,20 @@ mod tests {
             );
         }
         assert!(api_url("http://127.0.0.1:8888/v1/").is_ok());
+    }
+
+    #[test]
+    fn namespaces_are_names_and_nothing_stands_for_all_of_them() {
+        let parse = |text: &str| Cli::try_parse_from(["x", "run", "--namespaces", text]);
+        let Ok(cli) = parse("data, ml-2") else {
+            panic!("refused")
+        };
+        let Command::Run(run) = cli.command else {
+            panic!("not run")
+        };
+        assert_eq!(run.namespaces, ["data", "ml-2"]);
+        for text in ["", "*", "data,", "Data", "a/b"] {
+            assert!(parse(text).is_err(), "{text:?}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use crate::access::{DefaultCredential, Grant};
 use crate::api::{Status, WorkspaceTokenRotation};
 use crate::astro::{Astro, Turn};
+use crate::config::SecretAccess;
 use crate::evidence::{Held, Live, Observed, Settings, Stored};
 use crate::leader::Identity;
 use crate::listing::Listings;
@@ -13,7 +14,8 @@ use crate::rivals::Claims;
 use crate::rotate::{Rotator, Works};
 use crate::secret::{self, Draft};
 use crate::status::{self, Notice, notice, ready};
-use crate::{store, watch};
+use crate::store;
+use crate::watch::{self, Scope};
 use futures::{FutureExt, StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Namespace;
@@ -45,6 +47,10 @@ const LONGEST_NOTE: usize = 1000;
 pub struct Setup {
     /// For watches: no read timeout.
     pub watch_client: Client,
+    /// Where to work.
+    pub scope: Scope,
+    /// How to learn what Secrets hold.
+    pub secret_access: SecretAccess,
     /// For single calls.
     pub client: Client,
     /// The vendor.
@@ -79,9 +85,14 @@ pub async fn cluster_id(client: &Client) -> Result<String, kube::Error> {
 pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce()) {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let claims: Arc<Mutex<Claims>> = Arc::default();
-    let (resources, feed_resources) =
-        watch::resources(&setup.watch_client, claims.clone(), sender.clone());
-    let (secrets, feed_secrets) = watch::secrets(&setup.watch_client, sender.clone());
+    let (watched, feeds) = watch::watch(
+        &setup.watch_client,
+        &setup.scope,
+        setup.secret_access,
+        claims.clone(),
+        sender.clone(),
+    );
+    let resources = watched.resources.clone();
     let works = Works::default();
     let patience = setup.vendor_timeout + PATIENCE_AFTER_CALL;
     let context = Arc::new(Context {
@@ -93,7 +104,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
             settings: Arc::new(setup.settings),
             identity: setup.identity.clone(),
             resources: resources.clone(),
-            secrets: secrets.clone(),
+            secrets: watched.secrets.clone(),
             listings: Listings::default(),
             claims,
         },
@@ -116,10 +127,10 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
         patience,
         tasks: TaskTracker::new(),
     });
-    let feeds = async { tokio::join!(feed_resources, feed_secrets, context.clean_up()) };
+    let feeds = async { tokio::join!(feeds, context.clean_up()) };
     let work = async {
         tokio::select! {
-            () = async { watch::synced(&resources).await; watch::synced(&secrets).await } => {}
+            () = watched.synced() => {}
             () = shutdown.cancelled() => return,
         }
         if let Ok(mut shared) = setup.resources.lock() {

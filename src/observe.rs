@@ -1,10 +1,10 @@
 //! The gatherer: fills in the evidence, decides nothing.
 
 use crate::access::{self, DefaultCredential, Grant};
-use crate::api::WorkspaceTokenRotation;
+use crate::api::{WorkspaceTokenRotation, evidence};
 use crate::astro::{Astro, Turn};
 use crate::credential::Credential;
-use crate::evidence::{Access, Live, Observed, Settings, Stored, Token, Work};
+use crate::evidence::{Access, Held, Live, Observed, Settings, Stored, Token, Work};
 use crate::leader::Identity;
 use crate::listing::{Failure, Key, Listing, Listings};
 use crate::ownership::{self, Metadata};
@@ -42,8 +42,8 @@ pub struct Observer {
     pub identity: Identity,
     /// All resources, as watched.
     pub resources: Store<WorkspaceTokenRotation>,
-    /// Metadata of all Secrets of ours, as watched.
-    pub secrets: Store<Metadata>,
+    /// Metadata of all Secrets of ours, as watched; `None`: each is read when it is needed.
+    pub secrets: Option<Store<Metadata>>,
     /// Lists of tokens, shared.
     pub listings: Listings,
     /// Who may work on what.
@@ -62,7 +62,8 @@ pub enum Error {
 }
 
 impl Observer {
-    /// Evidence from the watches and the shared list: no request when nothing is due for an audit.
+    /// Evidence from the watches and the shared list: no request when nothing is due for an audit, but for the
+    /// Secret's metadata where Secrets are not watched.
     ///
     /// # Errors
     /// See [`Error`].
@@ -73,11 +74,9 @@ impl Observer {
         work: Option<Work>,
     ) -> Result<Observed, Error> {
         let mut seen = self.begin(resource, now, work);
-        let reference = ObjectRef::new(&resource.spec.target.name)
-            .within(&resource.namespace().unwrap_or_default());
-        seen.stored = match self.secrets.get(&reference) {
-            Some(secret) => self.stored(&secret, resource),
-            None => self.absent(resource),
+        seen.stored = match &self.secrets {
+            Some(watched) => self.watched(watched, resource),
+            None => self.read_secret(resource).await?,
         };
         if wants_vendor(&seen) {
             let age = seen.now.duration_since(reading_not_before(&seen));
@@ -189,29 +188,72 @@ impl Observer {
         ownership::read(secret, resource, &self.settings.cluster, exists)
     }
 
-    /// No Secret of the name; the value may be under the target's former name.
-    fn absent(&self, resource: &WorkspaceTokenRotation) -> Stored {
-        let (name, namespace) = (resource.name_any(), resource.namespace());
-        let ours = |secret: &Arc<Metadata>| {
-            let held = ownership::held(secret, resource)?;
-            let intact = held.key_written_by.is_none() && held.cluster == self.settings.cluster;
-            (secret.namespace() == namespace && held.owner == name && intact).then_some(held)
-        };
-        let all = self.secrets.state();
-        let held = all.iter().filter_map(ours);
-        Stored::Absent {
-            elsewhere: held.max_by_key(|held| held.obtained_at()),
-            resource_version: None,
+    fn watched(&self, secrets: &Store<Metadata>, resource: &WorkspaceTokenRotation) -> Stored {
+        let namespace = resource.namespace().unwrap_or_default();
+        let reference = ObjectRef::new(&resource.spec.target.name).within(&namespace);
+        match secrets.get(&reference) {
+            Some(secret) => self.stored(&secret, resource),
+            None => Stored::Absent {
+                elsewhere: self.elsewhere(secrets, resource),
+                resource_version: None,
+            },
         }
+    }
+
+    /// The value under the target's former name, among all Secrets of ours.
+    fn elsewhere(
+        &self,
+        secrets: &Store<Metadata>,
+        resource: &WorkspaceTokenRotation,
+    ) -> Option<Held> {
+        let all = secrets.state();
+        let held = all
+            .iter()
+            .filter_map(|secret| self.intact(secret, resource));
+        held.max_by_key(Held::obtained_at)
+    }
+
+    /// The value under the target's former name, which status knows.
+    async fn former(
+        &self,
+        secrets: &Api<Secret>,
+        resource: &WorkspaceTokenRotation,
+    ) -> Result<Option<Held>, Error> {
+        let status = resource.status.as_ref();
+        let binding = status.and_then(|status| status.binding.as_ref());
+        let Some(former) = binding.filter(|it| it.name != resource.spec.target.name) else {
+            return Ok(None);
+        };
+        let found = secrets.get_metadata_opt(&former.name).await?;
+        Ok(found.and_then(|secret| self.intact(&secret, resource)))
+    }
+
+    /// The evidence on a Secret of this very resource, unless somebody else has had his hands in it.
+    fn intact(&self, secret: &Metadata, resource: &WorkspaceTokenRotation) -> Option<Held> {
+        // First what is cheap: of all Secrets few are of the resource, and managed fields are long.
+        let owner = secret.annotations().get(evidence::OWNED_BY);
+        if owner != Some(&resource.name_any()) || secret.namespace() != resource.namespace() {
+            return None;
+        }
+        let held = ownership::held(secret, resource)?;
+        (held.key_written_by.is_none() && held.cluster == self.settings.cluster).then_some(held)
     }
 
     async fn read_secret(&self, resource: &WorkspaceTokenRotation) -> Result<Stored, Error> {
         let namespace = resource.namespace().unwrap_or_default();
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &namespace);
         let found = api.get_metadata_opt(&resource.spec.target.name).await?;
-        Ok(match found {
-            Some(secret) => self.stored(&secret, resource),
-            None => self.absent(resource),
+        if let Some(secret) = found {
+            return Ok(self.stored(&secret, resource));
+        }
+        let watched = self.secrets.as_ref();
+        let elsewhere = watched.and_then(|secrets| self.elsewhere(secrets, resource));
+        Ok(Stored::Absent {
+            elsewhere: match elsewhere {
+                Some(held) => Some(held),
+                None => self.former(&api, resource).await?,
+            },
+            resource_version: None,
         })
     }
 

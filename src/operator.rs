@@ -10,10 +10,11 @@ use crate::leader::{Candidate, Identity, Timing};
 use crate::metrics::Metrics;
 use crate::scrub::api_error;
 use crate::server::{self, Health};
+use crate::watch::Scope;
 use anyhow::{Context, anyhow, bail};
 use jiff::SignedDuration;
 use kube::api::ListParams;
-use kube::{Api, Client, Config};
+use kube::{Client, Config};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -64,8 +65,9 @@ pub async fn run_with(
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("--listen {} cannot be used", args.listen))?;
+    let scope = Scope::new(args.namespaces);
     let cluster = tokio::select! {
-        cluster = look_around(&client) => cluster.map_err(|error| {
+        cluster = look_around(&client, &scope) => cluster.map_err(|error| {
             let (server, error) = (&config.cluster_url, explain(&error));
             anyhow!("the API server at {server} cannot be used: {error}")
         })?,
@@ -93,6 +95,8 @@ pub async fn run_with(
     let in_flight = SignedDuration::try_from(args.vendor_timeout + args.write_budget)?;
     let setup = Setup {
         watch_client,
+        scope,
+        secret_access: args.secret_access,
         client,
         astro,
         vendor_timeout: args.vendor_timeout,
@@ -131,12 +135,17 @@ pub async fn run_with(
     outcome
 }
 
-/// The cluster's identity, once it is clear that resources can be read.
-async fn look_around(client: &Client) -> kube::Result<String> {
-    let resources: Api<WorkspaceTokenRotation> = Api::all(client.clone());
-    resources
-        .list_metadata(&ListParams::default().limit(1))
-        .await?;
+/// The cluster's identity, once it is clear that resources can be read; of namespaces one is enough, and none where
+/// all refuse: they may do so for now, and the watches tell.
+async fn look_around(client: &Client, scope: &Scope) -> kube::Result<String> {
+    let one = ListParams::default().limit(1);
+    for resources in scope.apis::<WorkspaceTokenRotation>(client) {
+        match (resources.list_metadata(&one).await, scope) {
+            (Ok(_), _) => break,
+            (Err(kube::Error::Api(status)), Scope::Namespaces(_)) if status.code == 403 => {}
+            (Err(error), _) => return Err(error),
+        }
+    }
     cluster_id(client).await
 }
 

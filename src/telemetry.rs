@@ -17,8 +17,10 @@ use tracing_subscriber::{
 
 /// What is logged when the user asks for nothing: a quiet operator prints nothing.
 ///
-/// The request log of the Kubernetes client is off: it repeats at ERROR, for every try, what the caller gets as an error.
-pub const DEFAULT_FILTER: &str = "warn,astro_token_operator=info,kube_client::client::builder=off";
+/// The request log of the Kubernetes client is off, and so is the watcher's: they repeat, for every try, what the caller
+/// gets as an error.
+pub const DEFAULT_FILTER: &str =
+    "warn,astro_token_operator=info,kube_client::client::builder=off,kube_runtime::watcher=off";
 
 /// The most that a target may ever print, the longest prefix deciding: values pass through these crates.
 ///

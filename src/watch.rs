@@ -1,18 +1,25 @@
-//! The two watches: resources, and the metadata of the Secrets that are ours. They feed the stores and wake reconciles.
+//! The watches: resources, and the metadata of the Secrets that are ours, in the whole cluster or in some namespaces.
+//! However many they are, they feed one store of each kind and wake reconciles.
 
 use crate::api::{MANAGED_BY, WorkspaceTokenRotation, evidence};
+use crate::config::SecretAccess;
 use crate::ownership::{self, Metadata};
 use crate::rivals::Claims;
-use futures::{Stream, StreamExt, TryStreamExt};
-use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
-use kube::{Api, Client, ResourceExt};
-use std::pin::pin;
+use futures::future::join_all;
+use futures::{FutureExt, Stream, StreamExt, stream};
+use k8s_openapi::NamespaceResourceScope;
+use kube::core::Status;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher::{Config, Error, Event};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use tokio::sync::SetOnce;
 use tokio::sync::mpsc::UnboundedSender;
-use tracing::warn;
+use tracing::{info, warn};
 
 /// Sends a resource to be reconciled.
 pub type Wake = UnboundedSender<ObjectRef<WorkspaceTokenRotation>>;
@@ -20,85 +27,364 @@ pub type Wake = UnboundedSender<ObjectRef<WorkspaceTokenRotation>>;
 /// Objects of one list request.
 const PAGE: u32 = 500;
 
-/// All resources. Keeps `claims` up, and wakes what changed and what waited for it.
-pub fn resources(
+/// Where the operator works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// In all namespaces, by one watch of each kind.
+    Cluster,
+    /// In these, by a watch of each kind in each: none needs a permission outside of them.
+    Namespaces(Vec<String>),
+}
+
+/// What is watched, and whether all of it is known.
+#[derive(Clone)]
+pub struct Watched {
+    /// All resources.
+    pub resources: Store<WorkspaceTokenRotation>,
+    /// Metadata of all Secrets with our label; `None` without the permission.
+    pub secrets: Option<Store<Metadata>>,
+    places: Arc<[Place]>,
+}
+
+/// One namespace, or the whole cluster, and how far its watches have come.
+#[derive(Default)]
+struct Place {
+    /// `None`: the whole cluster.
+    namespace: Option<String>,
+    secrets_listed: SetOnce<()>,
+    resources_listed: SetOnce<()>,
+    /// One of its watches failed: others do not wait for a namespace that cannot be worked in.
+    has_failed: SetOnce<()>,
+    /// What was reported as refused: that is said once and not for each try.
+    refused: Mutex<HashSet<What>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum What {
+    Resources,
+    Secrets,
+}
+
+/// What one watch tells.
+enum Change<K> {
+    Apply(K),
+    Delete(K),
+    /// A list is complete: what is not of these names is gone.
+    Listed(HashSet<String>),
+    /// Nothing can be known any more, until the next list.
+    Failed(Error),
+}
+
+impl Scope {
+    /// `namespaces` as given on the command line; none: the whole cluster.
+    pub fn new(mut namespaces: Vec<String>) -> Self {
+        namespaces.sort();
+        namespaces.dedup();
+        match namespaces.is_empty() {
+            true => Self::Cluster,
+            false => Self::Namespaces(namespaces),
+        }
+    }
+
+    /// One place each for a watch.
+    fn places(&self) -> Arc<[Place]> {
+        let place = |namespace| Place {
+            namespace,
+            ..Place::default()
+        };
+        match self {
+            Self::Cluster => [place(None)].into(),
+            Self::Namespaces(names) => names.iter().cloned().map(Some).map(place).collect(),
+        }
+    }
+
+    /// One for each watch there is.
+    pub fn apis<K>(&self, client: &Client) -> Vec<Api<K>>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        match self {
+            Self::Cluster => vec![Api::all(client.clone())],
+            Self::Namespaces(names) => names
+                .iter()
+                .map(|name| Api::namespaced(client.clone(), name))
+                .collect(),
+        }
+    }
+}
+
+impl Watched {
+    /// Waits until everything is known of every place; of a namespace that fails no more than that it does.
+    pub async fn synced(&self) {
+        join_all(self.places.iter().map(Place::heard)).await;
+    }
+}
+
+/// Watches for as long as the future is polled. Keeps `claims` up, and wakes what changed and what waited for it.
+pub fn watch(
     client: &Client,
+    scope: &Scope,
+    access: SecretAccess,
+    claims: Arc<Mutex<Claims>>,
+    wake: Wake,
+) -> (Watched, impl Future<Output = ()> + use<>) {
+    let places = scope.places();
+    let (resources, feed_resources) =
+        resources(client, scope, places.clone(), claims, wake.clone());
+    let (secrets, feed_secrets) = match access {
+        SecretAccess::Watch => {
+            let (store, feed) = secrets(client, scope, places.clone(), wake);
+            (Some(store), feed.left_future())
+        }
+        SecretAccess::Get => {
+            for place in places.iter() {
+                let _ = place.secrets_listed.set(());
+            }
+            (None, std::future::pending().right_future())
+        }
+    };
+    let watched = Watched {
+        resources,
+        secrets,
+        places,
+    };
+    let feeds = async {
+        tokio::join!(feed_resources, feed_secrets);
+    };
+    (watched, feeds)
+}
+
+fn resources(
+    client: &Client,
+    scope: &Scope,
+    places: Arc<[Place]>,
     claims: Arc<Mutex<Claims>>,
     wake: Wake,
 ) -> (
     Store<WorkspaceTokenRotation>,
     impl Future<Output = ()> + use<>,
 ) {
-    let (store, writer) = reflector::store();
-    let api: Api<WorkspaceTokenRotation> = Api::all(client.clone());
-    let events = watch(api, watcher::Config::default().page_size(PAGE));
-    let events = events.default_backoff().reflect(writer);
+    let mut writer = ready_writer::<WorkspaceTokenRotation>();
+    let store = writer.as_reader();
+    let apis = scope.apis(client);
     let present = store.clone();
     let feed = async move {
-        let mut events = pin!(reported(events, "resources"));
-        while let Some(event) = events.next().await {
-            let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
-            let woken = match &event {
-                Event::Apply(resource) | Event::InitApply(resource) => {
-                    let _ = wake.send(ObjectRef::from(resource));
-                    claims.apply(resource)
+        let watches = apis.into_iter().zip(places.iter()).map(|(api, place)| {
+            // Where Secrets cannot be listed, no resource is worked on: its value may be under a former name.
+            let begin = async move {
+                if place.namespace.is_some() {
+                    place.secrets_listed.wait().await;
                 }
-                Event::Delete(resource) => claims.remove(resource),
-                Event::InitDone => claims.retain(&present.state()),
-                Event::Init => Vec::new(),
+                changes(api, Config::default())
             };
-            for waiting in woken {
-                let _ = wake.send(waiting);
+            let changes = begin.into_stream().flatten();
+            changes.map(move |change| (place, change)).boxed()
+        });
+        let mut watches = stream::select_all(watches);
+        while let Some((place, change)) = watches.next().await {
+            let gone = match &change {
+                Change::Listed(names) => place.missing(&present, names),
+                // What may no longer be read is not worked on; it comes back with the next list.
+                Change::Failed(error) if is_refused(error) => {
+                    place.missing(&present, &HashSet::new())
+                }
+                _ => Vec::new(),
+            };
+            let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut woken = Vec::new();
+            for resource in gone {
+                writer.apply_watcher_event(&Event::Delete((*resource).clone()));
+                woken.extend(claims.remove(&resource));
+            }
+            match change {
+                Change::Apply(resource) => {
+                    woken.push(ObjectRef::from(&resource));
+                    woken.extend(claims.apply(&resource));
+                    writer.apply_watcher_event(&Event::Apply(resource));
+                }
+                Change::Delete(resource) => {
+                    woken.extend(claims.remove(&resource));
+                    writer.apply_watcher_event(&Event::Delete(resource));
+                }
+                Change::Listed(_) => {
+                    // One that was deleted and created again between two lists.
+                    woken.extend(claims.retain(&present.state()));
+                    place.listed(What::Resources);
+                }
+                Change::Failed(error) => place.failed(&error, What::Resources),
+            }
+            for resource in woken {
+                let _ = wake.send(resource);
             }
         }
     };
     (store, feed)
 }
 
-/// Metadata of all Secrets with our label; unrelated Secrets cost nothing. Wakes the resource that owns one.
-pub fn secrets(client: &Client, wake: Wake) -> (Store<Metadata>, impl Future<Output = ()> + use<>) {
-    let (store, writer) = reflector::store();
-    let api: Api<Metadata> = Api::all(client.clone());
+fn secrets(
+    client: &Client,
+    scope: &Scope,
+    places: Arc<[Place]>,
+    wake: Wake,
+) -> (Store<Metadata>, impl Future<Output = ()> + use<>) {
+    let mut writer = ready_writer::<Metadata>();
+    let store = writer.as_reader();
+    let apis = scope.apis(client);
     let ours = format!("{}={}", MANAGED_BY.0, MANAGED_BY.1);
-    let config = watcher::Config::default().labels(&ours).page_size(PAGE);
-    let events = watch(api, config).default_backoff();
-    let events = events.modify(ownership::slim).reflect(writer);
+    let present = store.clone();
     let feed = async move {
-        let touched = reported(events, "Secrets").map(Ok::<_, watcher::Error>);
-        let mut touched = pin!(touched.touched_objects());
-        while let Ok(Some(secret)) = touched.try_next().await {
-            let owner = secret.annotations().get(evidence::OWNED_BY);
-            if let (Some(owner), Some(namespace)) = (owner, secret.namespace()) {
+        let watches = apis.into_iter().zip(places.iter()).map(|(api, place)| {
+            let changes = changes(api, Config::default().labels(&ours));
+            changes.map(move |change| (place, change)).boxed()
+        });
+        let mut watches = stream::select_all(watches);
+        let tell = |writer: &mut Writer<Metadata>, event: Event<Metadata>| {
+            writer.apply_watcher_event(&event);
+            if let Event::Apply(secret) | Event::Delete(secret) = event
+                && let Some(owner) = secret.annotations().get(evidence::OWNED_BY)
+                && let Some(namespace) = secret.namespace()
+            {
                 let _ = wake.send(ObjectRef::new(owner).within(&namespace));
             }
+        };
+        while let Some((place, change)) = watches.next().await {
+            match change {
+                Change::Apply(mut secret) => {
+                    ownership::slim(&mut secret);
+                    tell(&mut writer, Event::Apply(secret));
+                }
+                Change::Delete(secret) => tell(&mut writer, Event::Delete(secret)),
+                Change::Listed(names) => {
+                    for secret in place.missing(&present, &names) {
+                        tell(&mut writer, Event::Delete((*secret).clone()));
+                    }
+                    place.listed(What::Secrets);
+                }
+                Change::Failed(error) => place.failed(&error, What::Secrets),
+            }
         }
     };
     (store, feed)
 }
 
-/// Waits until a store has everything.
-///
-/// By polling: the store's own signal has room for one waker, and the controller needs it too.
-pub async fn synced<K>(store: &Store<K>)
+/// Several watches fill it, so it begins empty and ready; [`Watched::synced`] tells when it is full.
+fn ready_writer<K>() -> Writer<K>
 where
-    K: kube::runtime::reflector::Lookup + Clone + 'static,
-    K::DynamicType: Eq + std::hash::Hash + Clone,
+    K: Resource<DynamicType = ()> + Clone + 'static,
 {
-    const POLL: Duration = Duration::from_millis(50);
-    while tokio::time::timeout(POLL, store.wait_until_ready())
-        .await
-        .is_err()
-    {}
+    let mut writer = Writer::default();
+    writer.apply_watcher_event(&Event::InitDone);
+    writer
 }
 
-/// The events alone; errors are logged and retried by the watcher with backoff.
-fn reported<K>(
-    events: impl Stream<Item = Result<Event<K>, watcher::Error>>,
-    what: &'static str,
-) -> impl Stream<Item = Event<K>> {
-    events.filter_map(move |event| async move {
-        event
-            .map_err(|error| warn!(what, %error, "watch interrupted, trying again"))
-            .ok()
-    })
+/// The changes of one watch, for ever: retried with back-off, and begun anew after a refusal.
+fn changes<K>(api: Api<K>, config: Config) -> impl Stream<Item = Change<K>>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let config = config.page_size(PAGE);
+    let events = stream::unfold(None, move |running| {
+        let mut events = running.unwrap_or_else(|| watcher(api.clone(), config.clone()).boxed());
+        async move {
+            let event = events.next().await?;
+            let refused = event.as_ref().is_err_and(is_refused);
+            Some((event, (!refused).then_some(events)))
+        }
+    });
+    let mut listed = HashSet::new();
+    let changes = events.filter_map(move |event| {
+        std::future::ready(match event {
+            // Each try begins with one; passed on it would end the back-off as a success does.
+            Ok(Event::Init) => {
+                listed.clear();
+                None
+            }
+            Ok(Event::InitApply(object)) => {
+                listed.insert(object.name_any());
+                Some(Ok(Change::Apply(object)))
+            }
+            Ok(Event::InitDone) => Some(Ok(Change::Listed(std::mem::take(&mut listed)))),
+            Ok(Event::Apply(object)) => Some(Ok(Change::Apply(object))),
+            Ok(Event::Delete(object)) => Some(Ok(Change::Delete(object))),
+            Err(error) => Some(Err(error)),
+        })
+    });
+    let changes = changes.default_backoff();
+    changes.map(|change| change.unwrap_or_else(Change::Failed))
+}
+
+impl Place {
+    async fn heard(&self) {
+        let listed =
+            async { tokio::join!(self.secrets_listed.wait(), self.resources_listed.wait()) };
+        tokio::select! {
+            _ = listed => {}
+            _ = self.has_failed.wait() => {}
+        }
+    }
+
+    /// What the store has of this place beside these names.
+    fn missing<K>(&self, store: &Store<K>, names: &HashSet<String>) -> Vec<Arc<K>>
+    where
+        K: Resource<DynamicType = ()> + Clone + 'static,
+    {
+        let mut all = store.state();
+        all.retain(|object| {
+            let here = self.namespace.is_none() || object.namespace() == self.namespace;
+            here && !names.contains(&object.name_any())
+        });
+        all
+    }
+
+    fn listed(&self, what: What) {
+        let _ = match what {
+            What::Resources => self.resources_listed.set(()),
+            What::Secrets => self.secrets_listed.set(()),
+        };
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.remove(&what) {
+            info!(namespace = self.namespace, ?what, "permitted now");
+        }
+    }
+
+    fn failed(&self, error: &Error, what: What) {
+        let namespace = self.namespace.as_deref();
+        if namespace.is_some() {
+            let _ = self.has_failed.set(());
+        }
+        if !is_refused(error) {
+            warn!(namespace, ?what, %error, "watch interrupted, trying again");
+            return;
+        }
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if !refused.insert(what) {
+            return;
+        }
+        match namespace {
+            Some(namespace) => warn!(
+                namespace,
+                ?what,
+                %error,
+                "not served until it is permitted, which is tried again and again: create the namespace if there is \
+                 none and apply deploy/tenant to it, or take it out of --namespaces"
+            ),
+            None => {
+                warn!(?what, %error, "nothing is done until it is permitted, which is tried again and again")
+            }
+        }
+    }
+}
+
+/// Whether the API server says no, as it does where there is no Role, or no namespace to have one.
+fn is_refused(error: &Error) -> bool {
+    let code = |status: &Status| status.code;
+    match error {
+        Error::InitialListFailed(error)
+        | Error::WatchStartFailed(error)
+        | Error::WatchFailed(error) => {
+            matches!(error, kube::Error::Api(status) if code(status) == 403)
+        }
+        Error::WatchError(status) => code(status) == 403,
+        Error::NoResourceVersion => false,
+    }
 }
