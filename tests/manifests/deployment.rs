@@ -1,7 +1,7 @@
 //! The Deployment starts the operator as the operator wants to be started, with or without a credential of its own.
 
-use super::{IMAGE, NAME, RULES_SINCE, cluster, deployment, documents, path, say};
-use astro_token_operator::config::{Cli, Command};
+use super::{IMAGE, NAME, RULES_SINCE, cluster, deployment, deployment_of, documents, path, say};
+use astro_token_operator::config::{Cli, Command, SecretAccess};
 use astro_token_operator::metrics::Metrics;
 use astro_token_operator::server::{Health, serve};
 use clap::{CommandFactory, Parser};
@@ -13,6 +13,13 @@ use std::path::{Path, PathBuf};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+/// Every install, with what it may have.
+const INSTALLS: [(&str, &[&str]); 4] = [
+    ("deploy", &[]),
+    ("deploy/namespaced", &[]),
+    ("deploy", &["get-secrets", "own-credential"]),
+    ("deploy/namespaced", &["get-secrets", "own-credential"]),
+];
 const COMPONENT: &str = "deploy/components/own-credential/deployment.yaml";
 
 #[test]
@@ -39,12 +46,38 @@ fn every_variable_is_one_that_the_operator_reads() {
         .get_arguments()
         .filter_map(|flag| flag.get_env())
         .collect();
-    let component: Deployment =
-        serde_json::from_value(documents(path(COMPONENT)).remove(0)).unwrap();
-    for spec in [pod(), component.spec.unwrap().template.spec.unwrap()] {
-        for variable in spec.containers[0].env.iter().flatten() {
+    for (install, components) in INSTALLS {
+        let spec = deployment_of(install, components).spec.unwrap().template;
+        for variable in spec.spec.unwrap().containers[0].env.iter().flatten() {
             assert!(known.contains(&variable.name.as_ref()), "{}", variable.name);
         }
+    }
+}
+
+#[test]
+fn namespaces_and_access_are_as_the_install_says() {
+    for (install, components) in INSTALLS {
+        let spec = deployment_of(install, components).spec.unwrap().template;
+        let container = spec.spec.unwrap().containers.remove(0);
+        let variables = container.env.unwrap().into_iter();
+        let flags = variables.filter_map(|variable| {
+            let value = variable.value?;
+            let flag = match variable.name.as_str() {
+                "NAMESPACES" => "namespaces",
+                "SECRET_ACCESS" => "secret-access",
+                _ => return None,
+            };
+            Some(format!("--{flag}={value}"))
+        });
+        let arguments = container.args.unwrap().into_iter().chain(flags);
+        let parsed = Cli::try_parse_from([NAME.to_owned()].into_iter().chain(arguments));
+        let Command::Run(run) = parsed.unwrap_or_else(|error| panic!("{error}")).command else {
+            panic!("not run");
+        };
+        let some = install == "deploy/namespaced";
+        assert_eq!(!run.namespaces.is_empty(), some, "{install}");
+        let get = components.contains(&"get-secrets");
+        assert_eq!(run.secret_access == SecretAccess::Get, get, "{install}");
     }
 }
 

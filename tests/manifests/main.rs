@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use lab::control_plane::{ControlPlane, apply};
+use lab::manifests::shipped;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -30,20 +31,26 @@ fn the_version_is_the_same_everywhere() {
     assert_eq!(spec.containers[0].image.as_deref(), Some(IMAGE));
     assert!(read(path("Makefile")).contains(&format!("IMAGE ?= {IMAGE}\n")));
     assert!(read(path("README.md")).contains(&format!("/{IMAGE}\n")));
-    let kustomization = &documents(path("deploy/kustomization.yaml"))[0];
     let image = json!({"name": NAME, "newName": NAME, "newTag": env!("CARGO_PKG_VERSION")});
-    assert_eq!(kustomization["images"], json!([image]));
+    for install in ["deploy", "deploy/namespaced"] {
+        let kustomization = &documents(path(install).join("kustomization.yaml"))[0];
+        assert_eq!(kustomization["images"], json!([image]), "{install}");
+    }
 }
+
+/// What can be applied, and what its file offers in a comment.
+const KUSTOMIZATIONS: [(&str, &[&str]); 3] = [
+    ("deploy", &["own-credential", "get-secrets"]),
+    ("deploy/namespaced", &["own-credential", "get-secrets"]),
+    ("deploy/tenant", &["get-secrets"]),
+];
 
 #[test]
 fn kustomize_renders_what_these_tests_apply() {
     let kubectl = |arguments: &[&str]| {
         let output = Command::new("kubectl").args(arguments).output().ok()?;
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && errors.is_empty(), "{errors}");
         String::from_utf8(output.stdout).ok()
     };
     let version = kubectl(&["version", "--client", "--output=json"]);
@@ -54,16 +61,72 @@ fn kustomize_renders_what_these_tests_apply() {
         say("skipped: there is no kubectl of version 1.21 or newer");
         return;
     }
-    let deploy = path("deploy");
-    let rendered = kubectl(&["kustomize", deploy.to_str().unwrap()]).unwrap();
-    let rendered: Vec<Value> = serde_saphyr::from_multiple(&rendered).unwrap();
-    let sorted = |objects: Vec<Value>| {
-        objects
-            .iter()
-            .map(Value::to_string)
-            .collect::<BTreeSet<_>>()
-    };
-    assert_eq!(sorted(rendered), sorted(render(&deploy)));
+    for (kustomization, offered) in KUSTOMIZATIONS {
+        for component in [None].into_iter().chain(offered.iter().map(Some)) {
+            let components: Vec<_> = component.into_iter().copied().collect();
+            let copy = copy_with(&components);
+            let rendered = kubectl(&["kustomize", copy.join(kustomization).to_str().unwrap()]);
+            let rendered: Vec<Value> = serde_saphyr::from_multiple(&rendered.unwrap()).unwrap();
+            let ours = shipped(kustomization, &components).unwrap();
+            let what = format!("{kustomization} with {components:?}");
+            assert_eq!(in_order(rendered), in_order(ours), "{what}");
+        }
+    }
+}
+
+/// A copy of what is deployed, where these components are no longer commented out.
+fn copy_with(components: &[&str]) -> PathBuf {
+    let name = format!("kustomize-{}", components.concat());
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&folder);
+    for part in ["crds", "deploy"] {
+        copy(&path(part), &folder.join(part), components);
+    }
+    folder
+}
+
+fn copy(from: &Path, to: &Path, components: &[&str]) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to, components);
+            continue;
+        }
+        let wanted = |line: &str| {
+            let component = line.rsplit('/').next().unwrap();
+            line.starts_with("#   - ") && components.contains(&component)
+        };
+        let text = read(entry.path());
+        let some = text.lines().any(wanted);
+        let lines = text.lines().map(|line| match line {
+            "# components:" if some => &line[2..],
+            line if wanted(line) => &line[2..],
+            line => line,
+        });
+        let text: String = lines.map(|line| format!("{line}\n")).collect();
+        std::fs::write(to, text).unwrap();
+    }
+}
+
+/// Whatever the order of objects, and of what has a name in them.
+fn in_order(objects: Vec<Value>) -> BTreeSet<String> {
+    fn sort(value: &mut Value) {
+        match value {
+            Value::Array(all) => {
+                all.iter_mut().for_each(sort);
+                if all.iter().all(|it| it["name"].is_string()) {
+                    all.sort_by_key(|it| it["name"].to_string());
+                }
+            }
+            Value::Object(all) => all.values_mut().for_each(sort),
+            _ => {}
+        }
+    }
+    let mut objects = objects;
+    objects.iter_mut().for_each(sort);
+    objects.iter().map(Value::to_string).collect()
 }
 
 fn path(relative: &str) -> PathBuf {
@@ -79,24 +142,12 @@ fn documents(file: impl AsRef<Path>) -> Vec<Value> {
     serde_saphyr::from_multiple(&read(file)).unwrap()
 }
 
-/// Every object of a kustomization; ours change nothing in the files they list.
-fn render(folder: &Path) -> Vec<Value> {
-    let kustomization: Value =
-        serde_saphyr::from_str(&read(folder.join("kustomization.yaml"))).unwrap();
-    let resources = kustomization["resources"].as_array().unwrap();
-    let resources = resources
-        .iter()
-        .map(|entry| folder.join(entry.as_str().unwrap()));
-    resources
-        .flat_map(|entry| match entry.is_dir() {
-            true => render(&entry),
-            false => documents(entry),
-        })
-        .collect()
+fn deployment() -> Deployment {
+    deployment_of("deploy", &[])
 }
 
-fn deployment() -> Deployment {
-    let mut objects = render(&path("deploy")).into_iter();
+fn deployment_of(kustomization: &str, components: &[&str]) -> Deployment {
+    let mut objects = shipped(kustomization, components).unwrap().into_iter();
     let found = objects.find(|object| object["kind"] == "Deployment");
     serde_json::from_value(found.unwrap()).unwrap()
 }
@@ -106,7 +157,7 @@ async fn cluster(namespace: &str) -> (&'static ControlPlane, Client) {
     static DEPLOYED: OnceCell<()> = OnceCell::const_new();
     let plane = ControlPlane::shared().await.unwrap();
     let deploy = async || {
-        for object in render(&path("deploy")) {
+        for object in shipped("deploy", &[]).unwrap() {
             apply(&plane.client(), &object.to_string()).await.unwrap();
         }
     };

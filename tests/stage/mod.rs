@@ -52,20 +52,10 @@ pub async fn plane() -> &'static ControlPlane {
 
 /// Brings the CRD and the shipped permissions into a cluster.
 pub async fn furnish(client: &Client) {
-    let crd = serde_saphyr::to_string(&WorkspaceTokenRotation::crd()).unwrap();
-    lab::control_plane::apply(client, &crd).await.unwrap();
-    for yaml in shipped_permissions() {
-        lab::control_plane::apply(client, &yaml).await.unwrap();
+    for object in lab::manifests::permissions("deploy", &[]).unwrap() {
+        let object = object.to_string();
+        lab::control_plane::apply(client, &object).await.unwrap();
     }
-}
-
-/// Everything in `deploy/` but the workload.
-fn shipped_permissions() -> Vec<String> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
-    let files = ["namespace.yaml", "service-account.yaml", "rbac.yaml"];
-    files
-        .map(|file| std::fs::read_to_string(format!("{folder}/{file}")).unwrap())
-        .into()
 }
 
 impl Stage {
@@ -471,9 +461,7 @@ pub async fn service_account() -> Config {
 
 /// A service account with the operator's ClusterRole, but these verbs on Secrets; as YAML.
 pub fn permissions(name: &str, verbs: Value) -> String {
-    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/rbac.yaml");
-    let shipped = std::fs::read_to_string(shipped).unwrap();
-    let shipped: Vec<Value> = serde_saphyr::from_multiple(&shipped).unwrap();
+    let shipped = lab::manifests::permissions("deploy", &[]).unwrap();
     let mut role = shipped
         .into_iter()
         .find(|it| it["kind"] == "ClusterRole")

@@ -6,5 +6,6 @@ pub mod control_plane;
 pub mod crash;
 pub mod demo;
 pub mod link;
+pub mod manifests;
 pub mod operator;
 mod resource;

@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::control_plane::apply;
+use crate::manifests::permissions;
 
 /// The namespace of `deploy/`, where its service account and its Lease are.
 pub const HOME: &str = "astro-token-operator";
@@ -19,7 +20,6 @@ pub const HOME: &str = "astro-token-operator";
 pub const ACCOUNT: &str = "astro-token-operator";
 
 const PROGRAM: &str = "astro-token-operator";
-const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy");
 const LOG_TAIL_LINES: usize = 20;
 /// Linux counts a process's time in these, whatever the kernel's own clock.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -53,11 +53,10 @@ pub async fn install(client: &Client) -> anyhow::Result<()> {
     let printed = Command::new(binary()?).arg("crd").output().await?;
     ensure!(printed.status.success(), "crd: {}", printed.status);
     apply(client, &String::from_utf8(printed.stdout)?).await?;
-    for file in ["namespace.yaml", "service-account.yaml", "rbac.yaml"] {
-        let path = Path::new(SHIPPED).join(file);
-        let yaml = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        apply(client, &yaml).await?;
+    for object in permissions("deploy", &[])? {
+        if object["kind"] != "CustomResourceDefinition" {
+            apply(client, &object.to_string()).await?;
+        }
     }
     Ok(())
 }
