@@ -48,7 +48,7 @@ impl Scene {
         static PLANE: OnceCell<Mutex<ControlPlane>> = OnceCell::const_new();
         let plane = PLANE.get_or_init(async || {
             let plane = ControlPlane::start().await.unwrap();
-            stage::furnish(&plane.client()).await;
+            stage::furnish(&plane, stage::Mode::CLUSTER).await;
             Mutex::new(plane)
         });
         let plane = plane.await.lock().await;
@@ -58,7 +58,7 @@ impl Scene {
         permit(&client, &WRITE).await;
         clean(&client).await;
         let astro = Astro::start().await.unwrap();
-        let stage = Stage::on(client, &astro).await;
+        let stage = Stage::on(&plane, &astro).await;
         let account = plane.service_account(HOME, ACCOUNT).await.unwrap();
         let port = free_port();
         let mut operator = start(&plane, &astro, port).await;
@@ -276,7 +276,7 @@ async fn with_its_namespace_a_value_goes_and_the_log_says_so() {
         return;
     }
     let (client, namespace) = (scene.stage.client.clone(), scene.stage.namespace.clone());
-    let rest = Stage::on(client.clone(), &scene.stage.astro).await;
+    let rest = Stage::on(&scene.plane, &scene.stage.astro).await;
     // Keeps the namespace in its end until it is removed.
     let anchors: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
     let anchor = json!({"metadata": {"name": "anchor", "finalizers": ["example.com/anchor"]}});

@@ -18,9 +18,11 @@ use lab::astro::{Astro, Issued, NewToken};
 use lab::control_plane::ControlPlane;
 use serde_json::{Value, json};
 use std::io::Write;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -39,65 +41,192 @@ pub struct Stage {
     pub owner: Issued,
 }
 
-/// The control plane with the CRD and the shipped permissions.
+/// How the operator is installed: what it may see of the cluster.
+#[derive(Clone, Copy)]
+pub struct Mode {
+    /// In some namespaces, by Roles.
+    pub namespaced: bool,
+    /// Without list and watch of Secrets.
+    pub get_secrets: bool,
+}
+
+impl Mode {
+    pub const CLUSTER: Self = Self {
+        namespaced: false,
+        get_secrets: false,
+    };
+    pub const CLUSTER_GET: Self = Self {
+        get_secrets: true,
+        ..Self::CLUSTER
+    };
+    pub const NAMESPACES: Self = Self {
+        namespaced: true,
+        ..Self::CLUSTER
+    };
+    pub const NAMESPACES_GET: Self = Self {
+        get_secrets: true,
+        ..Self::NAMESPACES
+    };
+
+    /// Everything that is installed once, but the workload.
+    pub fn permissions(self) -> Vec<Value> {
+        let install = match self.namespaced {
+            true => "deploy/namespaced",
+            false => "deploy",
+        };
+        lab::manifests::permissions(install, self.components()).unwrap()
+    }
+
+    /// What is applied to a namespace that is to be served.
+    pub fn tenant_permissions(self) -> Vec<Value> {
+        match self.namespaced {
+            true => lab::manifests::permissions("deploy/tenant", self.components()).unwrap(),
+            false => Vec::new(),
+        }
+    }
+
+    fn components(self) -> &'static [&'static str] {
+        match self.get_secrets {
+            true => &["get-secrets"],
+            false => &[],
+        }
+    }
+
+    /// Flags for an operator that works in these namespaces, which only counts where it has to be told.
+    pub fn flags(self, namespaces: &[String]) -> Vec<String> {
+        let namespaces = format!("--namespaces={}", namespaces.join(","));
+        let namespaces = self.namespaced.then_some(namespaces);
+        let access = self.get_secrets.then(|| "--secret-access=get".to_owned());
+        namespaces.into_iter().chain(access).collect()
+    }
+}
+
+/// One operator for all tests of a file, and a namespace for each.
+pub struct Shared(OnceCell<Running>);
+
+struct Running {
+    astro: Astro,
+    _operator: Operator,
+    /// Those the operator was told of, and no test has taken yet.
+    namespaces: Mutex<Vec<String>>,
+}
+
+/// As many namespaces as a file has tests, and some more.
+const NAMESPACES: usize = 24;
+
+impl Shared {
+    pub const fn new() -> Self {
+        Self(OnceCell::const_new())
+    }
+
+    /// A namespace of its own for a test, and the operator, which the first one starts with `flags`.
+    pub async fn stage(&self, mode: Mode, flags: &[&str]) -> Stage {
+        let start = async || {
+            let astro = Astro::start().await.unwrap();
+            let plane = plane_for(mode).await;
+            let mut namespaces = Vec::new();
+            if mode.namespaced {
+                namespaces.extend((0..NAMESPACES).map(|_| fresh_name()));
+            }
+            for name in &namespaces {
+                create_namespace(plane, name).await;
+                permit(plane, mode, name).await;
+            }
+            let account = plane.service_account(HOME, HOME).await.unwrap();
+            let scope = mode.flags(&namespaces);
+            let flags: Vec<_> = flags
+                .iter()
+                .copied()
+                .chain(scope.iter().map(String::as_str))
+                .collect();
+            Running {
+                _operator: Operator::start(account, &astro, &flags),
+                astro,
+                namespaces: Mutex::new(namespaces),
+            }
+        };
+        let running = self.0.get_or_init(start).await;
+        if !mode.namespaced {
+            return Stage::new(&running.astro).await;
+        }
+        let namespace = running.namespaces.lock().unwrap().pop();
+        let namespace = namespace.expect("more namespaces than NAMESPACES are needed");
+        Stage::in_namespace(plane_for(mode).await, &running.astro, namespace).await
+    }
+}
+
+/// The control plane with the CRD and the permissions for a whole cluster.
 pub async fn plane() -> &'static ControlPlane {
-    static READY: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
+    plane_for(Mode::CLUSTER).await
+}
+
+/// The control plane with the CRD and the permissions that the first caller asks for.
+pub async fn plane_for(mode: Mode) -> &'static ControlPlane {
+    static READY: OnceCell<()> = OnceCell::const_new();
     watch_logs();
     let plane = ControlPlane::shared().await.unwrap();
-    READY
-        .get_or_init(|| async { furnish(&plane.client()).await })
-        .await;
+    READY.get_or_init(async || furnish(plane, mode).await).await;
     plane
 }
 
-/// Brings the CRD and the shipped permissions into a cluster.
-pub async fn furnish(client: &Client) {
-    for object in lab::manifests::permissions("deploy", &[]).unwrap() {
-        let object = object.to_string();
-        lab::control_plane::apply(client, &object).await.unwrap();
+/// Brings the CRD and the permissions into a cluster.
+pub async fn furnish(plane: &ControlPlane, mode: Mode) {
+    for object in mode.permissions() {
+        apply(&plane.client(), &object).await;
     }
 }
 
+/// Lets the operator work in a namespace, as `kubectl apply -k deploy/tenant` does.
+pub async fn permit(plane: &ControlPlane, mode: Mode, namespace: &str) {
+    let mut config = plane.config();
+    config.default_namespace = namespace.into();
+    let client = Client::try_from(config).unwrap();
+    for object in mode.tenant_permissions() {
+        apply(&client, &object).await;
+    }
+}
+
+async fn apply(client: &Client, object: &Value) {
+    let applied = lab::control_plane::apply(client, &object.to_string()).await;
+    applied.unwrap();
+}
+
+pub fn fresh_name() -> String {
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    format!("t-{}", &id[..12])
+}
+
+pub async fn create_namespace(plane: &ControlPlane, name: &str) {
+    let namespaces: Api<Namespace> = Api::all(plane.client());
+    let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+    let params = PostParams::default();
+    namespaces.create(&params, &namespace).await.unwrap();
+}
+
 impl Stage {
-    /// A namespace of its own for a test, and one operator, started with `flags`, for all tests of the file.
-    pub async fn shared(flags: &[&str]) -> Self {
-        static RUNNING: tokio::sync::OnceCell<(Astro, Operator)> =
-            tokio::sync::OnceCell::const_new();
-        let start = async || {
-            let astro = Astro::start().await.unwrap();
-            let account = service_account().await;
-            let operator = Operator::start(account, &astro, flags);
-            (astro, operator)
-        };
-        let (astro, _) = RUNNING.get_or_init(start).await;
-        Self::new(astro).await
-    }
-
-    /// A fresh namespace.
+    /// A fresh namespace, for an operator that works in all.
     pub async fn new(astro: &Astro) -> Self {
-        Self::on(plane().await.client(), astro).await
+        Self::on(plane().await, astro).await
     }
 
-    /// A fresh namespace of the administrator's `client`.
-    pub async fn on(client: Client, astro: &Astro) -> Self {
-        let id = uuid::Uuid::new_v4().simple().to_string();
-        let namespace = format!("t-{}", &id[..12]);
+    /// A fresh namespace on this control plane.
+    pub async fn on(plane: &ControlPlane, astro: &Astro) -> Self {
+        let namespace = fresh_name();
+        create_namespace(plane, &namespace).await;
+        Self::in_namespace(plane, astro, namespace).await
+    }
+
+    /// A namespace that exists, and holds nothing yet.
+    pub async fn in_namespace(plane: &ControlPlane, astro: &Astro, namespace: String) -> Self {
         let workspace = astro.workspace().to_owned();
         let owner = astro.create(NewToken::owner(format!("owner {namespace}"), &workspace));
         let stage = Self {
-            client,
+            client: plane.client(),
             astro: astro.clone(),
             namespace,
             workspace,
             owner,
         };
-        let namespaces: Api<Namespace> = Api::all(stage.client.clone());
-        let namespace = json!({"metadata": {"name": stage.namespace}});
-        let namespace = serde_json::from_value(namespace).unwrap();
-        namespaces
-            .create(&PostParams::default(), &namespace)
-            .await
-            .unwrap();
         let value = stage.owner.value.clone();
         stage.put_secret("owner", json!({"token": value})).await;
         stage

@@ -1,16 +1,20 @@
-//! From a resource to a live value in a Secret, on a real API server with the shipped permissions.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+//! From a resource to a live value in a Secret: what the operator does whatever it may see of the cluster.
 
-mod stage;
-
+use super::MODE;
+use crate::stage::{self, Shared, Stage};
 use astro_token_operator::api::Cause;
 use lab::astro::Operation;
 use serde_json::json;
-use stage::Stage;
 
 async fn stage() -> Stage {
-    // No audit helps: what happens here happens because a watch or a schedule says so.
-    Stage::shared(&["--leader-election=false", "--audit-interval=1h"]).await
+    static SHARED: Shared = Shared::new();
+    let flags: &[&str] = match MODE.get_secrets {
+        // What befalls a Secret is noticed by an audit.
+        true => &["--leader-election=false"],
+        // No audit helps: what happens here happens because a watch or a schedule says so.
+        false => &["--leader-election=false", "--audit-interval=1h"],
+    };
+    SHARED.stage(MODE, flags).await
 }
 
 fn cause(resource: &astro_token_operator::api::WorkspaceTokenRotation) -> Option<Cause> {
