@@ -85,6 +85,14 @@ impl Mode {
         }
     }
 
+    pub fn name(self) -> String {
+        let place = match self.namespaced {
+            true => "some namespaces",
+            false => "the whole cluster",
+        };
+        format!("in {place}, {:?}", self.components())
+    }
+
     fn components(self) -> &'static [&'static str] {
         match self.get_secrets {
             true => &["get-secrets"],
@@ -174,6 +182,16 @@ pub async fn furnish(plane: &ControlPlane, mode: Mode) {
     for object in mode.permissions() {
         apply(&plane.client(), &object).await;
     }
+}
+
+/// Installs the operator, but for the workload, on a control plane of a test's own, with one namespace to work in;
+/// returns what that took.
+pub async fn install(plane: &ControlPlane, mode: Mode, namespace: &str) -> Vec<Value> {
+    watch_logs();
+    furnish(plane, mode).await;
+    create_namespace(plane, namespace).await;
+    permit(plane, mode, namespace).await;
+    [mode.permissions(), mode.tenant_permissions()].concat()
 }
 
 /// Lets the operator work in a namespace, as `kubectl apply -k deploy/tenant` does.

@@ -28,6 +28,10 @@ use self::process::{Process, Scratch};
 const BINARIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../hack/kube-binaries.sh");
 const CONTROLLERS: &str = "kube-controller-manager";
 const KUBECONFIG: &str = "kubeconfig";
+const AUDIT_LOG: &str = "audit.log";
+/// Who asked for what, and whether it was given; of watches when they begin.
+const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy",
+    "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}"#;
 /// Since this version the controllers have no port without TLS, nor an option for it.
 const WITHOUT_PLAIN_PORT: (u32, u32) = (1, 24);
 /// Several may start at once on a busy machine; alone one needs a few seconds.
@@ -52,6 +56,7 @@ pub struct ControlPlane {
     credentials: Credentials,
     config: Config,
     version: (u32, u32),
+    audited: bool,
     folder: Scratch,
 }
 
@@ -59,12 +64,22 @@ impl ControlPlane {
     /// Starts one and waits until it is ready, for two minutes at most. The programs are those of
     /// `hack/kube-binaries.sh`, which takes some minutes more on a machine that has none yet.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::launch(false).await
+    }
+
+    /// The same with an audit log, which costs the API server a little with each request.
+    pub async fn start_audited() -> anyhow::Result<Self> {
+        Self::launch(true).await
+    }
+
+    async fn launch(audited: bool) -> anyhow::Result<Self> {
         // An error means that one is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let binaries = find_binaries().await?;
         let mut attempt = 1;
         loop {
             let mut plane = Self::lay_out(&binaries).await?;
+            plane.audited = audited;
             match plane.start_programs().await {
                 Ok(()) => return Ok(plane),
                 Err(_) if attempt < PORT_TRIES && plane.lost_a_port() => attempt += 1,
@@ -156,6 +171,15 @@ impl ControlPlane {
             .await
     }
 
+    /// Every request so far, as events of `audit.k8s.io`; that of a request that was just answered may follow.
+    pub fn audit_log(&self) -> anyhow::Result<Vec<Value>> {
+        let text = std::fs::read_to_string(self.dir().join(AUDIT_LOG))?;
+        // The last line may not be complete.
+        let complete = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
+        let events = complete.lines().map(serde_json::from_str);
+        Ok(events.collect::<Result<_, _>>()?)
+    }
+
     /// Kills the API server; etcd keeps the data.
     pub fn stop_api_server(&mut self) {
         self.api_server = None;
@@ -164,7 +188,7 @@ impl ControlPlane {
     /// Starts the API server again on the same port and waits until it is ready.
     pub async fn start_api_server(&mut self) -> anyhow::Result<()> {
         let file = |option, name| format!("--{option}={}", self.dir().join(name).display());
-        let arguments = [
+        let mut arguments = vec![
             format!("--etcd-servers={}", self.etcd_url),
             "--bind-address=127.0.0.1".to_owned(),
             // Without these two it looks for a network of the machine's.
@@ -182,6 +206,11 @@ impl ControlPlane {
             "--max-requests-inflight=2000".to_owned(),
             "--max-mutating-requests-inflight=1000".to_owned(),
         ];
+        if self.audited {
+            std::fs::write(self.dir().join("audit.json"), AUDIT_POLICY)?;
+            arguments.push(file("audit-policy-file", "audit.json"));
+            arguments.push(file("audit-log-path", AUDIT_LOG));
+        }
         self.stop_api_server();
         self.api_server = Some(self.spawn("kube-apiserver", &arguments)?);
         let client = self.client();
@@ -225,6 +254,7 @@ impl ControlPlane {
             credentials,
             config: config(admin).await?,
             version: (0, 0),
+            audited: false,
             folder,
         })
     }
