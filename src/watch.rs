@@ -1,20 +1,22 @@
 //! The watches: resources, and the metadata of the Secrets that are ours, in the whole cluster or in some namespaces.
 //! However many they are, they feed one store of each kind and wake reconciles.
 
+mod changes;
+#[cfg(test)]
+mod tests;
+
+use self::changes::{Change, changes, is_refused, text};
 use crate::api::{MANAGED_BY, WorkspaceTokenRotation, evidence};
 use crate::config::SecretAccess;
 use crate::ownership::{self, Metadata};
 use crate::rivals::Claims;
 use futures::future::join_all;
-use futures::{FutureExt, Stream, StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;
-use kube::core::Status;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{Config, Error, Event};
-use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::SetOnce;
@@ -23,9 +25,6 @@ use tracing::{info, warn};
 
 /// Sends a resource to be reconciled.
 pub type Wake = UnboundedSender<ObjectRef<WorkspaceTokenRotation>>;
-
-/// Objects of one list request.
-const PAGE: u32 = 500;
 
 /// Where the operator works.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,16 +62,6 @@ struct Place {
 enum What {
     Resources,
     Secrets,
-}
-
-/// What one watch tells.
-enum Change<K> {
-    Apply(K),
-    Delete(K),
-    /// A list is complete: what is not of these names is gone.
-    Listed(HashSet<String>),
-    /// Nothing can be known any more, until the next list.
-    Failed(Error),
 }
 
 impl Scope {
@@ -277,42 +266,6 @@ where
     writer
 }
 
-/// The changes of one watch, for ever: retried with back-off, and begun anew after a refusal.
-fn changes<K>(api: Api<K>, config: Config) -> impl Stream<Item = Change<K>>
-where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
-{
-    let config = config.page_size(PAGE);
-    let events = stream::unfold(None, move |running| {
-        let mut events = running.unwrap_or_else(|| watcher(api.clone(), config.clone()).boxed());
-        async move {
-            let event = events.next().await?;
-            let refused = event.as_ref().is_err_and(is_refused);
-            Some((event, (!refused).then_some(events)))
-        }
-    });
-    let mut listed = HashSet::new();
-    let changes = events.filter_map(move |event| {
-        std::future::ready(match event {
-            // Each try begins with one; passed on it would end the back-off as a success does.
-            Ok(Event::Init) => {
-                listed.clear();
-                None
-            }
-            Ok(Event::InitApply(object)) => {
-                listed.insert(object.name_any());
-                Some(Ok(Change::Apply(object)))
-            }
-            Ok(Event::InitDone) => Some(Ok(Change::Listed(std::mem::take(&mut listed)))),
-            Ok(Event::Apply(object)) => Some(Ok(Change::Apply(object))),
-            Ok(Event::Delete(object)) => Some(Ok(Change::Delete(object))),
-            Err(error) => Some(Err(error)),
-        })
-    });
-    let changes = changes.default_backoff();
-    changes.map(|change| change.unwrap_or_else(Change::Failed))
-}
-
 impl Place {
     async fn heard(&self) {
         let listed =
@@ -348,43 +301,30 @@ impl Place {
     }
 
     fn failed(&self, error: &Error, what: What) {
-        let namespace = self.namespace.as_deref();
+        let (namespace, refusal) = (self.namespace.as_deref(), is_refused(error));
+        let error = text(error);
         if namespace.is_some() {
             let _ = self.has_failed.set(());
         }
-        if !is_refused(error) {
-            warn!(namespace, ?what, %error, "watch interrupted, trying again");
+        if !refusal {
+            warn!(namespace, ?what, error, "watch interrupted, trying again");
             return;
         }
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         if !refused.insert(what) {
             return;
         }
-        match namespace {
-            Some(namespace) => warn!(
-                namespace,
-                ?what,
-                %error,
-                "not served until it is permitted, which is tried again and again: create the namespace if there is \
-                 none and apply deploy/tenant to it, or take it out of --namespaces"
-            ),
-            None => {
-                warn!(?what, %error, "nothing is done until it is permitted, which is tried again and again")
+        let remedy = match namespace {
+            Some(_) => {
+                "create the namespace if there is none and apply deploy/tenant to it, or take it out of --namespaces"
             }
-        }
-    }
-}
-
-/// Whether the API server says no, as it does where there is no Role, or no namespace to have one.
-fn is_refused(error: &Error) -> bool {
-    let code = |status: &Status| status.code;
-    match error {
-        Error::InitialListFailed(error)
-        | Error::WatchStartFailed(error)
-        | Error::WatchFailed(error) => {
-            matches!(error, kube::Error::Api(status) if code(status) == 403)
-        }
-        Error::WatchError(status) => code(status) == 403,
-        Error::NoResourceVersion => false,
+            None => "apply deploy",
+        };
+        warn!(
+            namespace,
+            ?what,
+            error,
+            "nothing is done until it is permitted, which is tried again and again; {remedy}"
+        );
     }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod get;
+mod scope;
 #[path = "../stage/mod.rs"]
 mod stage;
 mod watch;

@@ -1,0 +1,84 @@
+//! One watch as a stream of changes that never ends: retried with back-off, and begun anew after a refusal.
+
+use crate::scrub::{api_error, scrub};
+use futures::{Stream, StreamExt, stream};
+use kube::runtime::watcher::{Config, Error, Event};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use std::collections::HashSet;
+
+/// Objects of one list request.
+const PAGE: u32 = 500;
+/// Longest text of the API server's that is shown, characters.
+const LONGEST_MESSAGE: usize = 400;
+
+/// What one watch tells.
+pub(super) enum Change<K> {
+    Apply(K),
+    Delete(K),
+    /// A list is complete: what is not of these names is gone.
+    Listed(HashSet<String>),
+    /// Nothing can be known any more, until the next list.
+    Failed(Error),
+}
+
+/// The changes of one watch.
+pub(super) fn changes<K>(api: Api<K>, config: Config) -> impl Stream<Item = Change<K>>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let config = config.page_size(PAGE);
+    let events = stream::unfold(None, move |running| {
+        let mut events = running.unwrap_or_else(|| watcher(api.clone(), config.clone()).boxed());
+        async move {
+            let event = events.next().await?;
+            let refused = event.as_ref().is_err_and(is_refused);
+            Some((event, (!refused).then_some(events)))
+        }
+    });
+    let mut listed = HashSet::new();
+    let changes = events.filter_map(move |event| {
+        std::future::ready(match event {
+            // Each try begins with one; passed on it would end the back-off as a success does.
+            Ok(Event::Init) => {
+                listed.clear();
+                None
+            }
+            Ok(Event::InitApply(object)) => {
+                listed.insert(object.name_any());
+                Some(Ok(Change::Apply(object)))
+            }
+            Ok(Event::InitDone) => Some(Ok(Change::Listed(std::mem::take(&mut listed)))),
+            Ok(Event::Apply(object)) => Some(Ok(Change::Apply(object))),
+            Ok(Event::Delete(object)) => Some(Ok(Change::Delete(object))),
+            Err(error) => Some(Err(error)),
+        })
+    });
+    let changes = changes.default_backoff();
+    changes.map(|change| change.unwrap_or_else(Change::Failed))
+}
+
+/// Whether the API server says no, as it does where there is no Role, or no namespace to have one.
+pub(super) fn is_refused(error: &Error) -> bool {
+    match error {
+        Error::InitialListFailed(error)
+        | Error::WatchStartFailed(error)
+        | Error::WatchFailed(error) => {
+            matches!(error, kube::Error::Api(status) if status.is_forbidden())
+        }
+        Error::WatchError(status) => status.is_forbidden(),
+        Error::NoResourceVersion => false,
+    }
+}
+
+/// The API server's own words, without what it quotes.
+pub(super) fn text(error: &Error) -> String {
+    match error {
+        Error::InitialListFailed(error)
+        | Error::WatchStartFailed(error)
+        | Error::WatchFailed(error) => api_error(error, LONGEST_MESSAGE),
+        Error::WatchError(status) => scrub(&status.message, LONGEST_MESSAGE),
+        Error::NoResourceVersion => error.to_string(),
+    }
+}
