@@ -194,8 +194,15 @@ fn foreign_evidence(seen: &Observed, held: &Held) -> Option<Blocked> {
 /// 4. The Secret itself proves that the call and the write happened.
 fn settle(seen: &Observed) -> Option<Plan> {
     // Not `held()`: a value is proven stored even when the spec has come to mean another token.
-    let (pending, Stored::Holds(held)) = (seen.pending()?, &seen.stored) else {
-        return None;
+    let pending = seen.pending()?;
+    let held = match &seen.stored {
+        Stored::Holds(held) => held,
+        // The target was edited meanwhile: the value is stored all the same, and is moved next.
+        Stored::Absent {
+            elsewhere: Some(held),
+            ..
+        } => held,
+        _ => return None,
     };
     let proven = held.rotation_id.as_ref() == Some(&pending.id)
         || held.token_id == pending.token_id

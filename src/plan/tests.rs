@@ -320,6 +320,22 @@ fn each_rule_has_its_say() {
             "settle",
         ),
         (
+            "4 under the former name of the target, which was edited in the middle of it",
+            with(|s| {
+                let p = pending(5);
+                s.stored = Stored::Absent {
+                    elsewhere: Some(Held {
+                        secret: "former".into(),
+                        rotation_id: Some(p.id.clone()),
+                        ..held(version(-100))
+                    }),
+                    resource_version: None,
+                };
+                status_of(s).pending = Some(p);
+            }),
+            "settle",
+        ),
+        (
             "5 somebody may be at it",
             begun(20, -4000),
             "wait 30 RotationInDoubt",

@@ -3,7 +3,7 @@
 use super::MODE;
 use crate::stage::{self, Shared, Stage};
 use astro_token_operator::api::Cause;
-use lab::astro::Operation;
+use lab::astro::{Fault, Operation, Step};
 use serde_json::json;
 
 async fn stage() -> Stage {
@@ -152,9 +152,36 @@ async fn edits_never_rotate_and_the_value_moves_with_the_spec() {
         .edit("edit", json!({"spec": {"target": {"name": "renamed"}}}))
         .await;
     stage.until_secret("renamed", has("api-token")).await;
+    let bound = |_: &_, status: &astro_token_operator::api::Status| {
+        let binding = status.binding.as_ref();
+        binding.is_some_and(|binding| binding.name == "renamed")
+    };
+    stage.until("edit", "bound to the new Secret", bound).await;
     assert!(stage.value("renamed", "api-token").await.as_ref() == Some(&value));
     assert_eq!(stage.astro.rotations(&token.id), 1, "an edit rotated");
     assert!(stage.astro.is_live(&value));
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn an_edit_of_the_target_in_the_middle_of_a_rotation_moves_the_new_value() {
+    let stage = stage().await;
+    let token = stage.token("mid");
+    stage.create("mid", json!({})).await;
+    stage.until_rotated("mid", 1).await;
+    let rotation = Fault::on(Operation::Rotate).token(&token.id).once();
+    let rotation = stage.astro.fault(rotation.after(Step::Hold));
+    stage.request("mid", "now").await;
+    rotation.reached().await;
+    stage
+        .edit("mid", json!({"spec": {"target": {"name": "moved"}}}))
+        .await;
+    rotation.release();
+    let resource = stage.until_rotated("mid", 2).await;
+    let moved = stage.value("moved", "token").await;
+    assert!(moved.is_some_and(|value| stage.astro.is_live(&value)));
+    assert_eq!(resource.status.unwrap().binding.unwrap().name, "moved");
+    assert_eq!(stage.astro.rotations(&token.id), 2, "an edit rotated");
     stage.assert_no_leak().await;
 }
 
