@@ -263,7 +263,9 @@ impl Range {
         let operator = self.be_born(traps)?;
         self.wait(cases, |case| {
             let name = &case.name;
+            // What was deleted in an earlier life has nothing to do in this one.
             trap(case).is_none()
+                || self.ledger.resource(name).is_none()
                 || self.gate.is_frozen(name)
                 || self.gate.is_open(name) && self.is_done(case)
         })
