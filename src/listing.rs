@@ -74,10 +74,12 @@ impl Listings {
             all.entry(key.clone()).or_default().clone()
         };
         let mut place = place.lock().await;
-        if let Some(listing) = &*place
-            && (not_before.is_none_or(|at| listing.began >= at)
-                || listing.tokens.is_err() && listing.began.elapsed() < FAILURE_SHARED)
-        {
+        let serves = |listing: &&Listing| match &listing.tokens {
+            Ok(_) => not_before.is_none_or(|at| listing.began >= at),
+            // However old a list may be: a failure may be over.
+            Err(_) => listing.age() < FAILURE_SHARED,
+        };
+        if let Some(listing) = place.as_ref().filter(serves) {
             return listing.clone();
         }
         let began = Instant::now();
