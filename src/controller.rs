@@ -107,6 +107,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
             secrets: watched.secrets.clone(),
             listings: Listings::default(),
             claims,
+            wake: sender.clone(),
         },
         rotator: Rotator {
             client: setup.client.clone(),
@@ -251,9 +252,11 @@ impl Context {
             done: None,
         };
         if pass.plan != Plan::Look {
+            self.observer.judge(&pass.seen);
             return Ok(pass);
         }
         let (seen, grant) = self.observer.live(&pass.seen, now).await?;
+        self.observer.judge(&seen);
         let plan = match crate::plan::plan(&seen) {
             // Nothing fresher is to be had: a pause instead of a spin.
             Plan::Look => Plan::Wait {

@@ -32,11 +32,20 @@ pub struct Observed {
     /// When the vendor was asked that, give or take a second; `None`: not, or without an answer.
     pub asked_at: Option<Timestamp>,
     /// An older resource with a claim to the same token or Secret.
-    pub rival: Option<Blocked>,
+    pub rival: Option<Rival>,
     /// What this process is doing for the resource right now.
     pub work: Option<Work>,
     /// The holder of the pending rotation is certain not to work on it any more.
     pub holder_is_done: bool,
+}
+
+/// An older resource with a claim to the same token or Secret.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rival {
+    /// What it keeps this one from.
+    pub blocked: Blocked,
+    /// Whether it is known that it can work; else that is a matter of moments.
+    pub looked_at: bool,
 }
 
 /// Settings that decisions depend on.

@@ -10,11 +10,12 @@ use crate::listing::{Failure, Key, Listing, Listings};
 use crate::ownership::{self, Metadata};
 use crate::plan::reading_not_before;
 use crate::reason::{Blocked, Reason};
-use crate::rivals::Claims;
+use crate::rivals::{Claims, is_able};
 use crate::schedule::Schedule;
 use crate::scrub::api_error;
 use crate::secret;
-use crate::validate::check_spec;
+use crate::validate::is_workable;
+use crate::watch::Wake;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -48,6 +49,8 @@ pub struct Observer {
     pub listings: Listings,
     /// Who may work on what.
     pub claims: Arc<Mutex<Claims>>,
+    /// Brings a resource back to be looked at.
+    pub wake: Wake,
 }
 
 /// No evidence could be had, and no verdict either.
@@ -78,7 +81,9 @@ impl Observer {
             Some(watched) => self.watched(watched, resource),
             None => self.read_secret(resource).await?,
         };
-        if wants_vendor(&seen) {
+        // First by what is known: whoever waits for an older one makes no call.
+        self.find_rival(&mut seen);
+        if seen.rival.is_none() && is_workable(&seen) {
             let age = seen.now.duration_since(reading_not_before(&seen));
             let age = Duration::try_from(age).unwrap_or_default();
             // A process younger than the interval has no list that is too old.
@@ -99,8 +104,8 @@ impl Observer {
                     seen.asked_at = seen.now.checked_sub(age).ok();
                 }
             }
+            self.find_rival(&mut seen);
         }
-        self.find_rival(&mut seen);
         Ok(seen)
     }
 
@@ -366,21 +371,28 @@ impl Observer {
             .map_err(|error| of_failure(&failure(&error), true))
     }
 
+    /// Remembers which token a resource means, and looks for an older one that means the same.
     fn find_rival(&self, seen: &mut Observed) {
-        let token = match &seen.live {
-            Live::Token { token, .. } => Some(token),
-            _ => None,
-        };
         let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.rival = claims.rival(&seen.resource, token);
+        if let Live::Token { token, .. } = &seen.live {
+            self.wake(claims.learn(&seen.resource, token));
+        }
+        seen.rival = claims.rival(&seen.resource);
     }
-}
 
-/// A resource that asks for nothing sane, or is going away, is not worth a call.
-fn wants_vendor(seen: &Observed) -> bool {
-    seen.schedule.is_ok()
-        && seen.resource.metadata.deletion_timestamp.is_none()
-        && check_spec(&seen.resource.spec).is_ok()
+    /// Remembers whether a resource can work on its token, on the last evidence of a pass.
+    pub fn judge(&self, seen: &Observed) {
+        if let Some(able) = is_able(seen) {
+            let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+            self.wake(claims.judge(&seen.resource, able));
+        }
+    }
+
+    fn wake(&self, woken: Vec<ObjectRef<WorkspaceTokenRotation>>) {
+        for resource in woken {
+            let _ = self.wake.send(resource);
+        }
+    }
 }
 
 fn failure(error: &crate::astro::Error) -> Failure {

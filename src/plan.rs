@@ -8,7 +8,7 @@ mod tests;
 pub use wake::{reading_not_before, wake};
 
 use crate::api::{Cause, ExternalRotation, Pending, RotationOutcome, request};
-use crate::evidence::{Access, Drift, Held, Live, Observed, Stored, Token, Work, compare};
+use crate::evidence::{Access, Drift, Held, Live, Observed, Rival, Stored, Token, Work, compare};
 use crate::reason::{Blocked, Reason};
 use crate::schedule::{Due, Expiry, Rule, ScheduleError, backoff};
 use crate::validate::{check_spec, check_token};
@@ -93,6 +93,8 @@ pub struct Rotation {
 const STALE_FOR: SignedDuration = SignedDuration::from_mins(60);
 /// Between two looks while the vendor answers with stale readings.
 const STALE_RETRY: SignedDuration = SignedDuration::from_secs(5);
+/// Until an older resource is looked at once more; it wakes this one as soon as it was.
+const RIVAL_RETRY: SignedDuration = SignedDuration::from_secs(5);
 /// One reclaim in this time; a second needs a person.
 const CONTEST_WINDOW: SignedDuration = SignedDuration::from_hours(24);
 type Decide = fn(&Observed) -> Option<Plan>;
@@ -106,6 +108,7 @@ const RULES: &[Decide] = &[
     not_our_secret,
     settle,
     in_flight,
+    after_rival,
     suspended,
     wrong_token,
     backing_off,
@@ -152,8 +155,18 @@ fn no_access(seen: &Observed) -> Option<Plan> {
 }
 
 /// 2c. Of two resources with a claim to one token or Secret, only the oldest works.
+///
+/// One that was not looked at yet may turn out unable to; for that moment nothing is called its conflict.
 fn older_rival(seen: &Observed) -> Option<Plan> {
-    seen.rival.clone().map(Plan::Block)
+    let Rival { blocked, looked_at } = seen.rival.clone()?;
+    let said = said_before(seen);
+    if looked_at || said.as_ref().is_some_and(|s| s.reason == blocked.reason) {
+        return Some(Plan::Block(blocked));
+    }
+    Some(Plan::Wait {
+        until: seen.now + RIVAL_RETRY,
+        doubt: said.or(seen.held().is_none().then_some(blocked)),
+    })
 }
 
 /// 3. A Secret of somebody else, or of another cluster, is never touched.
@@ -237,6 +250,22 @@ fn in_flight(seen: &Observed) -> Option<Plan> {
     })
 }
 
+/// 5b. An older resource worked on the token until now: what was known of it before is not known any more.
+fn after_rival(seen: &Observed) -> Option<Plan> {
+    let said = said_before(seen).filter(|said| said.reason == Reason::TokenConflict)?;
+    seen.held()?;
+    match seen.live {
+        Live::Refused { fresh: true, .. } => None,
+        _ => fresh(seen, |why| {
+            Blocked::new(
+                said.reason,
+                format!("another resource may have rotated the token: {why}"),
+            )
+        })
+        .err(),
+    }
+}
+
 /// 6. Suspended: no rule below may rotate.
 fn suspended(seen: &Observed) -> Option<Plan> {
     (seen.resource.spec.suspend == Some(true)).then_some(Plan::Idle { next: None })
@@ -267,13 +296,16 @@ fn backing_off(seen: &Observed) -> Option<Plan> {
     if seen.now >= until || edited || asked {
         return None;
     }
-    let doubt = status
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == "Ready" && condition.status == "False")
-        .and_then(|condition| Reason::from_name(&condition.reason).map(|r| (r, condition)))
-        .map(|(reason, condition)| Blocked::new(reason, &condition.message));
+    let doubt = said_before(seen);
     Some(Plan::Wait { until, doubt })
+}
+
+/// What the status says stands in the way.
+fn said_before(seen: &Observed) -> Option<Blocked> {
+    let conditions = &seen.resource.status.as_ref()?.conditions;
+    let ready = conditions.iter().find(|it| it.type_ == "Ready")?;
+    let reason = Reason::from_name(&ready.reason)?;
+    (ready.status == "False").then(|| Blocked::new(reason, &ready.message))
 }
 
 /// 8 and 9. An intent whose outcome is unknown: the vendor's record tells what happened.

@@ -196,7 +196,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     row(
         Reason::TokenConflict,
         "An older resource rotates the same token.",
-        "Makes no rotation; takes over at once when the other goes.",
+        "Makes no call; takes over at once when the other goes, or cannot work on the token and never did.",
         "Delete one of the two.",
     ),
     row(

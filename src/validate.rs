@@ -81,6 +81,13 @@ fn is_secret_name(text: &str) -> bool {
         && text.ends_with(edge)
 }
 
+/// Whether there is anything to be done for it: one that asks for nothing sane, or is going away, is not worth a call.
+pub fn is_workable(seen: &Observed) -> bool {
+    seen.schedule.is_ok()
+        && seen.resource.metadata.deletion_timestamp.is_none()
+        && check_spec(&seen.resource.spec).is_ok()
+}
+
 /// Scope and Workspace, before anything is rotated.
 ///
 /// # Errors

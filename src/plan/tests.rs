@@ -175,6 +175,22 @@ fn blocked(reason: Reason) -> Blocked {
     Blocked::new(reason, "because")
 }
 
+fn rival(looked_at: bool) -> Rival {
+    let blocked = blocked(Reason::TokenConflict);
+    Rival { blocked, looked_at }
+}
+
+fn not_ready(reason: Reason) -> Condition {
+    Condition {
+        type_: "Ready".into(),
+        status: "False".into(),
+        reason: reason.to_string(),
+        message: "because".into(),
+        observed_generation: None,
+        last_transition_time: Time(at(-10)),
+    }
+}
+
 #[test]
 fn each_rule_has_its_say() {
     let stale = |seen: &mut Observed| {
@@ -268,8 +284,63 @@ fn each_rule_has_its_say() {
         ),
         (
             "2c an older rival",
-            with(|s| s.rival = Some(blocked(Reason::TokenConflict))),
+            with(|s| s.rival = Some(rival(true))),
             "block TokenConflict",
+        ),
+        (
+            "2c an older one that was not looked at: a value keeps its truth",
+            with(|s| s.rival = Some(rival(false))),
+            "wait 5 calm",
+        ),
+        (
+            "2c an older one that was not looked at: no value, and why",
+            with(|s| {
+                absent(s);
+                s.rival = Some(rival(false));
+            }),
+            "wait 5 TokenConflict",
+        ),
+        (
+            "2c an older one that was not looked at: known as one that works",
+            with(|s| {
+                s.rival = Some(rival(false));
+                status_of(s)
+                    .conditions
+                    .push(not_ready(Reason::TokenConflict));
+            }),
+            "block TokenConflict",
+        ),
+        (
+            "5b an older one is gone, and what it did is not known",
+            with(|s| {
+                stale(s);
+                status_of(s)
+                    .conditions
+                    .push(not_ready(Reason::TokenConflict));
+            }),
+            "look",
+        ),
+        (
+            "5b nor can it be known now: not believed, and looked at again",
+            with(|s| {
+                s.live = Live::Unavailable {
+                    message: "down".into(),
+                    retry_after: None,
+                };
+                status_of(s)
+                    .conditions
+                    .push(not_ready(Reason::TokenConflict));
+            }),
+            "retry 15 TokenConflict",
+        ),
+        (
+            "5b it did nothing",
+            with(|s| {
+                status_of(s)
+                    .conditions
+                    .push(not_ready(Reason::TokenConflict))
+            }),
+            "idle 3500",
         ),
         (
             "3 a foreign Secret",
@@ -1070,7 +1141,7 @@ prop_compose! {
     fn any_seen()(
         stored in any_stored(), live in any_live(), pending in prop::option::of(any_pending()),
         retry in prop::option::of(-10i64..100), failures in prop::option::of(-1i32..99),
-        (suspend, deleted, done, rival, working) in any::<(bool, bool, bool, bool, bool)>(),
+        (suspend, deleted, done, working, older) in any::<(bool, bool, bool, bool, Option<bool>)>(),
         request in prop::option::of("[a-z]{0,80}"), handled in prop::option::of("[a-z]{0,3}"),
         schedule in prop::sample::select(vec![r#"{"every":"1h"}"#, r#"{"cron":"@daily"}"#, r#"{"beforeExpiry":"1h"}"#, r#"{"cron":"x"}"#]),
         report: bool,
@@ -1090,7 +1161,7 @@ prop_compose! {
             seen.stored = stored;
             seen.live = live;
             seen.holder_is_done = done;
-            seen.rival = rival.then(|| blocked(Reason::TokenConflict));
+            seen.rival = older.map(rival);
             seen.work = working.then_some(Work::Calling);
         })
     }

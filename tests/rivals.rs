@@ -1,0 +1,395 @@
+//! Two resources with a claim to one token or one Secret: who works, who waits without a call, and who cannot squat.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod stage;
+
+use astro_token_operator::api::{Cause, WorkspaceTokenRotation};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use lab::astro::{Astro, Issued, NewToken};
+use serde_json::{Value, json};
+use stage::{Operator, Stage, next_second, service_account};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// No audit helps: what happens here happens because a watch says so.
+const FLAGS: [&str; 2] = ["--leader-election=false", "--audit-interval=1h"];
+
+/// A simulator and all resources of the cluster, for one test at a time: some of them start the operator anew.
+struct Scene {
+    astro: Astro,
+    operator: Option<Operator>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        static ALONE: Mutex<()> = Mutex::const_new(());
+        let alone = ALONE.lock().await;
+        let client = stage::plane().await.client();
+        let all: Api<WorkspaceTokenRotation> = Api::all(client.clone());
+        for resource in all.list(&ListParams::default()).await.unwrap() {
+            let namespaces: Api<Namespace> = Api::all(client.clone());
+            let namespace = resource.namespace().unwrap();
+            let params = DeleteParams::default();
+            namespaces.delete(&namespace, &params).await.unwrap();
+            let api: Api<WorkspaceTokenRotation> = Api::namespaced(client.clone(), &namespace);
+            api.delete(&resource.name_any(), &params).await.ok();
+        }
+        let mut scene = Self {
+            astro: Astro::start().await.unwrap(),
+            operator: None,
+            _alone: alone,
+        };
+        scene.restart().await;
+        scene
+    }
+
+    /// A new operator, as after a crash of the one before.
+    async fn restart(&mut self) {
+        self.stop().await;
+        let account = service_account().await;
+        self.operator = Some(Operator::start(account, &self.astro, &FLAGS));
+    }
+
+    async fn stop(&mut self) {
+        if let Some(operator) = self.operator.take() {
+            operator.kill().await;
+        }
+    }
+
+    /// A namespace with a credential of its own, by which its calls are told apart.
+    async fn tenant(&self) -> Stage {
+        Stage::new(&self.astro).await
+    }
+
+    /// Calls made with a credential so far.
+    fn calls(&self, credential: &Issued) -> usize {
+        let requests = self.astro.requests();
+        let theirs = |id: &Option<String>| id.as_ref() == Some(&credential.id);
+        requests.iter().filter(|r| theirs(&r.credential)).count()
+    }
+}
+
+/// Puts a credential of its own into the Secret `name`.
+async fn credential(stage: &Stage, name: &str) -> Issued {
+    let owner = NewToken::owner(format!("{name} {}", stage.namespace), &stage.workspace);
+    let owner = stage.astro.create(owner);
+    stage.put_secret(name, json!({"token": owner.value})).await;
+    owner
+}
+
+fn by_id(token: &Issued) -> Value {
+    json!({"token": {"name": null, "id": token.id}})
+}
+
+/// Makes a blocked resource look again by itself only after minutes, and waits until it has looked once more.
+async fn make_patient(stage: &Stage, name: &str, reason: &str) {
+    let status = stage.resources().get(name).await.unwrap().status.unwrap();
+    let mut conditions = status.conditions;
+    let long_ago = "2020-01-01T00:00:00Z".parse().unwrap();
+    for condition in &mut conditions {
+        condition.last_transition_time.0 = long_ago;
+    }
+    let patch = Patch::Merge(json!({"status": {"conditions": conditions}}));
+    let params = PatchParams::default();
+    stage
+        .resources()
+        .patch_status(name, &params, &patch)
+        .await
+        .unwrap();
+    stage
+        .edit(name, json!({"spec": {"schedule": {"jitter": "1m"}}}))
+        .await;
+    stage.until_blocked(name, reason).await;
+}
+
+#[tokio::test]
+async fn the_younger_of_two_on_one_token_makes_no_call_and_takes_over_by_a_watch() {
+    let scene = Scene::start().await;
+    for (older_by_id, younger_by_id) in [(true, true), (true, false), (false, true), (false, false)]
+    {
+        for one_namespace in [true, false] {
+            let first = scene.tenant().await;
+            let second = match one_namespace {
+                true => None,
+                false => Some(scene.tenant().await),
+            };
+            let token = first.token("shared");
+            let edit = |id: bool| match id {
+                true => by_id(&token),
+                false => json!({"token": {"name": first.token_name("shared")}}),
+            };
+            first.create("older", edit(older_by_id)).await;
+            first.until_rotated("older", 1).await;
+            next_second().await;
+
+            let stage = second.as_ref().unwrap_or(&first);
+            let own = credential(stage, "second").await;
+            let mut spec = stage.spec("younger", edit(younger_by_id));
+            spec["credentials"]["secretRef"]["name"] = "second".into();
+            let younger = json!({"metadata": {"name": "younger"}, "spec": spec});
+            stage.create_raw(younger).await.unwrap();
+            let message = stage.until_blocked("younger", "TokenConflict").await;
+            assert_eq!(
+                message.contains("older resource older"),
+                one_namespace,
+                "{message}"
+            );
+            assert!(!message.contains(&first.namespace), "{message}");
+            make_patient(stage, "younger", "TokenConflict").await;
+            let what = format!("{older_by_id} {younger_by_id} {one_namespace}");
+            assert_eq!(scene.calls(&own), 0, "{what}");
+            assert_eq!(scene.astro.rotations(&token.id), 1, "{what}");
+
+            first.delete("older").await;
+            stage.until_rotated("younger", 1).await;
+            assert!(stage.holds_live("younger").await);
+            assert_eq!(scene.astro.rotations(&token.id), 2, "{what}");
+            stage.assert_no_leak().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_younger_of_two_on_one_secret_makes_no_call_and_takes_over_by_a_watch() {
+    let scene = Scene::start().await;
+    let stage = scene.tenant().await;
+    let tokens = [stage.token("older"), stage.token("younger")];
+    stage
+        .create("older", json!({"target": {"name": "one"}}))
+        .await;
+    stage.until_rotated("older", 1).await;
+    next_second().await;
+    let own = credential(&stage, "second").await;
+    let younger =
+        json!({"target": {"name": "one"}, "credentials": {"secretRef": {"name": "second"}}});
+    stage.create("younger", younger).await;
+    let message = stage.until_blocked("younger", "TargetConflict").await;
+    assert!(message.contains("target.name"), "{message}");
+    make_patient(&stage, "younger", "TargetConflict").await;
+    assert_eq!(scene.calls(&own), 0);
+    stage.delete("older").await;
+    stage.until_rotated("younger", 1).await;
+    let value = stage.value("one", "token").await.unwrap();
+    assert!(scene.astro.live_value(&tokens[1].id).as_ref() == Some(&value));
+    assert_eq!(
+        tokens.each_ref().map(|t| scene.astro.rotations(&t.id)),
+        [1, 1]
+    );
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn when_the_operator_meets_both_at_once_the_older_works_whoever_is_first_in_the_list() {
+    let mut scene = Scene::start().await;
+    scene.stop().await;
+    let mut rows = Vec::new();
+    for (older, younger) in [("a", "z"), ("z", "a")] {
+        for older_by_id in [true, false] {
+            let stage = scene.tenant().await;
+            let token = stage.token("shared");
+            let name = json!({"token": {"name": stage.token_name("shared")}});
+            let edits = match older_by_id {
+                true => [by_id(&token), name],
+                false => [name, by_id(&token)],
+            };
+            rows.push((stage, token, older, younger, edits));
+        }
+    }
+    for (stage, _, older, _, edits) in &rows {
+        stage.create(older, edits[0].clone()).await;
+    }
+    next_second().await;
+    for (stage, _, _, younger, edits) in &rows {
+        stage.create(younger, edits[1].clone()).await;
+    }
+    scene.restart().await;
+    for (stage, token, older, younger, _) in &rows {
+        stage.until_rotated(older, 1).await;
+        stage.until_blocked(younger, "TokenConflict").await;
+        assert_eq!(scene.astro.rotations(&token.id), 1);
+        stage.assert_no_leak().await;
+    }
+}
+
+#[tokio::test]
+async fn an_edit_makes_a_conflict_and_ends_one_at_once() {
+    let scene = Scene::start().await;
+    let stage = scene.tenant().await;
+    let (one, other) = (stage.token("one"), stage.token("other"));
+    stage.create("older", by_id(&other)).await;
+    stage.until_rotated("older", 1).await;
+    next_second().await;
+    stage.create("younger", by_id(&one)).await;
+    stage.until_rotated("younger", 1).await;
+    stage.edit("older", json!({"spec": by_id(&one)})).await;
+    stage.until_blocked("younger", "TokenConflict").await;
+    stage.until_rotated("older", 2).await;
+    assert!(!stage.holds_live("younger").await);
+    make_patient(&stage, "younger", "TokenConflict").await;
+    stage.edit("older", json!({"spec": by_id(&other)})).await;
+    let resource = stage.until_rotated("younger", 2).await;
+    let last = resource.status.unwrap().last_rotation.unwrap();
+    assert_eq!(last.reason, Cause::Reclaimed);
+    assert!(stage.holds_live("younger").await);
+    stage.assert_no_leak().await;
+}
+
+/// An older resource in another namespace names the token of a younger one, and cannot work on it.
+#[tokio::test]
+async fn nobody_keeps_a_token_from_its_owner_by_naming_it_first() {
+    let scene = Scene::start().await;
+    let squatter = scene.tenant().await;
+    let owner = scene.tenant().await;
+    let foreign = NewToken::owner("of another Workspace", "clmotherworkspace");
+    let foreign = scene.astro.create(foreign);
+    squatter
+        .put_secret("foreign", json!({"token": foreign.value}))
+        .await;
+    squatter
+        .put_secret("dead", json!({"token": scene.astro.rotate(&foreign.id)}))
+        .await;
+    let live = scene.astro.rotate(&foreign.id);
+    squatter.put_secret("foreign", json!({"token": live})).await;
+    squatter
+        .put_secret("taken", json!({"token": "of a person"}))
+        .await;
+    let with = |name: &str| json!({"credentials": {"secretRef": {"name": name}}});
+    let rows: [(&str, Value, &str); 7] = [
+        (
+            "none",
+            json!({"credentials": null}),
+            "CredentialsNotAllowed",
+        ),
+        ("missing", with("missing"), "CredentialsMissing"),
+        ("dead", with("dead"), "CredentialsRejected"),
+        ("foreign", with("foreign"), "Forbidden"),
+        (
+            "invalid",
+            json!({"schedule": {"every": null, "cron": "x"}}),
+            "InvalidSpec",
+        ),
+        (
+            "unowned",
+            json!({"credentials": {"secretRef": {"name": "dead"}}, "target": {"name": "taken"}}),
+            "SecretNotOurs",
+        ),
+        (
+            "second",
+            json!({"credentials": {"secretRef": {"name": "missing"}}, "target": {"name": "none-secret"}}),
+            "TargetConflict",
+        ),
+    ];
+    let mut tokens = Vec::new();
+    for (name, edit, _) in &rows {
+        let token = owner.token(name);
+        let mut spec = squatter.spec(name, edit.clone());
+        spec["token"] = json!({"id": token.id});
+        let resource = json!({"metadata": {"name": name}, "spec": spec});
+        squatter.create_raw(resource).await.unwrap();
+        if *name == "none" {
+            next_second().await;
+        }
+        tokens.push(token);
+    }
+    // Going away for ever.
+    let token = owner.token("going");
+    let mut spec = squatter.spec("going", by_id(&token));
+    spec["suspend"] = true.into();
+    let going =
+        json!({"metadata": {"name": "going", "finalizers": ["example.com/never"]}, "spec": spec});
+    squatter.create_raw(going).await.unwrap();
+    squatter
+        .resources()
+        .delete("going", &DeleteParams::default())
+        .await
+        .unwrap();
+    next_second().await;
+    for (name, ..) in rows.iter().chain([&("going", Value::Null, "")]) {
+        owner.create(name, json!({})).await;
+    }
+    for (name, _, reason) in &rows {
+        owner.until_rotated(name, 1).await;
+        squatter.until_blocked(name, reason).await;
+        assert!(owner.holds_live(name).await, "{name}");
+    }
+    owner.until_rotated("going", 1).await;
+    for token in &tokens {
+        assert_eq!(scene.astro.rotations(&token.id), 1);
+    }
+    let finalizers = json!({"metadata": {"finalizers": null}});
+    squatter.edit("going", finalizers).await;
+    owner.assert_no_leak().await;
+    squatter.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_start_of_the_operator_changes_nothing_for_one_that_is_older_than_a_squatter_can_be() {
+    let mut scene = Scene::start().await;
+    let (squatter, owner) = (scene.tenant().await, scene.tenant().await);
+    let token = owner.token("mine");
+    let mut edit = by_id(&token);
+    edit["credentials"]["secretRef"]["name"] = "missing".into();
+    squatter.create("first", edit).await;
+    squatter.until_blocked("first", "CredentialsMissing").await;
+    next_second().await;
+    owner.create("mine", json!({})).await;
+    let before = owner.until_rotated("mine", 1).await;
+    scene.restart().await;
+    owner.request("mine", "after the start").await;
+    owner.until_rotated("mine", 2).await;
+    let since = |r: &WorkspaceTokenRotation| {
+        let conditions = r.status.as_ref().unwrap().conditions.iter();
+        let mut ready = conditions.filter(|c| c.type_ == "Ready");
+        ready.next().unwrap().last_transition_time.clone()
+    };
+    let after = owner.resources().get("mine").await.unwrap();
+    assert_eq!(since(&before), since(&after), "it was not ready meanwhile");
+    owner.until_event("mine", 2).await;
+    assert_eq!(owner.events("mine").await, ["Rotated", "Rotated"]);
+    assert_eq!(scene.astro.rotations(&token.id), 2);
+}
+
+#[tokio::test]
+async fn an_older_one_that_can_work_after_all_takes_the_token_once_and_keeps_it() {
+    let mut scene = Scene::start().await;
+    let (elder, junior) = (scene.tenant().await, scene.tenant().await);
+    let token = junior.token("both");
+    let mut edit = by_id(&token);
+    edit["credentials"]["secretRef"]["name"] = "later".into();
+    elder.create("both", edit).await;
+    elder.until_blocked("both", "CredentialsMissing").await;
+    next_second().await;
+    junior.create("both", json!({})).await;
+    junior.until_rotated("both", 1).await;
+
+    let own = credential(&elder, "later").await;
+    elder.until_rotated("both", 1).await;
+    junior.until_blocked("both", "TokenConflict").await;
+    assert!(elder.holds_live("both").await);
+    assert_eq!(scene.astro.rotations(&token.id), 2);
+
+    // Its credential dies, and an operator that knows nothing looks at both: the live value is not taken from it.
+    scene.astro.delete(&own.id);
+    scene.restart().await;
+    elder.until_blocked("both", "CredentialsRejected").await;
+    let calls = scene.calls(&junior.owner);
+    make_patient(&junior, "both", "TokenConflict").await;
+    assert_eq!(scene.calls(&junior.owner), calls);
+    assert!(elder.holds_live("both").await);
+    assert_eq!(scene.astro.rotations(&token.id), 2);
+
+    elder.delete("both").await;
+    let resource = junior
+        .until("both", "ready", |_, status| {
+            stage::is_ready(status) && status.pending.is_none()
+        })
+        .await;
+    assert!(junior.holds_live("both").await);
+    let last = resource.status.unwrap().last_rotation.unwrap();
+    assert_eq!(last.reason, Cause::Reclaimed);
+    assert_eq!(scene.astro.rotations(&token.id), 3);
+    junior.assert_no_leak().await;
+    elder.assert_no_leak().await;
+}
