@@ -4,7 +4,7 @@ use crate::api::{Status, WorkspaceTokenRotation};
 use crate::scrub::api_error;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 /// Field manager of the status. Not the one of anything else: an old API server would forget that it owns the status.
 const MANAGER: &str = "astro-token-operator-status";
@@ -46,13 +46,75 @@ pub async fn write(
     });
     // Force: the status is ours alone; the fence guards against our own other selves.
     let params = PatchParams::apply(MANAGER).force();
-    api.patch_status(&name, &params, &Patch::Apply(&body))
-        .await
-        .map_err(|error| match error {
-            kube::Error::Api(status) if matches!(status.code, 404 | 409) => Error::Raced,
-            kube::Error::Api(status) if status.message.contains("field not declared") => {
-                Error::OldCrd(status.message)
-            }
-            error => Error::Api(error),
-        })
+    let body = Patch::Apply(&body);
+    let written = api.patch_status(&name, &params, &body);
+    let written = written.await.map_err(verdict)?;
+    let Some(correction) = correction(status, written.status.as_ref()) else {
+        return Ok(written);
+    };
+    let body = Patch::Merge(json!({
+        "metadata": { "resourceVersion": written.resource_version() },
+        "status": correction,
+    }));
+    let params = PatchParams {
+        field_manager: Some(MANAGER.into()),
+        ..PatchParams::default()
+    };
+    let corrected = api.patch_status(&name, &params, &body);
+    corrected.await.map_err(verdict)
+}
+
+/// What to merge into `written` to make it `wanted`: an apply leaves alone what somebody else wrote, as an
+/// administrator with a backup does.
+fn correction(wanted: &Status, written: Option<&Status>) -> Option<Map<String, Value>> {
+    let (mut wanted, written) = (fields(wanted), fields(written?));
+    let differ = |(field, value): (String, Value)| {
+        let wanted = wanted.remove(&field).unwrap_or_default();
+        (wanted != value).then_some((field, wanted))
+    };
+    let differing: Map<_, _> = written.into_iter().filter_map(differ).collect();
+    (!differing.is_empty()).then_some(differing)
+}
+
+fn fields(status: &Status) -> Map<String, Value> {
+    match json!(status) {
+        Value::Object(fields) => fields,
+        _ => Map::default(),
+    }
+}
+
+fn verdict(error: kube::Error) -> Error {
+    match error {
+        kube::Error::Api(status) if matches!(status.code, 404 | 409) => Error::Raced,
+        kube::Error::Api(status) if status.message.contains("field not declared") => {
+            Error::OldCrd(status.message)
+        }
+        error => Error::Api(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_apply_leaves_is_corrected_and_nothing_else_is_written() {
+        let wanted = Status {
+            failures: Some(2),
+            handled_request: Some("x".into()),
+            ..Status::default()
+        };
+        assert_eq!(correction(&wanted, Some(&wanted)), None);
+        assert_eq!(correction(&wanted, None), None);
+        let written = Status {
+            failures: Some(3),
+            observed_generation: Some(1),
+            ..wanted.clone()
+        };
+        let correction = correction(&wanted, Some(&written)).map(Value::Object);
+        assert_eq!(
+            correction,
+            Some(json!({"failures": 2, "observedGeneration": null}))
+        );
+    }
 }
