@@ -5,6 +5,7 @@ use crate::credential::Credential;
 use crate::reason::{Blocked, Reason};
 use crate::scrub::scrub;
 use crate::secret;
+use crate::validate::is_id;
 use kube::{Client, ResourceExt};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeSet;
@@ -68,7 +69,8 @@ pub async fn grant(
     let spec = resource.spec.organization_id.as_deref();
     let organization = spec
         .or(default_organization)
-        .or(credential.organization_id())
+        // Whoever wrote the credential wrote its claims too.
+        .or(credential.organization_id().filter(|id| is_id(id)))
         .filter(|id| !id.is_empty())
         .ok_or_else(|| {
             denied(
@@ -148,6 +150,6 @@ fn of_operator(
     }
 }
 
-fn denied(reason: Reason, message: impl Into<String>) -> Error {
+fn denied(reason: Reason, message: impl AsRef<str>) -> Error {
     Error::Denied(Blocked::new(reason, message))
 }

@@ -40,7 +40,7 @@ const ERROR_RETRY: Duration = Duration::from_secs(5);
 const LOOK_RETRY: SignedDuration = SignedDuration::from_secs(5);
 /// How often lists of vanished Workspaces are forgotten.
 const HOUSEKEEPING: Duration = Duration::from_secs(600);
-/// Longest note of an event; the API server's limit is 1024.
+/// Longest note of an event, bytes; the API server's limit is 1024.
 const LONGEST_NOTE: usize = 1000;
 
 /// Everything the controller is made of.
@@ -439,7 +439,7 @@ impl Context {
                 false => EventType::Normal,
             },
             reason: reason.clone(),
-            note: Some(message.chars().take(LONGEST_NOTE).collect()),
+            note: Some(cut(message, LONGEST_NOTE).into()),
             action: notice.action.clone(),
             secondary: None,
         };
@@ -455,6 +455,7 @@ impl Context {
             let idle = self.observer.settings.audit_interval * 3;
             let idle = Duration::try_from(idle).unwrap_or(HOUSEKEEPING);
             self.observer.listings.forget_older_than(idle);
+            self.observer.astro.forget_idle();
         }
     }
 }
@@ -479,6 +480,15 @@ pub fn samples(resources: &Store<WorkspaceTokenRotation>) -> Vec<ResourceSample>
         }
     };
     resources.state().iter().map(sample).collect()
+}
+
+/// At most so many bytes of a text.
+fn cut(text: &str, bytes: usize) -> &str {
+    let mut end = bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// Whole seconds, as API times have.

@@ -1,6 +1,10 @@
 //! The closed list of `Ready=False` reasons: what each means, what the operator does, what you do.
 
+use crate::scrub::line;
 use std::fmt;
+
+/// Longest message, characters.
+const LONGEST_MESSAGE: usize = 1024;
 
 /// Why a resource is not ready; users read it in `kubectl get wtr` and build alerts on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -280,11 +284,11 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    /// A reason with its message.
-    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+    /// A reason with its message, of which others wrote parts: bounded, on one line, without invisible characters.
+    pub fn new(reason: Reason, message: impl AsRef<str>) -> Self {
         Self {
             reason,
-            message: message.into(),
+            message: line(message.as_ref(), LONGEST_MESSAGE),
         }
     }
 }

@@ -53,6 +53,12 @@ fn check_target(target: &Target) -> Result<(), String> {
     if !is_key(target.key()) {
         return Err("key may have 1 to 253 letters, digits, -, _ and .".into());
     }
+    if target.type_.as_deref() == Some("kubernetes.io/service-account-token") {
+        // With the right annotation Kubernetes would put the token of any ServiceAccount of the namespace into it.
+        return Err(
+            "type kubernetes.io/service-account-token is not for the operator to create".into(),
+        );
+    }
     let prefix = format!("{GROUP}/");
     let ours = |key: &&String| key.starts_with(&prefix) || *key == MANAGED_BY.0;
     let (mut labels, mut annotations) = (target.labels.keys(), target.annotations.keys());
@@ -62,7 +68,8 @@ fn check_target(target: &Target) -> Result<(), String> {
     }
 }
 
-fn is_id(text: &str) -> bool {
+/// Whether a text can be an id of the vendor's.
+pub(crate) fn is_id(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     (1..=64).contains(&text.len()) && text.chars().all(allowed)
 }
