@@ -9,7 +9,7 @@ use crate::reason::{Blocked, Reason};
 use crate::scrub::scrub;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use jiff::SignedDuration;
-use reqwest::header::{ACCEPT, AUTHORIZATION, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, DATE, RETRY_AFTER};
 use reqwest::{Certificate, Client, Method, Response, StatusCode, Url};
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -30,6 +30,8 @@ const MOST_PAGES: usize = 100;
 const LONGEST_BODY: usize = 16 * 1024 * 1024;
 /// Longest text of the vendor's that is shown, characters.
 const LONGEST_MESSAGE: usize = 200;
+/// Longest request id that is shown, characters.
+const LONGEST_ID: usize = 64;
 /// Rotations in flight at once for one credential: enough to keep servers busy, few enough that the write of a
 /// value does not queue behind the preparations of hundreds of others.
 const IN_FLIGHT: usize = 32;
@@ -333,6 +335,14 @@ impl Astro {
         })
     }
 
+    /// Forgets the budgets of credentials that were not used of late: tenants may bring as many as they like.
+    pub fn forget_idle(&self) {
+        for budget in [&self.0.read_budget, &self.0.rotate_budget] {
+            budget.retain_recent();
+            budget.shrink_to_fit();
+        }
+    }
+
     async fn read<T: for<'de> Deserialize<'de>>(
         &self,
         operation: &'static str,
@@ -494,7 +504,7 @@ fn refusal(
         message: scrub(&credential.redact(&message), LONGEST_MESSAGE),
         request_id: parsed.request_id.filter(|id| {
             let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
-            id.len() <= 64 && id.chars().all(allowed)
+            id.chars().all(allowed) && scrub(&credential.redact(id), LONGEST_ID) == *id
         }),
         retry_after,
     }
@@ -502,20 +512,8 @@ fn refusal(
 
 /// `Retry-After` in seconds or as an HTTP date, bounded.
 fn retry_after(response: &Response) -> Option<Duration> {
-    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    let pause = match text.trim().parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let at = jiff::fmt::rfc2822::parse(text.trim()).ok()?.timestamp();
-            let date = response
-                .headers()
-                .get(reqwest::header::DATE)?
-                .to_str()
-                .ok()?;
-            let now = jiff::fmt::rfc2822::parse(date).ok()?.timestamp();
-            Duration::try_from(at.duration_since(now)).ok()?
-        }
-    };
+    let text = |name| response.headers().get(name)?.to_str().ok();
+    let pause = wire::pause(text(RETRY_AFTER)?, text(DATE))?;
     Some(pause.min(LONGEST_PAUSE))
 }
 

@@ -6,6 +6,7 @@ use jiff::{Timestamp, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
+use std::time::Duration;
 
 /// `ApiTokensPaginated` (`astro/openapi.yaml`).
 #[derive(Deserialize)]
@@ -99,6 +100,15 @@ pub(super) fn seconds(text: &str) -> Option<Timestamp> {
     time.round(floor).ok()
 }
 
+/// `Retry-After`: seconds, or an HTTP date, which is held against the answer's own `Date`.
+pub(super) fn pause(text: &str, date: Option<&str>) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let time = |text: &str| Some(jiff::fmt::rfc2822::parse(text.trim()).ok()?.timestamp());
+    Duration::try_from(time(text)?.duration_since(time(date?)?)).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +122,22 @@ mod tests {
     fn vendor_times_are_cut_to_seconds() {
         let time = seconds("2026-11-01T09:00:00.999Z").map(|time| time.to_string());
         assert_eq!(time.as_deref(), Some("2026-11-01T09:00:00Z"));
+    }
+
+    #[test]
+    fn a_pause_is_a_number_of_seconds_or_a_date_after_the_answer_s_own() {
+        let date = |second| format!("Sun, 01 Nov 2026 09:00:{second} GMT");
+        let seconds = |text: &str, date: Option<&str>| Some(pause(text, date)?.as_secs());
+        assert_eq!(seconds(" 7 ", None), Some(7));
+        assert_eq!(seconds(&date("30"), Some(&date("10"))), Some(20));
+        for (text, from) in [
+            ("-1", None),
+            ("soon", None),
+            (&date("30"), None),
+            (&date("10"), Some(&*date("30"))),
+        ] {
+            assert_eq!(seconds(text, from), None, "{text}");
+        }
     }
 
     /// JSON of any shape, a few levels deep.
@@ -167,6 +193,14 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn no_header_makes_reading_a_pause_panic(
+            text in r"\PC*|[0-9]{1,30}|[A-Z][a-z]{2}, [0-9]{1,3} [A-Z][a-z]{2} [0-9]{1,6} [0-9:]{0,9} (GMT|[+-][0-9]{4})",
+            date in proptest::option::of(r"\PC*|[A-Z][a-z]{2}, [0-9]{1,2} Nov [0-9]{1,6} [0-9:]{8} GMT"),
+        ) {
+            let _ = pause(&text, date.as_deref());
+        }
 
         #[test]
         fn no_bytes_make_reading_panic(body in vec(any::<u8>(), 0..200), text in ".*") {
