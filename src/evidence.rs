@@ -299,8 +299,10 @@ pub fn compare(stored: &Version, live: &Version) -> Drift {
     match whole(stored).cmp(&whole(live)) {
         std::cmp::Ordering::Greater => Drift::StoredNewer,
         std::cmp::Ordering::Less => Drift::LiveNewer,
-        std::cmp::Ordering::Equal if stored.short_token == live.short_token => Drift::Same,
-        std::cmp::Ordering::Equal => Drift::LiveNewer,
+        std::cmp::Ordering::Equal => match (&stored.short_token, &live.short_token) {
+            (Some(stored), Some(live)) if stored != live => Drift::LiveNewer,
+            _ => Drift::Same,
+        },
     }
 }
 
@@ -362,6 +364,14 @@ mod tests {
                 Drift::StoredNewer,
             ),
             (version(None, "a"), version(None, "a"), Drift::Same),
+            (
+                Version {
+                    short_token: None,
+                    ..version(Some(5), "")
+                },
+                version(Some(5), "b"),
+                Drift::Same,
+            ),
         ] {
             assert_eq!(compare(&stored, &live), expected, "{stored:?} {live:?}");
         }

@@ -3,6 +3,7 @@
 use crate::api::{MANAGED_BY, Version, WorkspaceTokenRotation, evidence, request};
 use crate::evidence::{Held, Stored};
 use crate::reason::{Blocked, Reason};
+use crate::validate::is_id;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::PartialObjectMeta;
@@ -12,6 +13,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Field manager of everything the operator writes on a Secret.
 pub const MANAGER: &str = "astro-token-operator";
+
+/// Longest text taken from an annotation, bytes; what we write is shorter.
+const LONGEST_TEXT: usize = 64;
+
+/// The evidence of which value it is.
+const VERSION: [&str; 4] = [
+    evidence::TOKEN_ID,
+    evidence::ROTATED_AT,
+    evidence::SHORT_TOKEN,
+    evidence::ROTATION_ID,
+];
 
 /// The metadata of a Secret, without its data.
 pub type Metadata = PartialObjectMeta<Secret>;
@@ -34,7 +46,15 @@ pub fn read(
             resource_version,
         };
     }
-    let Some(held) = held(secret, owner) else {
+    let owned = Owned::of(secret);
+    let tells = |held: &Held| held.version != Version::default() || held.rotation_id.is_some();
+    let Some(held) = held(secret, owner).filter(tells) else {
+        if is_our_value(secret, owner, &owned, cluster, exists) {
+            return Stored::Consented {
+                value_is_live: None,
+                resource_version,
+            };
+        }
         return Stored::Foreign(Blocked::new(
             Reason::SecretNotOurs,
             format!(
@@ -53,7 +73,7 @@ pub fn read(
             ),
         ));
     }
-    if Owned::of(secret).nobody_has(&held.key) {
+    if owned.nobody_has(&held.key) {
         return Stored::Absent {
             elsewhere: None,
             resource_version,
@@ -63,27 +83,36 @@ pub fn read(
 }
 
 /// The evidence on `secret`; `None` when it carries none.
+///
+/// What somebody else has written on a value that is still ours proves nothing, in either direction, and is passed over.
 pub fn held(secret: &Metadata, owner: &WorkspaceTokenRotation) -> Option<Held> {
     let annotations = secret.annotations();
-    let text = |key: &str| annotations.get(key).cloned();
-    let time = |key: &str| annotations.get(key)?.parse().ok();
+    let owned = Owned::of(secret);
+    let is_ours = owned.ours.iter().any(|path| path.starts_with("data."));
+    let text = |key: &str| {
+        let counts = !is_ours || owned.ours.contains(&format!("annotations.{key}"));
+        annotations.get(key).filter(|_| counts).cloned()
+    };
+    let time = |key: &str| text(key)?.parse().ok();
     if secret.labels().get(MANAGED_BY.0).map(String::as_str) != Some(MANAGED_BY.1) {
         return None;
     }
-    let owned = Owned::of(secret);
     let key = text(evidence::KEY)?;
+    let version = Version {
+        rotated_at: time(evidence::ROTATED_AT).map(Time),
+        short_token: text(evidence::SHORT_TOKEN).filter(|short| short.len() <= LONGEST_TEXT),
+    };
     Some(Held {
         secret: secret.name_any(),
-        owner: text(evidence::OWNED_BY)?,
-        token_id: text(evidence::TOKEN_ID)?,
-        version: Version {
-            rotated_at: time(evidence::ROTATED_AT).map(Time),
-            short_token: text(evidence::SHORT_TOKEN),
-        },
+        // These two can only keep us away, so they count whoever wrote them.
+        owner: annotations.get(evidence::OWNED_BY)?.clone(),
+        cluster: annotations.get(evidence::CLUSTER)?.clone(),
+        // It becomes part of a URL.
+        token_id: text(evidence::TOKEN_ID).filter(|id| is_id(id))?,
+        version,
         expires: time(evidence::EXPIRES_AT),
         rotation_id: text(evidence::ROTATION_ID),
-        request: text(evidence::REQUEST),
-        cluster: text(evidence::CLUSTER)?,
+        request: text(evidence::REQUEST).filter(|request| request.len() <= LONGEST_TEXT),
         key_written_by: owned.edited(&key),
         outdated: outdated(secret, owner, &owned, &key),
         resource_version: secret.resource_version(),
@@ -98,6 +127,24 @@ fn is_ours(secret: &Metadata, owner: &str, cluster: &str) -> bool {
     says(evidence::OWNED_BY, owner)
         && says(evidence::CLUSTER, cluster)
         && key.is_some_and(|key| Owned::of(secret).ours.contains(&format!("data.{key}")))
+}
+
+/// Whether the value is still the one we wrote, though its evidence is gone: then the value itself is asked, as one
+/// that is given to us.
+fn is_our_value(
+    secret: &Metadata,
+    owner: &WorkspaceTokenRotation,
+    owned: &Owned,
+    cluster: &str,
+    exists: impl Fn(&str) -> bool,
+) -> bool {
+    let says = |key: &str| secret.annotations().get(key);
+    let name = owner.name_any();
+    owned
+        .ours
+        .contains(&format!("data.{}", owner.spec.target.key()))
+        && says(evidence::CLUSTER).is_none_or(|it| it == cluster)
+        && says(evidence::OWNED_BY).is_none_or(|it| *it == name || !exists(it))
 }
 
 /// Whether what we wrote is no longer what the spec asks for. What somebody else has taken since is left alone.
@@ -176,10 +223,10 @@ impl Owned {
             .others
             .get(&path)
             .filter(|_| !self.ours.contains(&path))?;
-        let evidence = self
-            .others
-            .get(&format!("annotations.{}", evidence::TOKEN_ID));
-        (evidence != Some(writer)).then(|| writer.clone())
+        let restored = VERSION
+            .iter()
+            .any(|it| self.others.get(&format!("annotations.{it}")) == Some(writer));
+        (!restored).then(|| writer.clone())
     }
 
     fn nobody_has(&self, key: &str) -> bool {
@@ -202,6 +249,7 @@ pub fn slim(secret: &mut Metadata) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn resource() -> WorkspaceTokenRotation {
@@ -241,7 +289,10 @@ mod tests {
                     entry(key_manager, json!({"f:data": {"f:token": {}}})),
                     entry(evidence_manager, json!({"f:metadata": {
                         "f:labels": {"f:team": {}},
-                        "f:annotations": {ours("token-id"): {}},
+                        "f:annotations": {
+                            ours("token-id"): {}, ours("owned-by"): {}, ours("key"): {}, ours("cluster"): {},
+                            ours("rotated-at"): {},
+                        },
                     }})),
                 ],
             },
@@ -311,6 +362,7 @@ mod tests {
     fn consent_counts_until_it_is_used() {
         let consent = |s: &mut Value| s["metadata"]["annotations"][request::ADOPT] = "ci".into();
         let foreign = |s: &mut Value| {
+            *s = secret("helm", "helm");
             s["metadata"]["labels"] = json!({});
             s["metadata"]["annotations"] = json!({});
         };
@@ -326,6 +378,186 @@ mod tests {
         );
         assert!(matches!(given, Stored::Consented { .. }));
         holds(read_as(consent, true));
+    }
+
+    #[test]
+    fn where_evidence_is_missing_or_somebody_else_s_our_value_speaks_for_itself() {
+        let remove = |key: &'static str| {
+            move |s: &mut Value| {
+                s["metadata"]["annotations"]
+                    .as_object_mut()
+                    .unwrap()
+                    .remove(key);
+            }
+        };
+        for key in [
+            evidence::OWNED_BY,
+            evidence::KEY,
+            evidence::TOKEN_ID,
+            evidence::CLUSTER,
+        ] {
+            assert!(
+                matches!(
+                    read_as(remove(key), true),
+                    Stored::Consented {
+                        value_is_live: None,
+                        ..
+                    }
+                ),
+                "{key}"
+            );
+        }
+        // Written by somebody else since: as if it were not there.
+        let annotated = |key: &'static str, text: &'static str| {
+            read_as(
+                |s| {
+                    s["metadata"]["annotations"][evidence::SHORT_TOKEN] = "short".into();
+                    s["metadata"]["annotations"][key] = text.into();
+                    let managers = s["metadata"]["managedFields"].as_array_mut().unwrap();
+                    let ours = &mut managers[1]["fieldsV1"]["f:metadata"]["f:annotations"];
+                    ours[format!("f:{}", evidence::SHORT_TOKEN)] = json!({});
+                    ours.as_object_mut().unwrap().remove(&format!("f:{key}"));
+                    managers.push(json!({
+                        "manager": "kubectl-annotate", "operation": "Update", "fieldsType": "FieldsV1",
+                        "fieldsV1": {"f:metadata": {"f:annotations": {format!("f:{key}"): {}}}},
+                    }));
+                },
+                true,
+            )
+        };
+        for (key, text) in [(evidence::TOKEN_ID, "other"), (evidence::KEY, "other")] {
+            assert!(
+                matches!(annotated(key, text), Stored::Consented { .. }),
+                "{key}"
+            );
+        }
+        let version = |stored| holds(stored).version;
+        let old = version(annotated(evidence::ROTATED_AT, "2020-01-01T00:00:00Z"));
+        assert_eq!(
+            (old.rotated_at, old.short_token.as_deref()),
+            (None, Some("short"))
+        );
+        let other = version(annotated(evidence::SHORT_TOKEN, "other"));
+        assert!(other.rotated_at.is_some() && other.short_token.is_none());
+        let request = holds(annotated(evidence::REQUEST, "other")).request;
+        assert_eq!(request, None);
+        let unlabelled = |s: &mut Value| s["metadata"]["labels"] = json!({});
+        assert!(matches!(
+            read_as(unlabelled, true),
+            Stored::Consented { .. }
+        ));
+
+        // Unless it may be another one's: of another cluster, of another resource, or edited itself.
+        let spoilt = remove(evidence::TOKEN_ID);
+        let elsewhere = |s: &mut Value| {
+            spoilt(s);
+            s["metadata"]["annotations"][evidence::CLUSTER] = "there".into();
+        };
+        let others = |s: &mut Value| {
+            spoilt(s);
+            s["metadata"]["annotations"][evidence::OWNED_BY] = "other".into();
+        };
+        let edited = |s: &mut Value| {
+            *s = secret("kubectl-edit", MANAGER);
+            spoilt(s);
+        };
+        for stored in [
+            read_as(elsewhere, true),
+            read_as(others, true),
+            read_as(edited, true),
+        ] {
+            assert!(matches!(stored, Stored::Foreign(_)), "{stored:?}");
+        }
+        assert!(matches!(read_as(others, false), Stored::Consented { .. }));
+    }
+
+    #[test]
+    fn a_restore_in_place_is_one_though_the_token_is_the_same() {
+        let held = holds(read_as(
+            |s| {
+                *s = secret("velero", MANAGER);
+                let manager = &mut s["metadata"]["managedFields"][0];
+                manager["fieldsV1"]["f:metadata"]["f:annotations"] =
+                    json!({format!("f:{}", evidence::ROTATED_AT): {}});
+            },
+            true,
+        ));
+        assert_eq!(held.key_written_by, None);
+    }
+
+    /// A text that anybody may have written, with a liking for what means something here.
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            any::<String>(),
+            "[a-zA-Z0-9_-]{0,70}",
+            Just("ci".into()),
+            Just("here".into()),
+            Just("token".into()),
+            Just(MANAGER.into()),
+            Just("2026-11-01T09:00:00Z".into()),
+        ]
+    }
+
+    fn fields() -> impl Strategy<Value = Value> {
+        let name = prop_oneof![
+            any::<String>(),
+            Just("f:data".into()),
+            Just("f:token".into()),
+            Just("f:metadata".into()),
+            Just("f:labels".into()),
+            Just("f:annotations".into()),
+            Just(format!("f:{}", evidence::TOKEN_ID)),
+        ];
+        let leaf = prop_oneof![
+            Just(json!({})),
+            Just(json!(null)),
+            Just(json!([1, "f:x"])),
+            text().prop_map(Value::from)
+        ];
+        leaf.prop_recursive(4, 24, 4, move |inner| {
+            prop::collection::btree_map(name.clone(), inner, 0..4)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect()))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_metadata_makes_reading_panic_or_gives_away_what_is_not_ours(
+            annotations in prop::collection::btree_map(
+                prop::sample::select(vec![
+                    evidence::OWNED_BY, evidence::KEY, evidence::TOKEN_ID, evidence::ROTATED_AT, evidence::SHORT_TOKEN,
+                    evidence::EXPIRES_AT, evidence::ROTATION_ID, evidence::REQUEST, evidence::CLUSTER, request::ADOPT, "x",
+                ]),
+                text(),
+                0..12,
+            ),
+            labels in prop::collection::btree_map(prop_oneof![Just(MANAGED_BY.0.to_owned()), any::<String>()], text(), 0..3),
+            managers in prop::collection::vec((text(), "Apply|Update|", fields()), 0..4),
+            exists: bool,
+        ) {
+            let managed_fields: Vec<_> = managers
+                .iter()
+                .map(|(manager, operation, fields)| json!({"manager": manager, "operation": operation, "fieldsV1": fields}))
+                .collect();
+            let secret: Metadata = serde_json::from_value(json!({
+                "apiVersion": "v1", "kind": "Secret",
+                "metadata": {
+                    "name": "s", "namespace": "ns", "labels": labels, "annotations": annotations,
+                    "managedFields": managed_fields,
+                },
+            })).unwrap();
+            let owned = Owned::of(&secret);
+            let consents = annotations.get(request::ADOPT).is_some_and(|name| name == "ci");
+            match read(&secret, &resource(), "here", |_| exists) {
+                Stored::Consented { .. } => prop_assert!(consents || owned.ours.contains("data.token")),
+                Stored::Holds(held) => {
+                    prop_assert!(is_id(&held.token_id));
+                    prop_assert!(held.owner == "ci" || !exists);
+                    prop_assert!(held.request.is_none_or(|it| it.len() <= LONGEST_TEXT));
+                }
+                Stored::Absent { .. } | Stored::Foreign(_) => {}
+            }
+        }
     }
 
     #[test]

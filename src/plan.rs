@@ -85,8 +85,6 @@ pub struct Rotation {
     pub request: Option<String>,
     /// The target Secret's resourceVersion as just read; `None`: there is no Secret.
     pub secret_version: Option<String>,
-    /// The target belongs to somebody who consented: its key may be taken from its manager.
-    pub take_over: bool,
 }
 
 /// How long a reading of the vendor older than our own last write is taken for stale.
@@ -319,7 +317,8 @@ fn resolve_pending(seen: &Observed) -> Option<Plan> {
         Err(plan) => return Some(plan),
     };
     let cause = match compare(&pending.replaces, &token.version) {
-        _ if token.id != pending.token_id => return None,
+        // The spec has come to mean another token since, and where that one's value is here, nothing is in doubt.
+        _ if token.id != pending.token_id => return seen.held().map(|_| Plan::Settle),
         Drift::Same => pending.reason,
         Drift::LiveNewer => Cause::Lost,
         Drift::StoredNewer => {
@@ -474,10 +473,15 @@ fn adopt(seen: &Observed) -> Option<Plan> {
 /// 14. Key, labels or owner differ from what the Secret shows: written anew from the value it holds. An edit never rotates.
 fn outdated(seen: &Observed) -> Option<Plan> {
     let held = seen.held()?;
-    if let (None, Live::Token { token, fresh }) = (&held.version.rotated_at, &seen.live)
-        && token.version.rotated_at.is_some()
+    let (was, lacks) = (&held.version, |have: bool, there: bool| !have && there);
+    if let Live::Token { token, fresh } = &seen.live
+        && (lacks(was.rotated_at.is_some(), token.version.rotated_at.is_some())
+            || lacks(
+                was.short_token.is_some(),
+                token.version.short_token.is_some(),
+            ))
     {
-        // The rotate answer did not say when; the record does. An old reading may be of the value before.
+        // The rotate answer did not say, or a person removed it; the record does. An old reading may be of the value before.
         let version = token.version.clone();
         return Some(match fresh {
             true => Plan::Rewrite {
@@ -599,15 +603,15 @@ fn fresh(seen: &Observed, doubt: impl Fn(&str) -> Blocked) -> Result<&Token, Pla
 }
 
 fn rotate(seen: &Observed, token: &Token, cause: Cause, attempt: i32) -> Plan {
-    let (secret_version, take_over) = match &seen.stored {
-        Stored::Holds(held) => (held.resource_version.clone(), false),
+    let secret_version = match &seen.stored {
+        Stored::Holds(held) => held.resource_version.clone(),
         Stored::Consented {
             resource_version, ..
-        } => (resource_version.clone(), true),
-        Stored::Absent {
+        }
+        | Stored::Absent {
             resource_version, ..
-        } => (resource_version.clone(), false),
-        Stored::Foreign(_) => (None, false),
+        } => resource_version.clone(),
+        Stored::Foreign(_) => None,
     };
     Plan::Rotate(Box::new(Rotation {
         cause,
@@ -615,7 +619,6 @@ fn rotate(seen: &Observed, token: &Token, cause: Cause, attempt: i32) -> Plan {
         token: token.clone(),
         request: seen.request(),
         secret_version,
-        take_over,
     }))
 }
 

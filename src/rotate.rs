@@ -130,7 +130,9 @@ impl Rotator {
         let rehearsal = Draft {
             owner: resource,
             held: held.clone(),
-            force: rotation.take_over,
+            // A Secret that is there was judged as of its version, which the write is fenced by: what a backup or a
+            // person wrote on it may be taken back. One that was not there may be somebody's by now.
+            force: rotation.secret_version.is_some(),
         };
         secret::rehearse(&self.client, &rehearsal).await?;
 

@@ -3,15 +3,18 @@
 use crate::api::{
     Binding, Cause, HistoryEntry, LastRotation, Pending, RotationOutcome, Status, TokenStatus,
 };
-use crate::evidence::{Held, Live, Observed};
+use crate::evidence::{Held, Live, Observed, Stored};
 use crate::plan::{Plan, Rotation, Setback, believe, plan};
 use crate::reason::{Blocked, LIVE};
 use crate::schedule::backoff;
+use crate::scrub::line;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// Longest message of a condition; the API server's limit is 32,768.
 const LONGEST_MESSAGE: usize = 1024;
+/// Longest name of a token that is shown.
+const LONGEST_NAME: usize = 256;
 /// Rotations kept in `history`.
 const HISTORY: usize = 10;
 
@@ -50,9 +53,20 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
     new
 }
 
-/// Books the pending rotation, which the Secret proves, and goes on from there.
+/// Books the pending rotation, which the Secret proves or which is about a token that is none of ours any more, and
+/// goes on from there.
 fn settle(seen: &Observed, mut new: Status) -> Status {
-    if let Some(pending) = new.pending.take() {
+    let pending = new.pending.take();
+    let is_stored = |pending: &Pending| match &seen.stored {
+        Stored::Holds(held) => {
+            held.token_id == pending.token_id || held.rotation_id.as_ref() == Some(&pending.id)
+        }
+        _ => false,
+    };
+    if let Some(lost) = pending.as_ref().filter(|pending| !is_stored(pending)) {
+        remember(&mut new, lost, RotationOutcome::Lost);
+    }
+    if let Some(pending) = pending.filter(is_stored) {
         remember(&mut new, &pending, RotationOutcome::Stored);
         new.last_rotation = Some(LastRotation {
             id: pending.id,
@@ -132,12 +146,13 @@ fn token(seen: &Observed, old: &Status) -> Option<TokenStatus> {
         _ => None,
     };
     let before = old.token.as_ref().filter(|token| token.id == held.token_id);
+    let name =
+        known
+            .or(before.map(|token| token.name.clone()))
+            .or(seen.resource.spec.token.name.clone());
     Some(TokenStatus {
         id: held.token_id.clone(),
-        name: known
-            .or(before.map(|token| token.name.clone()))
-            .or(seen.resource.spec.token.name.clone())
-            .unwrap_or_default(),
+        name: line(&name.unwrap_or_default(), LONGEST_NAME),
         short_token: held.version.short_token.clone(),
         rotated_at: held.version.rotated_at.clone(),
         expires_at: seen.expiry().map(Time),

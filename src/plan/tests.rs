@@ -311,6 +311,25 @@ fn each_rule_has_its_say() {
             "block TokenConflict",
         ),
         (
+            "9b an intent for a token that the spec no longer means",
+            with(|s| {
+                status_of(s).pending = Some(Pending {
+                    token_id: "former".into(),
+                    ..pending(4000)
+                });
+            }),
+            "settle",
+        ),
+        (
+            "14 the short form is missing in the evidence",
+            with(|s| {
+                let mut lacking = held(version(-100));
+                lacking.version.short_token = None;
+                s.stored = Stored::Holds(lacking);
+            }),
+            "rewrite from target",
+        ),
+        (
             "5b an older one is gone, and what it did is not known",
             with(|s| {
                 stale(s);
@@ -1010,6 +1029,21 @@ fn a_definite_failure_clears_the_intent_and_an_ambiguous_one_keeps_it() {
     let doubt = Setback::InDoubt(blocked(Reason::RotationInDoubt));
     let after = status::next(&seen, &rotation, Some(&doubt));
     assert!(after.pending.is_some() && after.failures == Some(1));
+}
+
+#[test]
+fn an_intent_for_a_former_token_is_forgotten_and_not_called_stored() {
+    let seen = with(|s| {
+        status_of(s).pending = Some(Pending {
+            token_id: "former".into(),
+            ..pending(4000)
+        });
+    });
+    let status = status::next(&seen, &Plan::Settle, None);
+    assert_eq!(status.pending, None);
+    assert_eq!(status.last_rotation, None);
+    assert_eq!(status.history[0].outcome, RotationOutcome::Lost);
+    assert!(status::ready(&status).is_some_and(|ready| ready.status == "True"));
 }
 
 #[test]

@@ -633,7 +633,7 @@ pub fn permissions(name: &str, verbs: Value) -> String {
         .join("\n---\n")
 }
 
-fn merge(into: &mut Value, from: Value) {
+pub fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {

@@ -1,0 +1,397 @@
+//! What evidence there is decides: after a restore, a new start from nothing or a person's edit no value is rotated that
+//! is live, and a dead one is replaced once.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod stage;
+
+use astro_token_operator::api::{Cause, Status, WorkspaceTokenRotation};
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, PostParams};
+use lab::astro::{Issued, Operation};
+use serde_json::{Value, json};
+use stage::{DEADLINE, Mode, Shared, Stage};
+
+const PREFIX: &str = "astro-token-operator.io";
+
+static SHARED: Shared = Shared::new();
+
+async fn stage() -> Stage {
+    SHARED
+        .stage(Mode::CLUSTER, &["--leader-election=false"])
+        .await
+}
+
+/// Waits until a resource that is alone in its namespace was looked at by a whole pass, on a record of the vendor's
+/// that was read after now.
+async fn until_audited(stage: &Stage) {
+    let lists = |world: &lab::astro::World| {
+        let requests = world.requests();
+        let theirs = requests.iter().filter(|request| {
+            request.operation == Operation::List
+                && request.credential.as_ref() == Some(&stage.owner.id)
+                && request.status.is_some()
+        });
+        theirs.count()
+    };
+    // The first of them may have begun before, and the pass of the next is over when one more begins.
+    let wanted = lists(&stage.astro) + 3;
+    let audited = stage.astro.until(|world| lists(world) >= wanted);
+    tokio::time::timeout(DEADLINE, audited)
+        .await
+        .expect("no audit");
+}
+
+/// It is ready, its Secret holds the live value, and the token was rotated exactly this often.
+async fn assert_rests(stage: &Stage, name: &str, token: &Issued, rotations: usize, what: &str) {
+    stage
+        .until(name, &format!("ready: {what}"), |_, status| {
+            stage::is_ready(status) && status.pending.is_none()
+        })
+        .await;
+    until_audited(stage).await;
+    let status = status(stage, name).await;
+    assert!(stage::is_ready(&status), "{what}: {status:?}");
+    assert!(stage.holds_live(name).await, "{what}: a dead value");
+    assert_eq!(stage.astro.rotations(&token.id), rotations, "{what}");
+    stage.assert_no_leak().await;
+}
+
+async fn status(stage: &Stage, name: &str) -> Status {
+    let resource = stage.resources().get(name).await.unwrap();
+    resource.status.unwrap_or_default()
+}
+
+/// Writes a status back as an administrator does who has a backup.
+async fn restore_status(stage: &Stage, name: &str, status: &Status) {
+    loop {
+        let mut resource: WorkspaceTokenRotation = stage.resources().get(name).await.unwrap();
+        resource.status = Some(status.clone());
+        let params = PostParams {
+            field_manager: Some("an-administrator".into()),
+            ..PostParams::default()
+        };
+        let api = stage.resources();
+        match api.replace_status(name, &params, &resource).await {
+            Ok(_) => return,
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn consent(name: &str) -> Value {
+    json!({"metadata": {"annotations": {format!("{PREFIX}/adopt"): name}}})
+}
+
+#[tokio::test]
+async fn a_value_that_is_given_to_the_operator_is_kept_only_where_it_is_the_token_s_own() {
+    let row = async |name: &'static str| {
+        let stage = stage().await;
+        let (token, other) = (stage.token(name), stage.token("other"));
+        let (key, value, consents_to) = match name {
+            "before" => ("token", &token.value, name),
+            "for-another" => ("token", &token.value, "somebody"),
+            "other-token" => ("token", &other.value, name),
+            "other-key" => ("value", &token.value, name),
+            _ => ("token", &name.to_owned(), name),
+        };
+        let secret = format!("{name}-secret");
+        stage.put_secret(&secret, json!({key: value})).await;
+        stage.edit_secret(&secret, consent(consents_to)).await;
+        stage.create(name, json!({})).await;
+        match name {
+            "for-another" => {
+                stage.until_blocked(name, "SecretNotOurs").await;
+                until_audited(&stage).await;
+                assert!(stage.astro.is_live(&token.value));
+                assert_eq!(stage.value(&secret, key).await.as_ref(), Some(value));
+            }
+            "before" => {
+                assert_rests(&stage, name, &token, 0, name).await;
+                assert_eq!(stage.events(name).await, ["Adopted"]);
+            }
+            _ => assert_rests(&stage, name, &token, 1, name).await,
+        }
+        if name == "other-key" {
+            assert_eq!(stage.value(&secret, key).await.as_ref(), Some(value));
+        }
+        assert!(stage.astro.is_live(&other.value), "{name}");
+    };
+    let rows = [
+        "before",
+        "for-another",
+        "other-token",
+        "other-key",
+        "no-token",
+    ];
+    join_all(rows.map(|it| Box::pin(row(it)))).await;
+}
+
+#[tokio::test]
+async fn a_resource_created_again_over_a_dead_value_reclaims_once() {
+    let stage = stage().await;
+    let token = stage.token("again");
+    stage.create("again", json!({})).await;
+    stage.until_rotated("again", 1).await;
+    stage.delete("again").await;
+    stage.astro.rotate(&token.id);
+    stage.create("again", json!({})).await;
+    let resource = stage.until_rotated("again", 1).await;
+    let last = resource.status.unwrap().last_rotation.unwrap();
+    assert_eq!(last.reason, Cause::Reclaimed);
+    assert_rests(&stage, "again", &token, 2, "reclaimed").await;
+}
+
+#[tokio::test]
+async fn what_comes_from_another_cluster_with_a_dead_value_is_rotated_once_it_is_given_away() {
+    let stage = stage().await;
+    let token = stage.token("clone");
+    stage.create("clone", json!({})).await;
+    stage.until_rotated("clone", 1).await;
+    stage.delete("clone").await;
+    let elsewhere =
+        json!({"metadata": {"annotations": {format!("{PREFIX}/cluster"): "the-other-one"}}});
+    stage.edit_secret("clone-secret", elsewhere).await;
+    stage.astro.rotate(&token.id);
+    stage.create("clone", json!({})).await;
+    stage.until_blocked("clone", "ClusterChanged").await;
+    until_audited(&stage).await;
+    assert_eq!(stage.astro.rotations(&token.id), 1);
+    stage.edit_secret("clone-secret", consent("clone")).await;
+    assert_rests(&stage, "clone", &token, 2, "given away").await;
+}
+
+#[tokio::test]
+async fn a_status_from_a_backup_or_none_rotates_nothing_and_is_put_right() {
+    let row = async |what: &'static str| {
+        let stage = stage().await;
+        let token = stage.token("back");
+        stage.create("back", json!({})).await;
+        let first = stage.until_rotated("back", 1).await.status.unwrap();
+        stage.request("back", "one").await;
+        let second = stage.until_rotated("back", 2).await.status.unwrap();
+        stage.request("back", "two").await;
+        stage.until_rotated("back", 3).await;
+        let stored = second.last_rotation.clone().unwrap();
+        let replaced = first.token.clone().unwrap();
+        let pending = json!({
+            "id": stored.id, "reason": stored.reason, "attempt": 1, "tokenId": token.id, "startedAt": stored.at,
+            "replaces": {"rotatedAt": replaced.rotated_at, "shortToken": replaced.short_token},
+            "holder": "a pod of long ago", "request": "one",
+        });
+        let with = |status: &Status, edit: Value| -> Status {
+            let mut status = json!(status);
+            stage::merge(&mut status, edit);
+            serde_json::from_value(status).unwrap()
+        };
+        let old = match what {
+            "of the first rotation" => first,
+            "of the second" => second,
+            "in the middle of the second" => with(&first, json!({"pending": pending})),
+            "in the middle of one that nobody remembers" => {
+                let unknown =
+                    json!({"id": uuid::Uuid::now_v7().to_string(), "reason": "Lost", "attempt": 7});
+                with(
+                    &with(&first, json!({"pending": pending})),
+                    json!({"pending": unknown}),
+                )
+            }
+            "about another token" => {
+                let other = json!({"pending": {"tokenId": "clm0former"}});
+                with(&with(&second, json!({"pending": pending})), other)
+            }
+            "of a failure" => with(
+                &second,
+                json!({
+                    "failures": 3, "retryAt": "2026-01-01T00:00:00Z", "token": null, "nextRotation": null,
+                    "lastRotation": {"reason": "Lost", "attempts": 2},
+                    "conditions": [{
+                        "type": "Ready", "status": "False", "reason": "TokenConflict", "message": "x",
+                        "lastTransitionTime": "2026-01-01T00:00:00Z",
+                    }, {
+                        "type": "Stalled", "status": "True", "reason": "TokenConflict", "message": "x",
+                        "lastTransitionTime": "2026-01-01T00:00:00Z",
+                    }],
+                }),
+            ),
+            _ => Status::default(),
+        };
+        restore_status(&stage, "back", &old).await;
+        let settled = |_: &WorkspaceTokenRotation, status: &Status| {
+            stage::is_ready(status)
+                && status.pending.is_none()
+                && status.handled_request.as_deref() == Some("two")
+        };
+        stage.until("back", what, settled).await;
+        assert_rests(&stage, "back", &token, 3, what).await;
+        let now = status(&stage, "back").await;
+        assert!(
+            settled(&stage.resources().get("back").await.unwrap(), &now),
+            "{what}"
+        );
+        assert!(
+            now.conditions.iter().all(|c| c.type_ != "Stalled"),
+            "{what}"
+        );
+        let version = |resource: WorkspaceTokenRotation| resource.metadata.resource_version;
+        let before = version(stage.resources().get("back").await.unwrap());
+        until_audited(&stage).await;
+        let after = version(stage.resources().get("back").await.unwrap());
+        assert_eq!(before, after, "{what}: written at rest");
+        // And it goes on from there.
+        stage.request("back", "three").await;
+        stage
+            .until("back", "three", |_, status| {
+                status.handled_request.as_deref() == Some("three") && status.pending.is_none()
+            })
+            .await;
+        assert_eq!(stage.astro.rotations(&token.id), 4, "{what}");
+    };
+    let rows = [
+        "of the first rotation",
+        "of the second",
+        "in the middle of the second",
+        "in the middle of one that nobody remembers",
+        "about another token",
+        "of a failure",
+        "none at all",
+    ];
+    join_all(rows.map(|it| Box::pin(row(it)))).await;
+}
+
+/// Puts a Secret back as a backup tool does, over what is there or where nothing is.
+async fn restore_secret(stage: &Stage, backup: &Secret, in_place: bool) {
+    let name = backup.metadata.name.clone().unwrap();
+    let mut secret = backup.clone();
+    secret.metadata.managed_fields = None;
+    secret.metadata.resource_version = None;
+    secret.metadata.uid = None;
+    let params = PostParams {
+        field_manager: Some("velero".into()),
+        ..PostParams::default()
+    };
+    if in_place {
+        stage
+            .secrets()
+            .replace(&name, &params, &secret)
+            .await
+            .unwrap();
+    } else {
+        let none = DeleteParams::default();
+        stage.secrets().delete(&name, &none).await.unwrap();
+        stage.secrets().create(&params, &secret).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_secret_from_a_backup_costs_one_rotation_where_its_value_is_dead_and_none_where_it_lives()
+{
+    let row = async |(in_place, dead): (bool, bool)| {
+        let what = format!("in place {in_place}, dead {dead}");
+        let stage = stage().await;
+        let token = stage.token("saved");
+        stage.create("saved", json!({})).await;
+        stage.until_rotated("saved", 1).await;
+        let old = stage.secret("saved-secret").await.unwrap();
+        stage.request("saved", "more").await;
+        stage.until_rotated("saved", 2).await;
+        let new = stage.secret("saved-secret").await.unwrap();
+        // Else the moment without a Secret would count.
+        stage
+            .edit("saved", json!({"spec": {"suspend": true}}))
+            .await;
+        let is_suspended =
+            |_: &_, status: &Status| status.conditions.iter().any(|c| c.type_ == "Suspended");
+        stage.until("saved", "suspended", is_suspended).await;
+        restore_secret(&stage, if dead { &old } else { &new }, in_place).await;
+        stage
+            .edit("saved", json!({"spec": {"suspend": false}}))
+            .await;
+        if dead {
+            let resource = stage.until_rotated("saved", 3).await;
+            let last = resource.status.unwrap().last_rotation.unwrap();
+            assert_eq!(last.reason, Cause::Reclaimed, "{what}");
+        }
+        assert_rests(&stage, "saved", &token, 2 + usize::from(dead), &what).await;
+        // Its key is ours again.
+        stage.request("saved", "and more").await;
+        stage.until_rotated("saved", 3 + usize::from(dead)).await;
+    };
+    let rows = [(true, true), (true, false), (false, true), (false, false)];
+    join_all(rows.map(|it| Box::pin(row(it)))).await;
+}
+
+#[tokio::test]
+async fn evidence_that_a_person_removed_or_garbled_is_restored_without_a_rotation() {
+    let row = async |(what, text): (&'static str, Option<&'static str>)| {
+        let stage = stage().await;
+        let token = stage.token("marred");
+        stage.create("marred", json!({})).await;
+        stage.until_rotated("marred", 1).await;
+        let before = stage.secret("marred-secret").await.unwrap().metadata;
+        let edit = match what {
+            "label" => json!({"labels": {"app.kubernetes.io/managed-by": text}}),
+            "all" => json!({"annotations": null, "labels": null}),
+            key => json!({"annotations": {format!("{PREFIX}/{key}"): text}}),
+        };
+        stage
+            .edit_secret("marred-secret", json!({"metadata": edit}))
+            .await;
+        let row = format!("{what}: {text:?}");
+        assert_rests(&stage, "marred", &token, 1, &row).await;
+        let after = stage.secret("marred-secret").await.unwrap().metadata;
+        assert_eq!(before.labels, after.labels, "{row}");
+        for key in [
+            "owned-by",
+            "key",
+            "token-id",
+            "rotated-at",
+            "short-token",
+            "cluster",
+        ] {
+            let key = format!("{PREFIX}/{key}");
+            let of = |it: &Option<std::collections::BTreeMap<String, String>>| {
+                it.as_ref().unwrap().get(&key).cloned()
+            };
+            assert_eq!(
+                of(&before.annotations),
+                of(&after.annotations),
+                "{row}: {key}"
+            );
+        }
+        // What was healed is still noticed to die.
+        stage.astro.rotate(&token.id);
+        stage
+            .until("marred", "reclaimed", |_, status| {
+                let last = status.last_rotation.as_ref();
+                last.is_some_and(|last| last.reason == Cause::Reclaimed) && status.pending.is_none()
+            })
+            .await;
+        assert_rests(&stage, "marred", &token, 2, &row).await;
+    };
+    let rows = [
+        ("label", None),
+        ("label", Some("helm")),
+        ("owned-by", None),
+        ("owned-by", Some("nobody")),
+        ("key", None),
+        ("key", Some("../other")),
+        ("token-id", None),
+        ("token-id", Some("../../x\u{202e}")),
+        ("token-id", Some("clm0another")),
+        ("rotated-at", None),
+        ("rotated-at", Some("yesterday")),
+        ("rotated-at", Some("2020-01-01T00:00:00Z")),
+        ("rotated-at", Some("2099-01-01T00:00:00Z")),
+        ("short-token", None),
+        ("short-token", Some("other")),
+        ("rotation-id", None),
+        ("rotation-id", Some("x")),
+        ("cluster", None),
+        ("handled-request", Some("anything")),
+        ("expires-at", Some("2020-01-01T00:00:00Z")),
+        ("all", None),
+    ];
+    join_all(rows.map(|it| Box::pin(row(it)))).await;
+}
