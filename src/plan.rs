@@ -93,6 +93,8 @@ const STALE_FOR: SignedDuration = SignedDuration::from_mins(60);
 const STALE_RETRY: SignedDuration = SignedDuration::from_secs(5);
 /// Until an older resource is looked at once more; it wakes this one as soon as it was.
 const RIVAL_RETRY: SignedDuration = SignedDuration::from_secs(5);
+/// No failure asks for a longer pause; a status that does was written by a clock that is wrong.
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_hours(1);
 /// One reclaim in this time; a second needs a person.
 const CONTEST_WINDOW: SignedDuration = SignedDuration::from_hours(24);
 type Decide = fn(&Observed) -> Option<Plan>;
@@ -242,7 +244,9 @@ fn in_flight(seen: &Observed) -> Option<Plan> {
     }
     let pending = seen.pending()?;
     let until = in_flight_until(seen, pending);
-    (seen.now < until).then(|| Plan::Wait {
+    // A clock that was far ahead must not keep it in flight for ever.
+    let from_future = pending.started_at.0.duration_since(seen.now) > seen.settings.in_flight;
+    (seen.now < until && !from_future).then(|| Plan::Wait {
         until,
         doubt: Some(in_doubt(pending, "waiting until it can no longer land")),
     })
@@ -291,7 +295,8 @@ fn backing_off(seen: &Observed) -> Option<Plan> {
     let until = status.retry_at.as_ref()?.0;
     let edited = status.observed_generation != seen.resource.metadata.generation;
     let asked = seen.pending().is_none() && seen.unhandled_request().is_some();
-    if seen.now >= until || edited || asked {
+    let from_future = until.duration_since(seen.now) > LONGEST_PAUSE;
+    if seen.now >= until || from_future || edited || asked {
         return None;
     }
     let doubt = said_before(seen);
@@ -366,7 +371,7 @@ fn drift(seen: &Observed) -> Option<Plan> {
         return (!asked).then(|| Plan::Block(rotated_elsewhere(held, token)));
     }
     match last_reclaim(seen) {
-        Some(at) if seen.now < at.saturating_add(CONTEST_WINDOW).unwrap_or(at) => {
+        Some(at) if seen.now.duration_since(at).abs() < CONTEST_WINDOW => {
             if seen.unhandled_request().is_some() {
                 return None;
             }

@@ -311,6 +311,27 @@ fn each_rule_has_its_say() {
             "block TokenConflict",
         ),
         (
+            "5 begun in a far future: no clock keeps it in flight",
+            begun(-4000, -4000),
+            "rotate Scheduled 2",
+        ),
+        (
+            "12 a pause until a far future is none",
+            with(|s| {
+                absent(s);
+                status_of(s).retry_at = Some(Time(at(10_000_000)));
+            }),
+            "rotate Initial 1",
+        ),
+        (
+            "11 a reclaim in a far future is none",
+            with(|s| {
+                reclaimed(s, -10_000_000);
+                live(s, version(-10));
+            }),
+            "rotate Reclaimed 1",
+        ),
+        (
             "9b an intent for a token that the spec no longer means",
             with(|s| {
                 status_of(s).pending = Some(Pending {
