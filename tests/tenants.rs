@@ -1,0 +1,491 @@
+//! Tenants who share an operator: none reaches into another's namespace, and none can crash, stall or slow the others.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod stage;
+
+use astro_token_operator::api::Status;
+use astro_token_operator::status::ready;
+use futures::future::join_all;
+use kube::api::{Patch, PatchParams};
+use lab::astro::{Fault, NewToken, Operation, Reply, Step};
+use serde_json::{Value, json};
+use stage::{DEADLINE, Stage};
+use std::time::{Duration, Instant};
+
+/// Noise of a busy machine that no comparison of times may trip over.
+const NOISE: Duration = Duration::from_secs(1);
+
+/// With the vendor's own limits for each credential.
+async fn stage() -> Stage {
+    Stage::shared(&[
+        "--leader-election=false",
+        "--audit-interval=5s",
+        "--reads-per-second=25",
+        "--rotations-per-second=10",
+    ])
+    .await
+}
+
+/// The time from a request to the rotation it asks for: the middle one of several.
+async fn time_to_rotate(stage: &Stage, name: &str, what: &str) -> Duration {
+    let mut times = Vec::new();
+    for turn in 0..5 {
+        let text = format!("{what} {turn}");
+        let begun = Instant::now();
+        stage.request(name, &text).await;
+        stage
+            .until(name, &text, |_, status| {
+                status.handled_request.as_ref() == Some(&text) && status.pending.is_none()
+            })
+            .await;
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// Rotated, or with a reason that says why not.
+fn is_decided(status: &Status) -> bool {
+    ready(status).is_some_and(|it| it.status == "True" || it.reason != "AwaitingFirstRotation")
+}
+
+fn is_clean(text: &str) -> bool {
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().count() <= 1024 && !text.chars().any(hidden)
+}
+
+#[tokio::test]
+async fn every_reference_stays_in_its_namespace() {
+    let (own, other) = (stage().await, stage().await);
+    let token = own.token("mine");
+    other
+        .put_secret("rich", json!({"token": other.owner.value}))
+        .await;
+    let cluster = astro_token_operator::controller::cluster_id(&own.client).await;
+    let cluster = cluster.unwrap();
+    // Looks as if the resource of the other namespace had written it, with the live value.
+    let bait = json!({
+        "metadata": {
+            "labels": {"app.kubernetes.io/managed-by": "astro-token-operator"},
+            "annotations": {
+                "astro-token-operator.io/owned-by": "mine", "astro-token-operator.io/key": "token",
+                "astro-token-operator.io/token-id": token.id, "astro-token-operator.io/cluster": cluster,
+                "astro-token-operator.io/adopt": "mine", "astro-token-operator.io/rotation-id": "x",
+            },
+        },
+    });
+    other
+        .put_secret("mine-secret", json!({"token": token.value}))
+        .await;
+    other.edit_secret("mine-secret", bait).await;
+    let before = other.secret("mine-secret").await.unwrap().metadata;
+    let calls = |stage: &Stage| {
+        let requests = stage.astro.requests();
+        requests
+            .iter()
+            .filter(|r| r.credential.as_ref() == Some(&stage.owner.id))
+            .count()
+    };
+    let rich = json!({"credentials": {"secretRef": {"name": "rich"}}});
+    own.create("mine", rich).await;
+    own.until_blocked("mine", "CredentialsMissing").await;
+    assert_eq!((calls(&own), calls(&other)), (0, 0));
+    let mended = json!({"spec": {"credentials": {"secretRef": {"name": "owner"}}}});
+    own.edit("mine", mended).await;
+    own.until_rotated("mine", 1).await;
+    assert!(own.holds_live("mine").await);
+    let after = other.secret("mine-secret").await.unwrap().metadata;
+    assert_eq!(before.resource_version, after.resource_version);
+    assert_eq!(calls(&other), 0);
+    own.assert_no_leak().await;
+    other.assert_no_leak().await;
+}
+
+/// Specs by which a tenant might hope to do harm; what the API server takes of them is tried.
+fn hostile_specs() -> Vec<(&'static str, Value)> {
+    let schedule = |edit: Value| json!({"schedule": edit});
+    let cron = |text: &str| json!({"schedule": {"every": null, "cron": text}});
+    let many = |count: usize, length: usize| -> Value {
+        (0..count)
+            .map(|i| (format!("example.com/{i}"), Value::from("x".repeat(length))))
+            .collect()
+    };
+    vec![
+        (
+            "bidi",
+            json!({"token": {"name": "\u{202e}gpj.\u{2066}exe\u{200b}\u{feff}"}}),
+        ),
+        (
+            "control",
+            json!({"token": {"name": "a\nb\r\t\u{1b}[2J\u{7}\u{9b}1m"}}),
+        ),
+        ("zero", json!({"token": {"name": "a\u{0}b"}})),
+        (
+            "skulls",
+            json!({"token": {"name": "\u{1f480}".repeat(256)}}),
+        ),
+        (
+            "marks",
+            json!({"token": {"name": format!("a{}", "\u{301}".repeat(255))}}),
+        ),
+        ("long", json!({"token": {"name": "x".repeat(100_000)}})),
+        (
+            "template",
+            json!({"token": {"name": "{{ token }} ${HOME} %s%n $(id) `id` <b>"}}),
+        ),
+        ("path", json!({"token": {"name": "../../../etc/passwd"}})),
+        ("path-id", json!({"token": {"name": null, "id": "../x"}})),
+        (
+            "path-workspace",
+            json!({"workspaceId": "../../organizations"}),
+        ),
+        ("elsewhere", json!({"workspaceId": "x".repeat(64)})),
+        ("organization", json!({"organizationId": "-".repeat(64)})),
+        ("rare", cron("0 0 29 2 +1")),
+        ("never", cron("0 0 30 2 *")),
+        ("minutes", cron("* * * * *")),
+        ("five", cron("*/5 * * * *")),
+        (
+            "list",
+            cron(&format!(
+                "{} * * * *",
+                (0..60).map(|i| i.to_string()).collect::<Vec<_>>().join(",")
+            )),
+        ),
+        ("commas", cron(&",".repeat(256))),
+        ("stars", cron(&format!("*{} * * * *", "/1".repeat(100)))),
+        ("huge-step", cron("*/99999999999999999999 * * * *")),
+        ("range", cron("0-59/59 0-23/23 L-31,1W,LW 1-12 0#5,7L")),
+        ("wide", cron("0 \u{ff10} * * *")),
+        (
+            "zone",
+            json!({"schedule": {"every": null, "cron": "@daily", "timeZone": "../../../etc/localtime"}}),
+        ),
+        ("ages", schedule(json!({"every": "9999999w"}))),
+        (
+            "overflow",
+            schedule(json!({"every": "99999999999999999999999999w"})),
+        ),
+        (
+            "sum",
+            schedule(json!({"every": "1w1w1w1w1w1w1w1w1w1w1w1w1w1w1w1w"})),
+        ),
+        ("delay", schedule(json!({"jitter": "9999999w"}))),
+        ("expiry", schedule(json!({"beforeExpiry": "9999999w"}))),
+        ("often", schedule(json!({"every": "1s"}))),
+        (
+            "annotations",
+            json!({"target": {"annotations": many(64, 3_900)}}),
+        ),
+        (
+            "too-many",
+            json!({"target": {"annotations": many(64, 5_000)}}),
+        ),
+        (
+            "odd-label",
+            json!({"target": {"labels": {"a b/\u{202e}": "x\ny"}}}),
+        ),
+        (
+            "long-label",
+            json!({"target": {"labels": {"team": "x".repeat(100_000)}}}),
+        ),
+        (
+            "our-label",
+            json!({"target": {"annotations": {"astro-token-operator.io/token-id": "x"}}}),
+        ),
+        ("tls", json!({"target": {"type": "kubernetes.io/tls"}})),
+        ("odd-type", json!({"target": {"type": "\u{202e}\n{{x}}"}})),
+        (
+            "account",
+            json!({"target": {
+                "type": "kubernetes.io/service-account-token",
+                "annotations": {"kubernetes.io/service-account.name": "default"},
+            }}),
+        ),
+        ("dots", json!({"target": {"key": ".."}})),
+        ("self", json!({"target": {"name": "owner"}})),
+        (
+            "no-credential",
+            json!({"credentials": {"secretRef": {"name": "x", "key": "."}}}),
+        ),
+    ]
+}
+
+/// Statuses that somebody with the right to do so has filled with nonsense.
+fn hostile_statuses() -> Vec<(&'static str, Value)> {
+    let pending = |at: &str, attempt: i32| {
+        json!({"pending": {
+            "id": "\u{202e}x\ny", "reason": "Lost", "attempt": attempt, "tokenId": "../x", "startedAt": at,
+            "replaces": {"rotatedAt": at}, "holder": "x".repeat(10_000),
+        }})
+    };
+    let entry = json!({
+        "id": "x", "reason": "Reclaimed", "at": "9999-12-30T22:00:00Z", "tokenId": "y", "outcome": "Stored",
+    });
+    vec![
+        ("past", pending("0001-01-01T00:00:00Z", i32::MIN)),
+        ("future", pending("9999-12-30T22:00:00Z", i32::MAX)),
+        (
+            "retry",
+            json!({"failures": i32::MAX, "retryAt": "9999-12-30T22:00:00Z"}),
+        ),
+        (
+            "negative",
+            json!({"failures": i32::MIN, "observedGeneration": i64::MIN}),
+        ),
+        ("history", json!({"history": vec![entry; 2_000]})),
+        (
+            "token",
+            json!({"token": {"id": "\u{202e}", "name": "x".repeat(100_000)}, "nextRotation": "0001-01-01T00:00:00Z"}),
+        ),
+        (
+            "last",
+            json!({"lastRotation": {"id": "x", "reason": "Lost", "at": "9999-12-30T22:00:00Z", "attempts": i32::MAX}}),
+        ),
+        (
+            "conditions",
+            json!({"conditions": [{
+                "type": "Ready", "status": "False", "reason": "TokenConflict", "message": "\u{1b}".repeat(1_000),
+                "lastTransitionTime": "9999-12-30T22:00:00Z",
+            }]}),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn dozens_of_hostile_resources_harm_nobody_and_each_gets_its_answer() {
+    let (good, bad) = (stage().await, stage().await);
+    let token = good.token("good");
+    good.create("good", json!({})).await;
+    good.until_rotated("good", 1).await;
+    let alone = time_to_rotate(&good, "good", "alone").await;
+
+    // Secrets that look like ours, as large as metadata may be.
+    let fat: serde_json::Map<String, Value> = (0..6_000)
+        .map(|i| (format!("example.com/{i}"), Value::from("x".repeat(20))))
+        .collect();
+    for index in 0..20 {
+        let name = format!("fat-{index}");
+        bad.put_secret(&name, json!({"x": "y"})).await;
+        let metadata = json!({
+            "labels": {"app.kubernetes.io/managed-by": "astro-token-operator"}, "annotations": fat,
+        });
+        bad.edit_secret(&name, json!({"metadata": metadata})).await;
+    }
+    let mut taken = Vec::new();
+    for (name, edit) in hostile_specs() {
+        let mut spec = bad.spec(name, edit);
+        let names_itself = spec["token"]["name"].as_str() != Some(&bad.token_name(name));
+        if let Some(own) = spec["token"]["name"]
+            .as_str()
+            .filter(|own| own.chars().count() <= 256)
+        {
+            let new = NewToken::workspace(own, &bad.workspace);
+            bad.astro.create(new);
+        }
+        if name == "elsewhere" {
+            spec["credentials"]["secretRef"]["name"] = "owner".into();
+        }
+        let huge = json!({"astro-token-operator.io/rotate": format!("{name}\u{202e}\n{}", "x".repeat(100_000))});
+        let annotations = if names_itself { huge } else { json!(fat) };
+        let resource =
+            json!({"metadata": {"name": name, "annotations": annotations}, "spec": spec});
+        match bad.create_raw(resource).await {
+            Ok(_) => taken.push(name),
+            Err(kube::Error::Api(status)) => assert_eq!(status.code, 422, "{name}: {status:?}"),
+            Err(error) => panic!("{name}: {error}"),
+        }
+    }
+    assert!(taken.len() >= 24, "{} taken: {taken:?}", taken.len());
+    let spoil = async |(name, status): (&'static str, Value)| {
+        let token = bad.token(name);
+        bad.create(name, json!({})).await;
+        bad.until_rotated(name, 1).await;
+        let params = PatchParams::default();
+        let patch = Patch::Merge(json!({"status": status}));
+        let api = bad.resources();
+        api.patch_status(name, &params, &patch).await.unwrap();
+        (name, token)
+    };
+    let spoilt = join_all(hostile_statuses().into_iter().map(|it| Box::pin(spoil(it)))).await;
+
+    let crowded = time_to_rotate(&good, "good", "crowded").await;
+    assert!(
+        crowded <= alone * 5 + NOISE,
+        "{crowded:?} among hostile resources, {alone:?} without"
+    );
+    for name in &taken {
+        let resource = bad
+            .until(name, "decided", |resource, status| {
+                status.observed_generation == resource.metadata.generation && is_decided(status)
+            })
+            .await;
+        let status = resource.status.unwrap();
+        let conditions = status.conditions.iter();
+        for condition in conditions {
+            assert!(
+                is_clean(&condition.message),
+                "{name}: {:?} {:?}",
+                condition.reason,
+                condition.message.chars().take(80).collect::<String>()
+            );
+        }
+        let shown = status.token.map(|token| token.name).unwrap_or_default();
+        assert!(is_clean(&shown), "{name}: {shown:?}");
+        assert!(status.history.len() <= 2_000);
+    }
+    // Nonsense in a status is got rid of, and nobody waits for the year 9999.
+    for (name, token) in &spoilt {
+        let sane = |_: &_, status: &Status| {
+            stage::is_ready(status) && status.pending.is_none() && status.retry_at.is_none()
+        };
+        bad.until(name, "sane", sane).await;
+        bad.astro.rotate(&token.id);
+    }
+    for (name, token) in &spoilt {
+        let reclaimed = |_: &_, status: &Status| {
+            let version = status
+                .token
+                .as_ref()
+                .and_then(|token| token.rotated_at.clone());
+            stage::is_ready(status) && status.pending.is_none() && version.is_some()
+        };
+        bad.astro
+            .until(|world| world.rotations(&token.id) == 2)
+            .await;
+        bad.until(name, "reclaimed", reclaimed).await;
+        assert!(bad.holds_live(name).await, "{name}");
+    }
+    // All of them at rest, the good one still is rotated.
+    time_to_rotate(&good, "good", "afterwards").await;
+    assert_eq!(good.astro.rotations(&token.id), 16);
+    assert!(good.holds_live("good").await);
+    good.assert_no_leak().await;
+    bad.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_failing_credential_is_its_tenant_s_own_trouble() {
+    let good = stage().await;
+    good.token("good");
+    good.create("good", json!({})).await;
+    good.until_rotated("good", 1).await;
+    let alone = time_to_rotate(&good, "good", "alone").await;
+    let answer = |reply: Reply| vec![Step::Answer(reply)];
+    let rows: Vec<(&str, Vec<Step>, &str)> = vec![
+        ("rejected", answer(Reply::json(401)), "CredentialsRejected"),
+        ("forbidden", answer(Reply::json(403)), "Forbidden"),
+        (
+            "pausing",
+            answer(Reply::json(429).header("retry-after", "600")),
+            "VendorUnavailable",
+        ),
+        ("failing", answer(Reply::html(503)), "VendorUnavailable"),
+        ("hanging", vec![Step::Hold], "VendorUnavailable"),
+    ];
+    let mut tenants = Vec::new();
+    for (name, steps, reason) in rows {
+        let tenant = stage().await;
+        let fault = Fault {
+            before: steps,
+            ..Fault::any().credential(&tenant.owner.id)
+        };
+        let fault = tenant.astro.fault(fault);
+        for index in 0..12 {
+            let name = format!("{name}-{index}");
+            tenant.token(&name);
+            tenant.create(&name, json!({})).await;
+        }
+        tenants.push((tenant, name, reason, fault));
+    }
+    let beside = time_to_rotate(&good, "good", "beside").await;
+    assert!(
+        beside <= alone * 5 + NOISE,
+        "{beside:?} beside failing credentials, {alone:?} without"
+    );
+    for (tenant, name, reason, _) in &tenants {
+        let all = (0..12).map(|index| format!("{name}-{index}"));
+        join_all(all.map(async |name| tenant.until_blocked(&name, reason).await)).await;
+    }
+    let late = time_to_rotate(&good, "good", "late").await;
+    assert!(late <= alone * 5 + NOISE, "{late:?}, {alone:?} without");
+    for (tenant, _, _, fault) in &tenants {
+        fault.clear();
+        tenant.assert_no_leak().await;
+    }
+    good.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn what_the_vendor_says_in_an_error_is_bounded_and_holds_no_value() {
+    let row = async |(name, status, text): (&'static str, u16, &'static str)| {
+        let stage = stage().await;
+        let token = stage.token(name);
+        let values = [&stage.owner.value, &token.value];
+        let json = |message: &str, id: &str| {
+            Reply::text(status).message(json!({"message": message, "requestId": id}).to_string())
+        };
+        let echo = values.map(String::as_str);
+        let reply = match text {
+            "megabyte" => json(&"very long ".repeat(100_000), "r-1"),
+            "one word" => json(&"x".repeat(1_000_000), "r-1"),
+            "page" => Reply::html(status).message("\u{1b}[2J\u{202e}sorry".repeat(1_000)),
+            "control" => json("a\r\nb\u{0}\u{1b}[31m\u{202e}c\u{200b}", "r-1"),
+            "credential" => json(&format!("bad token {}", echo[0]), "r-1"),
+            "value" => json(&format!("token=\"{}\" {}", echo[1], &echo[1][..60]), "r-1"),
+            "pieces" => {
+                let pieces: Vec<_> = echo[1].as_bytes().chunks(40).collect();
+                let pieces = pieces.iter().map(|it| String::from_utf8_lossy(it));
+                json(&pieces.collect::<Vec<_>>().join("\u{200b}"), "r-1")
+            }
+            "request id" => json("no", &echo[0][..36]),
+            _ => json("no", "\u{202e}../<script>\n"),
+        };
+        let fault = Fault::on(Operation::Get)
+            .credential(&stage.owner.id)
+            .before(Step::Answer(reply.clone()));
+        let faults = [stage.astro.fault(fault.clone()), {
+            let operation = Some(Operation::List);
+            stage.astro.fault(Fault { operation, ..fault })
+        }];
+        stage.create(name, json!({})).await;
+        let reason = match status {
+            401 => "CredentialsRejected",
+            403 => "Forbidden",
+            _ => "VendorUnavailable",
+        };
+        let message = stage.until_blocked(name, reason).await;
+        assert!(
+            message.chars().count() < 500 && is_clean(&message),
+            "{message}"
+        );
+        stage.until_event(name, 1).await;
+        stage.assert_no_leak().await;
+        // And of the rotate call itself.
+        let fault = Fault::on(Operation::Rotate)
+            .credential(&stage.owner.id)
+            .once();
+        stage.astro.fault(fault.before(Step::Answer(reply)));
+        for fault in faults {
+            fault.clear();
+        }
+        stage.until_rotated(name, 1).await;
+        assert_eq!(stage.astro.rotations(&token.id), 1);
+        stage.assert_no_leak().await;
+    };
+    let rows = [
+        ("megabyte", 403, "megabyte"),
+        ("one-word", 401, "one word"),
+        ("page", 502, "page"),
+        ("control", 403, "control"),
+        ("credential", 401, "credential"),
+        ("value", 400, "value"),
+        ("pieces", 403, "pieces"),
+        ("request-id", 401, "request id"),
+        ("script", 403, "script"),
+    ];
+    join_all(rows.map(|it| Box::pin(row(it)))).await;
+}
