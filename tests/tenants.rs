@@ -353,9 +353,9 @@ async fn dozens_of_hostile_resources_harm_nobody_and_each_gets_its_answer() {
                 .and_then(|token| token.rotated_at.clone());
             stage::is_ready(status) && status.pending.is_none() && version.is_some()
         };
-        bad.astro
-            .until(|world| world.rotations(&token.id) == 2)
-            .await;
+        let twice = bad.astro.until(|world| world.rotations(&token.id) == 2);
+        let twice = tokio::time::timeout(DEADLINE, twice).await;
+        assert!(twice.is_ok(), "{name}: not reclaimed");
         bad.until(name, "reclaimed", reclaimed).await;
         assert!(bad.holds_live(name).await, "{name}");
     }
