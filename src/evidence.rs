@@ -10,7 +10,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 /// How long the vendor may show the value before, of two that it issued within one second.
-const SAME_SECOND_STALE_FOR: SignedDuration = SignedDuration::from_secs(60);
+const SAME_SECOND_STALE_FOR: SignedDuration = SignedDuration::from_secs(15);
 
 /// All evidence about one resource at one moment.
 #[derive(Clone, Debug)]

@@ -24,7 +24,7 @@ use secrecy::ExposeSecret;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A list no older than this is as good as one read now: resources that come together share it.
+/// A list no older than this tells as well as one read now which token has a name: resources that come together share it.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Where evidence comes from.
@@ -284,7 +284,18 @@ impl Observer {
         }
         let not_before = Instant::now().checked_sub(FRESH);
         let listing = self.listing(&seen.resource, not_before).await?;
-        Ok(of_listing(seen, &listing, true))
+        let token = match of_listing(seen, &listing, true) {
+            Live::Token { token, .. } => token,
+            unknown => return Ok(unknown),
+        };
+        // The list tells which token has the name; it may be older than our own last rotation.
+        let read = self
+            .astro
+            .get(&grant.credential, &grant.organization, &token.id);
+        Ok(match read.await {
+            Ok(token) => Live::Token { token, fresh: true },
+            Err(error) => of_failure(&failure(&error), true),
+        })
     }
 
     async fn listing(

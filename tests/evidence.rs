@@ -53,7 +53,12 @@ async fn assert_rests(stage: &Stage, name: &str, token: &Issued, rotations: usiz
     let status = status(stage, name).await;
     assert!(stage::is_ready(&status), "{what}: {status:?}");
     assert!(stage.holds_live(name).await, "{what}: a dead value");
-    assert_eq!(stage.astro.rotations(&token.id), rotations, "{what}");
+    let history = status.history;
+    assert_eq!(
+        stage.astro.rotations(&token.id),
+        rotations,
+        "{what}: {history:#?}"
+    );
     stage.assert_no_leak().await;
 }
 

@@ -669,10 +669,10 @@ fn each_rule_has_its_say() {
         (
             "10 another value of the same second may be the one before",
             with(|s| {
-                s.stored = Stored::Holds(held(version(-20)));
+                s.stored = Stored::Holds(held(version(-10)));
                 let before = Version {
                     short_token: Some("z".into()),
-                    ..version(-20)
+                    ..version(-10)
                 };
                 live(s, before);
             }),
@@ -681,10 +681,10 @@ fn each_rule_has_its_say() {
         (
             "10 and by an old list it is looked at",
             with(|s| {
-                s.stored = Stored::Holds(held(version(-20)));
+                s.stored = Stored::Holds(held(version(-10)));
                 let before = Version {
                     short_token: Some("z".into()),
-                    ..version(-20)
+                    ..version(-10)
                 };
                 live(s, before);
                 stale(s);
