@@ -9,9 +9,6 @@ use kube::ResourceExt;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// How long the vendor may show the value before, of two that it issued within one second.
-const SAME_SECOND_STALE_FOR: SignedDuration = SignedDuration::from_secs(15);
-
 /// All evidence about one resource at one moment.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -85,20 +82,7 @@ impl Observed {
         let (held, Live::Token { token, fresh }) = (self.held()?, &self.live) else {
             return None;
         };
-        let drift = match compare(&held.version, &token.version) {
-            Drift::LiveNewer if self.may_be_before(held, token) => Drift::StoredNewer,
-            drift => drift,
-        };
-        Some((drift, held, token, *fresh))
-    }
-
-    /// Whether a reading of another value of the same second may be a stale one, of the value before.
-    pub fn may_be_before(&self, held: &Held, token: &Token) -> bool {
-        let same_second = whole(&held.version).is_some_and(|it| Some(it) == whole(&token.version));
-        let just_now = |at: Timestamp| self.now.duration_since(at) < SAME_SECOND_STALE_FOR;
-        same_second
-            && held.version.short_token != token.version.short_token
-            && held.obtained_at().is_some_and(just_now)
+        Some((compare(&held.version, &token.version), held, token, *fresh))
     }
 
     /// When the stored value expires: by the vendor where it speaks of that value, else by the Secret.

@@ -359,7 +359,7 @@ fn is_recent(seen: &Observed, held: &Held) -> bool {
 /// 11. Somebody else rotated the token: the Secret's value is dead.
 fn drift(seen: &Observed) -> Option<Plan> {
     let (drift, held, token, fresh) = seen.drift()?;
-    let stale = drift == Drift::StoredNewer && !fresh && !seen.may_be_before(held, token);
+    let stale = drift == Drift::StoredNewer && !fresh;
     if drift == Drift::Same || stale {
         return None;
     }

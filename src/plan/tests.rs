@@ -667,31 +667,6 @@ fn each_rule_has_its_say() {
             "rotate Reclaimed 1",
         ),
         (
-            "10 another value of the same second may be the one before",
-            with(|s| {
-                s.stored = Stored::Holds(held(version(-10)));
-                let before = Version {
-                    short_token: Some("z".into()),
-                    ..version(-10)
-                };
-                live(s, before);
-            }),
-            "wait 5 calm",
-        ),
-        (
-            "10 and by an old list it is looked at",
-            with(|s| {
-                s.stored = Stored::Holds(held(version(-10)));
-                let before = Version {
-                    short_token: Some("z".into()),
-                    ..version(-10)
-                };
-                live(s, before);
-                stale(s);
-            }),
-            "look",
-        ),
-        (
             "11 only reported",
             with(|s| {
                 live(s, version(-50));
