@@ -336,6 +336,7 @@ async fn a_start_of_the_operator_changes_nothing_for_one_that_is_older_than_a_sq
     next_second().await;
     owner.create("mine", json!({})).await;
     let before = owner.until_rotated("mine", 1).await;
+    owner.until_event("mine", 1).await;
     scene.restart().await;
     owner.request("mine", "after the start").await;
     owner.until_rotated("mine", 2).await;
