@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use lab::crash::{Count, Range, Report, What, learn, sample};
+use std::io::Write as _;
 use std::time::Instant;
 
 /// What one rotation asks of the API server and of the vendor, from the operator's start on.
@@ -37,6 +38,11 @@ fn assert_healed(reports: &[Report]) {
     );
 }
 
+/// Into the output of the test run, where a print of a test that passes is not shown.
+fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "\n{text}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_request_it_heals() {
     let begun = Instant::now();
@@ -60,10 +66,10 @@ async fn killed_at_every_request_it_heals() {
     }
     let missed: Vec<_> = left.iter().map(ToString::to_string).collect();
     assert!(missed.is_empty(), "never got there: {missed:#?}");
-    println!(
-        "{count}{number} cuts in {:?}, all healed\n",
+    tell(&format!(
+        "{number} cuts, each site in each way, in {:.0?}, all healed:\n{count}",
         begun.elapsed()
-    );
+    ));
 
     // And where a death is followed by another in the recovery from it.
     let seed = fastrand::u64(..);
@@ -71,9 +77,8 @@ async fn killed_at_every_request_it_heals() {
     let reports = range.run_all(plans).await.unwrap();
     let mut count = Count::default();
     count.add(&reports);
-    println!(
-        "{count}{SAMPLES} sampled plans with seed {seed}, in all {:?}",
-        begun.elapsed()
-    );
+    tell(&format!(
+        "{SAMPLES} samples of a death in the recovery from a death, seed {seed}:\n{count}"
+    ));
     assert_healed(&reports);
 }
