@@ -55,6 +55,7 @@ struct Known {
 /// * Only `status` counts as history, which tenants do not write; what a Secret's annotations say proves nothing.
 ///
 /// After a start or a change of leader nobody was looked at yet: the younger waits a moment, and its status stays as it is.
+/// One that names its token by name may make one call then, to find out which it is.
 #[derive(Default)]
 pub struct Claims {
     claimants: HashMap<Claim, BTreeSet<Claimant>>,

@@ -362,7 +362,7 @@ async fn an_older_one_that_can_work_after_all_takes_the_token_once_and_keeps_it(
     elder.create("both", edit).await;
     elder.until_blocked("both", "CredentialsMissing").await;
     next_second().await;
-    junior.create("both", json!({})).await;
+    junior.create("both", by_id(&token)).await;
     junior.until_rotated("both", 1).await;
 
     let own = credential(&elder, "later").await;
