@@ -19,6 +19,8 @@ const ROTATION: [What; 11] = [
     What::WriteStatus,
     What::PublishEvent,
 ];
+/// Resources that live and die together.
+const BATCH: usize = 200;
 /// Runs of what was not reached at the first try: a busy machine may let another request come first.
 const TRIES: usize = 3;
 /// Resources that die twice, each at places of its own.
@@ -57,7 +59,7 @@ async fn killed_at_every_request_it_heals() {
     let number = plans.len();
     let (mut left, mut count) = (plans, Count::default());
     for _ in 0..TRIES {
-        let reports = range.run_all(left).await.unwrap();
+        let reports = range.run_all(left, BATCH).await.unwrap();
         assert_healed(&reports);
         let (done, missed): (Vec<_>, Vec<_>) =
             reports.into_iter().partition(|it| it.was_cut_everywhere());
@@ -74,7 +76,7 @@ async fn killed_at_every_request_it_heals() {
     // And where a death is followed by another in the recovery from it.
     let seed = fastrand::u64(..);
     let plans = sample(&learned, SAMPLES, seed);
-    let reports = range.run_all(plans).await.unwrap();
+    let reports = range.run_all(plans, BATCH).await.unwrap();
     let mut count = Count::default();
     count.add(&reports);
     tell(&format!(

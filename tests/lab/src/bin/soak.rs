@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use lab::crash::{Count, Plan, Range, Storm, learn, sample};
 
-/// Resources in one round.
-const ROUND: usize = 200;
+/// Resources in one round, half of them with trouble at the vendor.
+const ROUND: usize = 1200;
+/// Those that live and die together: much of the time is spent on waiting for what may land late.
+const BATCH: usize = 600;
 
 /// Kills the operator in the middle of thousands of rotations and counts what became of each; then lets a storm blow over
 /// three replicas.
@@ -77,7 +79,7 @@ async fn crash(cuts: usize, seed: u64) -> anyhow::Result<bool> {
     while count.deaths() < cuts {
         let plans: Vec<Plan> = sample(&learned, ROUND, seed.wrapping_add(round));
         round += 1;
-        let reports = range.run_all(plans).await?;
+        let reports = range.run_all(plans, BATCH).await?;
         for report in reports.iter().filter(|report| report.broken.is_some()) {
             let broken = report.broken.as_deref().unwrap_or_default();
             println!("unhealed: {}: {broken}", report.plan);

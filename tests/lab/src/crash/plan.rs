@@ -96,9 +96,6 @@ impl Trouble {
         Self::Stale,
     ];
 
-    /// How far the vendor's record lags: longer than the operator waits for a call to land.
-    pub(super) const LAG: Duration = Duration::from_secs(17);
-
     /// As a fault of the simulator, for one call about this token.
     pub(super) fn fault(self, token_id: &str, vendor_timeout: Duration) -> Option<Fault> {
         let fault = Fault::on(Operation::Rotate).token(token_id).once();

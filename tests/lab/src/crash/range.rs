@@ -27,15 +27,15 @@ use crate::resource::{Resource, kind, status};
 const NAMESPACE: &str = "range";
 /// A busy machine answers within it.
 const VENDOR_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the operator takes a call for possibly under way after its caller has died. All that lands late lands
-/// with the death, so this has to cover the time from a resource's first call to the last resource's trap.
-const LANDING: Duration = Duration::from_secs(14);
+/// How long the operator takes a call for possibly under way after its caller has died, and for how long that is so for
+/// each resource. All that lands late lands with the death, so this has to cover the time from a resource's first call
+/// to the last resource's trap.
+const LANDING: Duration = Duration::from_secs(8);
+const LANDING_FOR_EACH: Duration = Duration::from_millis(40);
 /// Longest wait for all traps, and for all to be healed; two failures in a row make the operator pause for 30 s.
 const PATIENCE: Duration = Duration::from_secs(150);
 /// Who is at rest and asks for nothing for so long is done.
 const QUIET: Duration = Duration::from_secs(3);
-/// Resources that live and die together.
-const BATCH: usize = 200;
 /// Requests at a time while things are set up.
 const CONCURRENCY: usize = 32;
 const REQUEST: &str = "astro-token-operator.io/rotate";
@@ -50,6 +50,7 @@ pub struct Range {
     kubeconfig: PathBuf,
     log: PathBuf,
     serial: usize,
+    landing: Duration,
     /// A token and a Secret that nobody may touch.
     bystander: (Issued, String),
     plane: ControlPlane,
@@ -93,6 +94,7 @@ impl Range {
             ledger: Ledger::begin(&client, NAMESPACE),
             log: plane.dir().join("operator.log"),
             serial: 0,
+            landing: LANDING,
             bystander: (token, version),
             astro,
             gate,
@@ -107,12 +109,16 @@ impl Range {
         self.plane.version()
     }
 
-    /// Lets plans happen in batches, those together that come to their traps at about the same time: what lands late
+    /// Lets plans happen in batches of this size, those together that come to their traps at about the same time: what lands late
     /// has to land before the operator takes it for lost.
     ///
     /// # Errors
     /// See [`Range::run`].
-    pub async fn run_all(&mut self, mut plans: Vec<Plan>) -> anyhow::Result<Vec<Report>> {
+    pub async fn run_all(
+        &mut self,
+        mut plans: Vec<Plan>,
+        batch: usize,
+    ) -> anyhow::Result<Vec<Report>> {
         let pace = |plan: &Plan| {
             let retried = plan.traps.iter().any(|trap| trap.site.rotates > 0);
             (plan.traps.len(), plan.trouble != Trouble::None && retried)
@@ -120,8 +126,8 @@ impl Range {
         plans.sort_by_key(pace);
         let mut reports = Vec::new();
         for alike in plans.chunk_by(|one, other| pace(one) == pace(other)) {
-            for batch in alike.chunks(BATCH) {
-                reports.extend(self.run(batch.to_vec()).await?);
+            for together in alike.chunks(batch) {
+                reports.extend(self.run(together.to_vec()).await?);
             }
         }
         Ok(reports)
@@ -149,6 +155,8 @@ impl Range {
         plans: Vec<Plan>,
         ends: impl Fn(&Self, &Case) -> bool,
     ) -> anyhow::Result<Vec<Report>> {
+        let number = u32::try_from(plans.len())?;
+        self.landing = LANDING + LANDING_FOR_EACH * number;
         let mut cases = Vec::new();
         for plan in plans {
             self.serial += 1;
@@ -236,7 +244,8 @@ impl Range {
             self.astro.fault(fault);
         }
         if case.plan.trouble == Trouble::Stale {
-            let lag = SignedDuration::try_from(Trouble::LAG)?;
+            // Longer than the operator waits for a call to land.
+            let lag = SignedDuration::try_from(self.landing + VENDOR_TIMEOUT)?;
             self.astro.set_lag(id, lag);
         }
         let edit = match case.plan.task {
@@ -289,7 +298,7 @@ impl Range {
         let flags = [
             format!("--api-url={}", self.gate.vendor_url()),
             format!("--vendor-timeout={}s", VENDOR_TIMEOUT.as_secs()),
-            format!("--landing-time={}s", LANDING.as_secs()),
+            format!("--landing-time={}s", self.landing.as_secs()),
             // The successor in the same pod knows that its predecessor is dead.
             "--pod-name=pod".into(),
             "--leader-election=false".into(),
@@ -309,7 +318,7 @@ impl Range {
     async fn wait(&self, cases: &[Case], wanted: impl Fn(&Case) -> bool) -> bool {
         let (mut requests, mut objects) = (self.gate.changes(), self.ledger.changes());
         let mut waiting: Vec<&Case> = cases.iter().collect();
-        let arrived = timeout(PATIENCE, async {
+        let arrived = timeout(PATIENCE + self.landing * 2, async {
             loop {
                 waiting.retain(|case| !wanted(case));
                 if waiting.is_empty() {
