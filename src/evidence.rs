@@ -157,6 +157,17 @@ pub enum Stored {
     Holds(Held),
 }
 
+impl Stored {
+    /// The evidence of a value of ours, under the target's name or its former one.
+    pub fn value(&self) -> Option<&Held> {
+        match self {
+            Self::Holds(held) => Some(held),
+            Self::Absent { elsewhere, .. } => elsewhere.as_ref(),
+            Self::Foreign(_) | Self::Consented { .. } => None,
+        }
+    }
+}
+
 /// The evidence on a Secret of ours.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Held {

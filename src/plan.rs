@@ -206,17 +206,9 @@ fn foreign_evidence(seen: &Observed, held: &Held) -> Option<Blocked> {
 
 /// 4. The Secret itself proves that the call and the write happened.
 fn settle(seen: &Observed) -> Option<Plan> {
-    // Not `held()`: a value is proven stored even when the spec has come to mean another token.
-    let pending = seen.pending()?;
-    let held = match &seen.stored {
-        Stored::Holds(held) => held,
-        // The target was edited meanwhile: the value is stored all the same, and is moved next.
-        Stored::Absent {
-            elsewhere: Some(held),
-            ..
-        } => held,
-        _ => return None,
-    };
+    // Not `held()`: a value is proven stored even when the spec has come to mean another token, or another target, to
+    // which it is moved next.
+    let (pending, held) = (seen.pending()?, seen.stored.value()?);
     let proven = held.rotation_id.as_ref() == Some(&pending.id)
         || held.token_id == pending.token_id
             && compare(&pending.replaces, &held.version) == Drift::LiveNewer;

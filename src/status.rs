@@ -3,7 +3,7 @@
 use crate::api::{
     Binding, Cause, HistoryEntry, LastRotation, Pending, RotationOutcome, Status, TokenStatus,
 };
-use crate::evidence::{Held, Live, Observed, Stored};
+use crate::evidence::{Held, Live, Observed};
 use crate::plan::{Plan, Rotation, Setback, believe, plan};
 use crate::reason::{Blocked, LIVE};
 use crate::schedule::backoff;
@@ -57,11 +57,10 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
 /// goes on from there.
 fn settle(seen: &Observed, mut new: Status) -> Status {
     let pending = new.pending.take();
-    let is_stored = |pending: &Pending| match &seen.stored {
-        Stored::Holds(held) => {
+    let is_stored = |pending: &Pending| {
+        seen.stored.value().is_some_and(|held| {
             held.token_id == pending.token_id || held.rotation_id.as_ref() == Some(&pending.id)
-        }
-        _ => false,
+        })
     };
     if let Some(lost) = pending.as_ref().filter(|pending| !is_stored(pending)) {
         remember(&mut new, lost, RotationOutcome::Lost);
