@@ -153,18 +153,12 @@ impl Gate {
 
     /// Whether the resource's trap has sprung: the world is as it is when the operator dies there.
     pub fn is_frozen(&self, resource: &str) -> bool {
-        let state = self.shared.state();
-        state
-            .subjects
-            .get(resource)
-            .is_some_and(|it| it.frozen == Frozen::Yes)
+        self.of(resource, |subject| subject.frozen == Frozen::Yes)
     }
 
     /// Whether the resource's requests still pass.
     pub fn is_open(&self, resource: &str) -> bool {
-        let state = self.shared.state();
-        let subject = state.subjects.get(resource);
-        subject.is_none_or(|it| it.frozen == Frozen::No)
+        self.of(resource, |subject| subject.frozen == Frozen::No)
     }
 
     /// The operator is dead: what was to land late lands now.
@@ -179,27 +173,26 @@ impl Gate {
 
     /// The resource's requests in this life, in their order.
     pub fn trace(&self, resource: &str) -> Vec<Site> {
-        let state = self.shared.state();
-        state
-            .subjects
-            .get(resource)
-            .map(|it| it.trace.clone())
-            .unwrap_or_default()
+        self.of(resource, |subject| subject.trace.clone())
     }
 
     /// Rotations that were asked for although no intent was recorded for them, in any life.
     pub fn broken(&self, resource: &str) -> Vec<String> {
-        let state = self.shared.state();
-        state
-            .subjects
-            .get(resource)
-            .map(|it| it.broken.clone())
-            .unwrap_or_default()
+        self.of(resource, |subject| subject.broken.clone())
     }
 
     /// Writes that no resource has anything to do with, in any life; none that are right.
     pub fn strange(&self) -> Vec<String> {
         self.shared.state().strange.clone()
+    }
+
+    /// What is known of a resource; it may not have been heard of yet.
+    fn of<T>(&self, resource: &str, read: impl FnOnce(&Subject) -> T) -> T {
+        let state = self.shared.state();
+        match state.subjects.get(resource) {
+            Some(subject) => read(subject),
+            None => read(&Subject::default()),
+        }
     }
 
     /// Forgets all resources.
