@@ -142,6 +142,10 @@ impl Observer {
         };
         seen.stored = self.read_secret(resource).await?;
         seen.live = self.read_token(&seen, &grant).await?;
+        if matches!(seen.live, Live::Unavailable { .. }) {
+            // Asked again soon, and not only at the next audit: the look had a reason.
+            seen.asked_at = None;
+        }
         if let Stored::Consented { value_is_live, .. } = &mut seen.stored
             && let Live::Token { token, .. } = &seen.live
         {
