@@ -136,16 +136,14 @@ impl Observer {
         let newest = self.resources.get(&ObjectRef::from(resource));
         let resource = newest.as_deref().unwrap_or(resource);
         let mut seen = self.begin(resource, now(), cached.work.clone());
-        seen.asked_at = Some(seen.now);
         seen.access = Access::Granted {
             own_token_id: grant.credential.own_token_id().map(str::to_owned),
         };
         seen.stored = self.read_secret(resource).await?;
         seen.live = self.read_token(&seen, &grant).await?;
-        if matches!(seen.live, Live::Unavailable { .. }) {
-            // Asked again soon, and not only at the next audit: the look had a reason.
-            seen.asked_at = None;
-        }
+        // Without an answer it is asked again soon, and not only at the next audit: the look had a reason.
+        let answered = !matches!(seen.live, Live::Unavailable { .. });
+        seen.asked_at = answered.then_some(seen.now);
         if let Stored::Consented { value_is_live, .. } = &mut seen.stored
             && let Live::Token { token, .. } = &seen.live
         {

@@ -63,3 +63,32 @@ async fn two_that_both_believe_to_lead_rotate_each_token_once() {
     }
     stage.assert_no_leak().await;
 }
+
+/// The list says that the value is dead, and the look that is to confirm it fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_whose_look_was_not_answered_looks_again_before_the_next_audit() {
+    const SOON: Duration = Duration::from_secs(90);
+    let astro = Astro::start().await.unwrap();
+    let account = service_account().await;
+    let flags = ["--leader-election=false", "--audit-interval=1h"];
+    let first = Operator::start(account.clone(), &astro, &flags);
+    let stage = Stage::new(&astro).await;
+    let token = stage.token("looked-at");
+    stage.create("looked-at", json!({})).await;
+    stage.until_rotated("looked-at", 1).await;
+    first.stop().await.unwrap();
+
+    stage::next_second().await;
+    astro.rotate(&token.id);
+    let silent = Fault::on(Operation::Get).token(&token.id).once();
+    let silent = astro.fault(silent.before(Step::Close));
+    let second = Operator::start(account, &astro, &flags);
+    silent.reached().await;
+    let reclaimed = astro.until(|astro| astro.rotations(&token.id) == 2);
+    let reclaimed = tokio::time::timeout(SOON, reclaimed).await;
+    reclaimed.expect("not before the next audit");
+    stage.until_rotated("looked-at", 2).await;
+    assert!(stage.holds_live("looked-at").await);
+    second.stop().await.unwrap();
+    stage.assert_no_leak().await;
+}
