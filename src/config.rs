@@ -1,8 +1,10 @@
 //! The command line: every flag is also an environment variable, and `--help` teaches.
 
+use crate::cli::explain;
 use crate::schedule::parse_duration;
 use crate::telemetry::Format;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use jiff::SignedDuration;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -19,6 +21,16 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+
+    /// What is logged, as in RUST_LOG; no level shows a token value
+    #[arg(
+        long,
+        env = "RUST_LOG",
+        value_name = "FILTER",
+        global = true,
+        help_heading = "Process"
+    )]
+    pub log_filter: Option<String>,
 }
 
 /// What to do.
@@ -30,6 +42,15 @@ pub enum Command {
     /// Print the CustomResourceDefinition as YAML
     #[command(after_help = "Example:\n  astro-token-operator crd | kubectl apply -f -")]
     Crd,
+    /// Explain a reason of Ready=False: what it means, what the operator does, what you do
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain(explain::Args),
+    /// Print the script that completes the command line in a shell
+    #[command(after_help = COMPLETION_EXAMPLES)]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 const RUN_EXAMPLES: &str = "Examples:
@@ -43,6 +64,82 @@ const RUN_EXAMPLES: &str = "Examples:
     astro-token-operator run --leader-election=false --log-filter info,astro_token_operator=debug
 
 HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured for calls to Astro.";
+
+const EXPLAIN_EXAMPLES: &str = "Examples:
+  All reasons, one line each:
+    astro-token-operator explain
+  One of them, as it stands in `kubectl get wtr`:
+    astro-token-operator explain TokenAmbiguous";
+
+const COMPLETION_EXAMPLES: &str = "Examples:
+  bash:  source <(astro-token-operator completion bash)
+  zsh:   source <(astro-token-operator completion zsh)
+  fish:  astro-token-operator completion fish | source
+Put the line into the shell's start-up file to have it in every new shell.";
+
+/// How to reach Astro, and as whom.
+#[derive(Args)]
+pub struct AstroArgs {
+    /// Base URL of the Astro API, with /v1
+    #[arg(long, env = "ASTRO_API_URL", default_value = "https://api.astronomer.io/v1", value_parser = api_url, help_heading = "Astro")]
+    pub api_url: reqwest::Url,
+
+    /// Organization where nothing else names one; else the credential's own
+    #[arg(long, env = "ASTRO_ORGANIZATION_ID", value_parser = non_empty, help_heading = "Astro")]
+    pub organization_id: Option<String>,
+
+    /// The API token to call Astro with.
+    ///
+    /// Only as an environment variable: a command line can be read by others.
+    #[arg(skip = std::env::var("ASTRO_API_TOKEN").ok().filter(|value| !value.is_empty()))]
+    pub api_token: Option<String>,
+
+    /// File with the API token to call Astro with, read anew for each use; instead of the variable ASTRO_API_TOKEN
+    #[arg(
+        long,
+        env = "ASTRO_API_TOKEN_FILE",
+        value_name = "FILE",
+        help_heading = "Astro"
+    )]
+    pub api_token_file: Option<PathBuf>,
+
+    /// PEM file with further certificate authorities for Astro or a proxy
+    #[arg(
+        long,
+        env = "ASTRO_CA_BUNDLE",
+        value_name = "FILE",
+        help_heading = "Astro"
+    )]
+    pub ca_bundle: Option<PathBuf>,
+
+    /// Longest time for one call to Astro
+    #[arg(long, env = "ASTRO_TIMEOUT", default_value = "30s", value_parser = duration, value_name = "DURATION", help_heading = "Astro")]
+    pub vendor_timeout: Duration,
+
+    /// Longest time to connect to Astro; shorter than --vendor-timeout
+    #[arg(long, env = "ASTRO_CONNECT_TIMEOUT", default_value = "5s", value_parser = duration, value_name = "DURATION", help_heading = "Astro")]
+    pub vendor_connect_timeout: Duration,
+}
+
+/// Which cluster, as whom, and where in it; the names are kubectl's.
+#[derive(Args)]
+pub struct ClusterArgs {
+    /// Namespace; else the one of the kubeconfig's context
+    #[arg(short, long, value_parser = namespace, help_heading = "Cluster")]
+    pub namespace: Option<String>,
+
+    /// Context of the kubeconfig; else its current one
+    #[arg(long, help_heading = "Cluster")]
+    pub context: Option<String>,
+
+    /// Kubeconfig; else $KUBECONFIG, else ~/.kube/config
+    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Act as another user or ServiceAccount (system:serviceaccount:NAMESPACE:NAME)
+    #[arg(long = "as", value_name = "USER", help_heading = "Cluster")]
+    pub as_user: Option<String>,
+}
 
 /// Flags of `run`.
 #[derive(Args)]
@@ -63,28 +160,9 @@ pub struct RunArgs {
     )]
     pub secret_access: SecretAccess,
 
-    /// Base URL of the Astro API, with /v1
-    #[arg(long, env = "ASTRO_API_URL", default_value = "https://api.astronomer.io/v1", value_parser = api_url, help_heading = "Astro")]
-    pub api_url: reqwest::Url,
-
-    /// Organization of resources that name none; else the credential's own
-    #[arg(long, env = "ASTRO_ORGANIZATION_ID", value_parser = non_empty, help_heading = "Astro")]
-    pub organization_id: Option<String>,
-
-    /// The operator's own credential, for the namespaces of --default-credentials-namespaces
-    ///
-    /// Only as an environment variable: a command line can be read by others.
-    #[arg(skip = std::env::var("ASTRO_API_TOKEN").ok().filter(|value| !value.is_empty()))]
-    pub api_token: Option<String>,
-
-    /// File with the operator's own credential, read anew for each use; instead of the variable ASTRO_API_TOKEN
-    #[arg(
-        long,
-        env = "ASTRO_API_TOKEN_FILE",
-        value_name = "FILE",
-        help_heading = "Astro"
-    )]
-    pub api_token_file: Option<PathBuf>,
+    /// How to reach Astro, and the operator's own credential, for the namespaces of --default-credentials-namespaces.
+    #[command(flatten)]
+    pub astro: AstroArgs,
 
     /// Namespaces whose resources may use the operator's own credential, separated by commas; * for all
     #[arg(
@@ -95,23 +173,6 @@ pub struct RunArgs {
         help_heading = "Astro"
     )]
     pub default_credentials_namespaces: Vec<String>,
-
-    /// PEM file with further certificate authorities for Astro or a proxy
-    #[arg(
-        long,
-        env = "ASTRO_CA_BUNDLE",
-        value_name = "FILE",
-        help_heading = "Astro"
-    )]
-    pub ca_bundle: Option<PathBuf>,
-
-    /// Longest time for one call to Astro
-    #[arg(long, env = "ASTRO_TIMEOUT", default_value = "30s", value_parser = duration, value_name = "DURATION", help_heading = "Astro")]
-    pub vendor_timeout: Duration,
-
-    /// Longest time to connect to Astro; shorter than --vendor-timeout
-    #[arg(long, env = "ASTRO_CONNECT_TIMEOUT", default_value = "5s", value_parser = duration, value_name = "DURATION", help_heading = "Astro")]
-    pub vendor_connect_timeout: Duration,
 
     /// Reads from Astro a second, for each credential
     #[arg(
@@ -180,15 +241,6 @@ pub struct RunArgs {
         help_heading = "Process"
     )]
     pub log_format: Format,
-
-    /// What is logged, as in RUST_LOG; no level shows a token value
-    #[arg(
-        long,
-        env = "RUST_LOG",
-        value_name = "FILTER",
-        help_heading = "Process"
-    )]
-    pub log_filter: Option<String>,
 }
 
 /// How the operator learns what its Secrets hold; values are read in neither way.

@@ -14,6 +14,7 @@
 pub mod access;
 pub mod api;
 pub mod astro;
+pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod credential;

@@ -1,10 +1,10 @@
-//! Parses the arguments, installs the TLS provider, starts logging and dispatches. The only exit code.
+//! Parses the arguments, installs the TLS provider, starts logging and dispatches. The only place that ends the process.
 
 use anyhow::Context;
 use astro_token_operator::api::WorkspaceTokenRotation;
 use astro_token_operator::config::{Cli, Command};
-use astro_token_operator::{memory, operator, telemetry};
-use clap::Parser;
+use astro_token_operator::telemetry::Format;
+use astro_token_operator::{cli, memory, operator, telemetry};
 use kube::CustomResourceExt;
 use std::alloc::System;
 use std::io::Write;
@@ -20,33 +20,44 @@ static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 async fn main() -> ExitCode {
     // First of all: the arguments may come with a credential.
     let hidden = memory::forbid_dumps();
-    match run(Cli::parse().command, hidden).await {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(cli::parse(std::env::args_os()), hidden).await {
+        Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            cli::print_error(&error);
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run(command: Command, hidden: std::io::Result<()>) -> anyhow::Result<()> {
-    match command {
+async fn run(cli: Cli, hidden: std::io::Result<()>) -> anyhow::Result<ExitCode> {
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
+        anyhow::bail!("another TLS provider is installed already");
+    }
+    let log = |format, default| {
+        let filter = cli.log_filter.as_deref().or(default);
+        telemetry::init(format, filter).context("--log-filter")
+    };
+    if let Command::Run(args) = cli.command {
+        log(args.log_format, None)?;
+        if let Err(error) = hidden {
+            warn!(%error, "core dumps cannot be forbidden; one would hold credentials");
+        }
+        operator::run(*args).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // A command tells what went wrong itself, once.
+    log(Format::Text, Some("off"))?;
+    match cli.command {
+        Command::Run(_) => unreachable!("was handled above"),
         Command::Crd => {
             let yaml = serde_saphyr::to_string(&WorkspaceTokenRotation::crd())?;
-            Ok(std::io::stdout().write_all(yaml.as_bytes())?)
+            std::io::stdout().write_all(yaml.as_bytes())?;
         }
-        Command::Run(args) => {
-            if rustls::crypto::ring::default_provider()
-                .install_default()
-                .is_err()
-            {
-                anyhow::bail!("another TLS provider is installed already");
-            }
-            telemetry::init(args.log_format, args.log_filter.as_deref()).context("--log-filter")?;
-            if let Err(error) = hidden {
-                warn!(%error, "core dumps cannot be forbidden; one would hold credentials");
-            }
-            operator::run(*args).await
-        }
+        Command::Explain(args) => cli::explain::run(&args)?,
+        Command::Completion { shell } => cli::complete(shell)?,
     }
+    Ok(ExitCode::SUCCESS)
 }

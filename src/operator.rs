@@ -3,7 +3,7 @@
 use crate::access::{DefaultCredential, Source};
 use crate::api::WorkspaceTokenRotation;
 use crate::astro::{self, Astro};
-use crate::config::RunArgs;
+use crate::config::{AstroArgs, RunArgs};
 use crate::controller::{self, Setup, cluster_id, samples};
 use crate::evidence::Settings;
 use crate::leader::{Candidate, Identity, Timing};
@@ -15,6 +15,7 @@ use anyhow::{Context, anyhow, bail};
 use jiff::SignedDuration;
 use kube::api::ListParams;
 use kube::{Client, Config};
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -35,12 +36,17 @@ const SYNCED: &str = "watches synced, or standing by";
 /// What kept it from starting, or that it lost its leadership.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let stop = stop_signal()?;
+    run_with(args, cluster_config().await?, stop).await
+}
+
+/// The cluster that the process is in, else the one of the current kubeconfig.
+pub(crate) async fn cluster_config() -> anyhow::Result<Config> {
     let mut config = Config::infer().await.map_err(|_| {
         anyhow!("no cluster: this is no pod, and there is no usable kubeconfig at $KUBECONFIG or ~/.kube/config")
     })?;
     // The variables are about the way to Astro; the way to the API server is the cluster's own.
     config.proxy_url = None;
-    run_with(args, config, stop).await
+    Ok(config)
 }
 
 /// Runs against the cluster of `config` until `stop`.
@@ -52,12 +58,10 @@ pub async fn run_with(
     config: Config,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    if args.vendor_connect_timeout >= args.vendor_timeout {
-        bail!("--vendor-connect-timeout must be shorter than --vendor-timeout");
-    }
     let metrics = Metrics::new();
     let own_credential = own_credential(&args)?;
-    let astro = vendor(&args, metrics.clone())?;
+    let budgets = (args.reads_per_second, args.rotations_per_second);
+    let astro = vendor(&args.astro, budgets, metrics.clone())?;
     let (watch_client, client) = (
         Client::try_from(config.clone())?,
         call_client(config.clone())?,
@@ -90,18 +94,18 @@ pub async fn run_with(
         },
         ended.clone(),
     ));
-    info!(version = env!("CARGO_PKG_VERSION"), %identity, api_url = %args.api_url, "started");
+    info!(version = env!("CARGO_PKG_VERSION"), %identity, api_url = %args.astro.api_url, "started");
 
-    let in_flight = SignedDuration::try_from(args.vendor_timeout + args.write_budget)?;
+    let in_flight = SignedDuration::try_from(args.astro.vendor_timeout + args.write_budget)?;
     let setup = Setup {
         watch_client,
         scope,
         secret_access: args.secret_access,
         client,
         astro,
-        vendor_timeout: args.vendor_timeout,
+        vendor_timeout: args.astro.vendor_timeout,
         own_credential,
-        organization: args.organization_id,
+        organization: args.astro.organization_id,
         settings: Settings {
             minimum_interval: args.minimum_interval,
             in_flight,
@@ -149,7 +153,8 @@ async fn look_around(client: &Client, scope: &Scope) -> kube::Result<String> {
     cluster_id(client).await
 }
 
-fn explain(error: &kube::Error) -> String {
+/// What the API server said, with the remedy where it is known.
+pub(crate) fn explain(error: &kube::Error) -> String {
     match error {
         // By its code: the answer for an unknown path is plain text, without a reason.
         kube::Error::Api(status) if status.code == 404 => {
@@ -197,16 +202,7 @@ async fn lead(
 }
 
 fn own_credential(args: &RunArgs) -> anyhow::Result<DefaultCredential> {
-    let source = match (&args.api_token, &args.api_token_file) {
-        (Some(_), Some(_)) => bail!("give either ASTRO_API_TOKEN or --api-token-file"),
-        (Some(value), None) => Some(Source::Value(value.clone().into())),
-        (None, Some(path)) => {
-            std::fs::metadata(path)
-                .with_context(|| format!("--api-token-file {} cannot be read", path.display()))?;
-            Some(Source::File(path.clone()))
-        }
-        (None, None) => None,
-    };
+    let source = credential_source(&args.astro)?;
     if source.is_none() && !args.default_credentials_namespaces.is_empty() {
         bail!("--default-credentials-namespaces needs ASTRO_API_TOKEN or --api-token-file");
     }
@@ -223,7 +219,29 @@ fn own_credential(args: &RunArgs) -> anyhow::Result<DefaultCredential> {
     Ok(DefaultCredential { source, namespaces })
 }
 
-fn vendor(args: &RunArgs, metrics: Metrics) -> anyhow::Result<Astro> {
+/// Where the credential of the command line comes from, if it names one.
+pub(crate) fn credential_source(args: &AstroArgs) -> anyhow::Result<Option<Source>> {
+    match (&args.api_token, &args.api_token_file) {
+        (Some(_), Some(_)) => bail!("give either ASTRO_API_TOKEN or --api-token-file"),
+        (Some(value), None) => Ok(Some(Source::Value(value.clone().into()))),
+        (None, Some(path)) => {
+            std::fs::metadata(path)
+                .with_context(|| format!("--api-token-file {} cannot be read", path.display()))?;
+            Ok(Some(Source::File(path.clone())))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// The vendor's client, for so many reads and rotations a second and credential.
+pub(crate) fn vendor(
+    args: &AstroArgs,
+    (reads, rotations): (NonZeroU32, NonZeroU32),
+    metrics: Metrics,
+) -> anyhow::Result<Astro> {
+    if args.vendor_connect_timeout >= args.vendor_timeout {
+        bail!("--vendor-connect-timeout must be shorter than --vendor-timeout");
+    }
     let read = |path: &std::path::PathBuf| {
         std::fs::read(path)
             .with_context(|| format!("--ca-bundle {} cannot be read", path.display()))
@@ -233,14 +251,14 @@ fn vendor(args: &RunArgs, metrics: Metrics) -> anyhow::Result<Astro> {
         ca_bundle: args.ca_bundle.as_ref().map(read).transpose()?,
         connect_timeout: args.vendor_connect_timeout,
         timeout: args.vendor_timeout,
-        reads_per_second: args.reads_per_second,
-        rotations_per_second: args.rotations_per_second,
+        reads_per_second: reads,
+        rotations_per_second: rotations,
     };
     Ok(Astro::new(settings, metrics)?)
 }
 
 /// A client for single calls: with timeouts, and without retries that nobody decided on.
-fn call_client(mut config: Config) -> anyhow::Result<Client> {
+pub(crate) fn call_client(mut config: Config) -> anyhow::Result<Client> {
     config.connect_timeout = Some(API_TIMEOUT);
     config.read_timeout = Some(API_TIMEOUT);
     config.write_timeout = Some(API_TIMEOUT);

@@ -31,7 +31,7 @@ fn the_command_line_exists_and_leaves_time_to_finish() {
     let Command::Run(run) = parsed.unwrap_or_else(|error| panic!("{error}")).command else {
         panic!("not run");
     };
-    let needed = run.vendor_timeout + run.write_budget;
+    let needed = run.astro.vendor_timeout + run.write_budget;
     let grace = spec.termination_grace_period_seconds.unwrap();
     assert!(needed.as_secs() < grace.cast_unsigned(), "{needed:?}");
     let port = container.ports.as_ref().unwrap()[0].container_port;
