@@ -8,18 +8,18 @@ use crate::metrics::Metrics;
 use crate::reason::{Blocked, Reason};
 use crate::scrub::scrub;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{ACCEPT, AUTHORIZATION, DATE, RETRY_AFTER};
 use reqwest::{Certificate, Client, Method, Response, StatusCode, Url};
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
-use wire::{ErrorBody, Page, TokenRecord};
+use wire::{DetailsRecord, ErrorBody, Page, TokenRecord};
 use zeroize::Zeroizing;
 
 /// Largest page the vendor serves (`astro/api.md` §3.1).
@@ -89,6 +89,34 @@ pub struct Rotated {
     pub token: Option<Token>,
     /// When the answer was complete.
     pub answered: Instant,
+}
+
+/// What people want to know of a token, beside what decisions are made on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Details {
+    /// The record.
+    pub token: Token,
+    /// As its maker described it; may be empty.
+    pub description: String,
+    /// What it may do where.
+    pub roles: Vec<Role>,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// Who created it: a person's or a token's name.
+    pub created_by: Option<String>,
+    /// When it was last used, as far as the vendor has noticed.
+    pub last_used: Option<Timestamp>,
+}
+
+/// What a token may do where.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Role {
+    /// `WORKSPACE`, `ORGANIZATION` or other.
+    pub entity_type: String,
+    /// Id of that entity.
+    pub entity_id: String,
+    /// `WORKSPACE_OWNER` or other.
+    pub role: String,
 }
 
 /// Why a call brought nothing.
@@ -220,28 +248,22 @@ impl Astro {
         organization: &str,
         workspace: &str,
     ) -> Result<Vec<Token>, Error> {
-        let mut tokens: Vec<Token> = Vec::new();
-        let (mut offset, mut seen) = (0, HashSet::new());
-        for _ in 0..MOST_PAGES {
-            let mut url = self.url(&[organization, "tokens"])?;
-            url.query_pairs_mut()
-                .append_pair("limit", &PAGE.to_string())
-                .append_pair("offset", &offset.to_string())
-                .append_pair("workspaceId", workspace);
-            let page: Page = self.read("list", url, credential).await?;
-            let received = page.tokens.len();
-            offset += received;
-            // A token that was created meanwhile moves others to the next page.
-            let new = |token: &Token| seen.insert(token.id.clone());
-            tokens.extend(page.tokens.into_iter().map(Token::from).filter(new));
-            // Advance by what came, not by what was asked for: a server may cap the page.
-            if received == 0 || offset >= page.total_count {
-                return Ok(tokens);
-            }
-        }
-        Err(Error::Broken(format!(
-            "the list of tokens does not end after {MOST_PAGES} pages"
-        )))
+        let id = |record: &TokenRecord| record.id.clone();
+        self.pages(credential, organization, workspace, id).await
+    }
+
+    /// The same with what people want to know.
+    ///
+    /// # Errors
+    /// See [`Error`]; reads are safe to repeat.
+    pub async fn list_details(
+        &self,
+        credential: &Credential,
+        organization: &str,
+        workspace: &str,
+    ) -> Result<Vec<Details>, Error> {
+        let id = |record: &DetailsRecord| record.token.id.clone();
+        self.pages(credential, organization, workspace, id).await
     }
 
     /// One token's record.
@@ -256,6 +278,21 @@ impl Astro {
     ) -> Result<Token, Error> {
         let url = self.url(&[organization, "tokens", token_id])?;
         let record: TokenRecord = self.read("get", url, credential).await?;
+        Ok(record.into())
+    }
+
+    /// The same with what people want to know.
+    ///
+    /// # Errors
+    /// See [`Error`]; reads are safe to repeat.
+    pub async fn details(
+        &self,
+        credential: &Credential,
+        organization: &str,
+        token_id: &str,
+    ) -> Result<Details, Error> {
+        let url = self.url(&[organization, "tokens", token_id])?;
+        let record: DetailsRecord = self.read("get", url, credential).await?;
         Ok(record.into())
     }
 
@@ -343,7 +380,39 @@ impl Astro {
         }
     }
 
-    async fn read<T: for<'de> Deserialize<'de>>(
+    /// All pages of a list, each record once.
+    async fn pages<R: DeserializeOwned, T: From<R>>(
+        &self,
+        credential: &Credential,
+        organization: &str,
+        workspace: &str,
+        id: impl Fn(&R) -> String,
+    ) -> Result<Vec<T>, Error> {
+        let mut all: Vec<T> = Vec::new();
+        let (mut offset, mut seen) = (0, HashSet::new());
+        for _ in 0..MOST_PAGES {
+            let mut url = self.url(&[organization, "tokens"])?;
+            url.query_pairs_mut()
+                .append_pair("limit", &PAGE.to_string())
+                .append_pair("offset", &offset.to_string())
+                .append_pair("workspaceId", workspace);
+            let page: Page<R> = self.read("list", url, credential).await?;
+            let received = page.tokens.len();
+            offset += received;
+            // A token that was created meanwhile moves others to the next page.
+            let new = |record: &R| seen.insert(id(record));
+            all.extend(page.tokens.into_iter().filter(new).map(T::from));
+            // Advance by what came, not by what was asked for: a server may cap the page.
+            if received == 0 || offset >= page.total_count {
+                return Ok(all);
+            }
+        }
+        Err(Error::Broken(format!(
+            "the list of tokens does not end after {MOST_PAGES} pages"
+        )))
+    }
+
+    async fn read<T: DeserializeOwned>(
         &self,
         operation: &'static str,
         url: Url,

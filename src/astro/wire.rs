@@ -1,18 +1,20 @@
 //! The vendor's JSON (`astro/openapi.yaml`), read leniently. Pure.
 
+use super::{Details, Role};
 use crate::api::Version;
 use crate::evidence::Token;
 use jiff::{Timestamp, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use std::time::Duration;
 
 /// `ApiTokensPaginated` (`astro/openapi.yaml`).
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Page {
-    pub(super) tokens: Vec<TokenRecord>,
+pub(super) struct Page<R> {
+    pub(super) tokens: Vec<R>,
     pub(super) total_count: usize,
 }
 
@@ -20,7 +22,7 @@ pub(super) struct Page {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TokenRecord {
-    id: String,
+    pub(super) id: String,
     #[serde(default, deserialize_with = "or_default")]
     name: String,
     #[serde(default, deserialize_with = "or_default")]
@@ -31,16 +33,33 @@ pub(super) struct TokenRecord {
     start_at: Option<String>,
     end_at: Option<String>,
     #[serde(default, deserialize_with = "or_default")]
-    roles: Vec<Role>,
+    roles: Vec<RoleRecord>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Role {
+struct RoleRecord {
     #[serde(default, deserialize_with = "or_default")]
     entity_type: String,
     #[serde(default, deserialize_with = "or_default")]
     entity_id: String,
+}
+
+/// `ApiToken` with what is only shown, whose shape is nothing to insist on.
+#[derive(Deserialize)]
+#[serde(try_from = "Value")]
+pub(super) struct DetailsRecord {
+    pub(super) token: TokenRecord,
+    shown: Value,
+}
+
+impl TryFrom<Value> for DetailsRecord {
+    type Error = serde_json::Error;
+
+    fn try_from(shown: Value) -> Result<Self, Self::Error> {
+        let token = TokenRecord::deserialize(&shown)?;
+        Ok(Self { token, shown })
+    }
 }
 
 /// The value in the answer to a rotation, whatever else the answer holds and whatever follows it.
@@ -64,7 +83,8 @@ pub(super) struct ErrorBody {
 
 impl From<TokenRecord> for Token {
     fn from(record: TokenRecord) -> Self {
-        let in_workspace = |role: Role| (role.entity_type == "WORKSPACE").then_some(role.entity_id);
+        let in_workspace =
+            |role: RoleRecord| (role.entity_type == "WORKSPACE").then_some(role.entity_id);
         Self {
             id: record.id,
             name: record.name,
@@ -81,6 +101,33 @@ impl From<TokenRecord> for Token {
             },
             starts: record.start_at.as_deref().and_then(seconds),
             ends: record.end_at.as_deref().and_then(seconds),
+        }
+    }
+}
+
+impl From<DetailsRecord> for Details {
+    fn from(record: DetailsRecord) -> Self {
+        let shown = record.shown;
+        let text = |from: &Value, path: &str| {
+            let text = from.pointer(path).and_then(Value::as_str);
+            text.filter(|text| !text.is_empty()).map(str::to_owned)
+        };
+        let time = |path: &str| text(&shown, path).as_deref().and_then(seconds);
+        let names =
+            ["fullName", "apiTokenName", "username", "id"].map(|it| format!("/createdBy/{it}"));
+        let role = |role: &Value| Role {
+            entity_type: text(role, "/entityType").unwrap_or_default(),
+            entity_id: text(role, "/entityId").unwrap_or_default(),
+            role: text(role, "/role").unwrap_or_default(),
+        };
+        let roles = shown.get("roles").and_then(Value::as_array);
+        Self {
+            description: text(&shown, "/description").unwrap_or_default(),
+            roles: roles.into_iter().flatten().map(role).collect(),
+            created: time("/createdAt"),
+            created_by: names.iter().find_map(|path| text(&shown, path)),
+            last_used: time("/lastUsedAt"),
+            token: record.token.into(),
         }
     }
 }
@@ -116,7 +163,7 @@ mod tests {
     use proptest::prelude::*;
     use proptest::sample::select;
     use secrecy::ExposeSecret;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     #[test]
     fn vendor_times_are_cut_to_seconds() {
@@ -205,7 +252,7 @@ mod tests {
         #[test]
         fn no_bytes_make_reading_panic(body in vec(any::<u8>(), 0..200), text in ".*") {
             let _ = serde_json::from_slice::<TokenRecord>(&body).map(Token::from);
-            let _ = serde_json::from_slice::<Page>(&body);
+            let _ = serde_json::from_slice::<Page<TokenRecord>>(&body);
             let _ = serde_json::from_slice::<ErrorBody>(&body);
             let _ = value(&body);
             let _ = seconds(&text);
@@ -252,11 +299,33 @@ mod tests {
         #[test]
         fn a_page_is_read_whole_or_not_at_all(records in vec(odd_record(), 0..4), total in any_json()) {
             let page = json!({"tokens": records, "totalCount": total, "limit": 1000, "offset": 0});
-            if let Ok(page) = serde_json::from_str::<Page>(&page.to_string()) {
+            if let Ok(page) = serde_json::from_str::<Page<TokenRecord>>(&page.to_string()) {
                 prop_assert_eq!(page.tokens.len(), records.len());
                 prop_assert_eq!(Some(page.total_count as u64), total.as_u64());
             }
         }
+    }
+
+    #[test]
+    fn what_is_only_shown_is_read_where_it_has_the_expected_shape() {
+        let mut odd = record();
+        odd["createdBy"] = json!({"fullName": "", "username": "jo@example.com"});
+        odd["roles"] =
+            json!([{"entityType": "WORKSPACE", "entityId": "w", "role": "WORKSPACE_OWNER"}]);
+        let read = |odd: &Value| -> Details {
+            serde_json::from_value::<DetailsRecord>(odd.clone())
+                .unwrap()
+                .into()
+        };
+        let details = read(&odd);
+        assert_eq!(details.created_by.as_deref(), Some("jo@example.com"));
+        assert_eq!(details.roles[0].role, "WORKSPACE_OWNER");
+        assert_eq!(details.token.workspaces, ["w"]);
+        for field in ["createdBy", "createdAt", "lastUsedAt", "description"] {
+            odd[field] = json!([7]);
+        }
+        let details = read(&odd);
+        assert_eq!((details.created_by, details.created), (None, None));
     }
 
     #[test]
