@@ -29,6 +29,26 @@ pub enum Source {
     File(PathBuf),
 }
 
+impl Source {
+    /// The credential as it is now.
+    ///
+    /// # Errors
+    /// What is wrong with it, to follow its name; without quoting it.
+    pub fn read(&self) -> Result<Credential, String> {
+        let parse = |text: &str| Credential::parse(text).map_err(str::to_owned);
+        match self {
+            Self::Value(value) => parse(value.expose_secret()),
+            Self::File(path) => match std::fs::read_to_string(path) {
+                Ok(text) => parse(&zeroize::Zeroizing::new(text)),
+                Err(error) => Err(format!(
+                    "cannot be read: {}",
+                    scrub(&error.to_string(), 200)
+                )),
+            },
+        }
+    }
+}
+
 /// What a call to the vendor needs.
 #[derive(Clone)]
 pub struct Grant {
@@ -127,27 +147,12 @@ fn of_operator(
             ),
         ));
     };
-    let parse = |text: &str| {
-        Credential::parse(text).map_err(|problem| {
-            denied(
-                Reason::CredentialsMissing,
-                format!("the operator's own credential {problem}"),
-            )
-        })
-    };
-    match source {
-        Source::Value(value) => parse(value.expose_secret()),
-        Source::File(path) => match std::fs::read_to_string(path) {
-            Ok(text) => parse(&zeroize::Zeroizing::new(text)),
-            Err(error) => Err(denied(
-                Reason::CredentialsMissing,
-                format!(
-                    "the operator's own credential cannot be read: {}",
-                    scrub(&error.to_string(), 200)
-                ),
-            )),
-        },
-    }
+    source.read().map_err(|problem| {
+        denied(
+            Reason::CredentialsMissing,
+            format!("the operator's own credential {problem}"),
+        )
+    })
 }
 
 fn denied(reason: Reason, message: impl AsRef<str>) -> Error {

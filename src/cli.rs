@@ -1,6 +1,7 @@
 //! The commands for people: what they share is how they are called, how they reach a cluster and how they print.
 
 pub mod explain;
+pub mod rotate;
 pub mod terminal;
 
 use crate::config::{Cli, ClusterArgs};
@@ -8,6 +9,7 @@ use crate::operator::{call_client, cluster_config, explain as explain_error};
 use anyhow::{Context, anyhow};
 use clap::{CommandFactory, FromArgMatches};
 use clap_complete::Shell;
+use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use std::ffi::OsString;
@@ -48,6 +50,13 @@ pub fn complete(shell: Shell) -> anyhow::Result<()> {
 pub fn print_error(error: &anyhow::Error) {
     let style = terminal::BAD;
     anstream::eprintln!("{style}error:{style:#} {error:#}");
+}
+
+/// The time, read for a command as for a pass of the operator: whole seconds.
+#[expect(clippy::disallowed_methods, reason = "commands read the clock here")]
+pub(crate) fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
 /// A cluster to ask.

@@ -1,8 +1,9 @@
 //! The command line: every flag is also an environment variable, and `--help` teaches.
 
-use crate::cli::explain;
+use crate::cli::{explain, rotate};
 use crate::schedule::parse_duration;
 use crate::telemetry::Format;
+use crate::validate::is_id;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use jiff::SignedDuration;
@@ -42,6 +43,9 @@ pub enum Command {
     /// Print the CustomResourceDefinition as YAML
     #[command(after_help = "Example:\n  astro-token-operator crd | kubectl apply -f -")]
     Crd,
+    /// Rotate one token by hand, and print its new value
+    #[command(after_help = ROTATE_EXAMPLES)]
+    Rotate(Box<rotate::Args>),
     /// Explain a reason of Ready=False: what it means, what the operator does, what you do
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(explain::Args),
@@ -64,6 +68,17 @@ const RUN_EXAMPLES: &str = "Examples:
     astro-token-operator run --leader-election=false --log-filter info,astro_token_operator=debug
 
 HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured for calls to Astro.";
+
+const ROTATE_EXAMPLES: &str = "Examples, with the API token of a Workspace Owner in the variable ASTRO_API_TOKEN:
+  On a terminal: shows what is about to die, and asks first:
+    astro-token-operator rotate --name 'My token'
+  In a script: the value and nothing else, and no question:
+    value=$(astro-token-operator rotate --name 'My token' --force --clean-output)
+  Into a Secret of the current cluster, where a WorkspaceTokenRotation can take it over later, without a rotation:
+    astro-token-operator rotate clm8q7f6q000008lcgyougpsk --into-secret data/ci-deployer-token
+
+The value goes to stdout, all else to stderr. The exit code is 0 only if the value was handed over. The credential is
+never written to disk. An operator that owns the token notices a rotation by hand, and rotates once more; see trigger.";
 
 const EXPLAIN_EXAMPLES: &str = "Examples:
   All reasons, one line each:
@@ -267,7 +282,8 @@ fn api_url(text: &str) -> Result<reqwest::Url, String> {
     Ok(url)
 }
 
-fn non_empty(text: &str) -> Result<String, String> {
+/// Some text, without the white space around it.
+pub(crate) fn non_empty(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("it is empty".into()),
         text => Ok(text.to_owned()),
@@ -283,7 +299,17 @@ fn namespace(text: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-fn signed(text: &str) -> Result<SignedDuration, String> {
+/// An id of the vendor's, in lower case as the vendor's own command takes it.
+pub(crate) fn id(text: &str) -> Result<String, String> {
+    let id = text.trim().to_ascii_lowercase();
+    match is_id(&id) {
+        true => Ok(id),
+        false => Err("expected 1 to 64 letters, digits, - or _, as Astro shows it".into()),
+    }
+}
+
+/// A length of time.
+pub(crate) fn signed(text: &str) -> Result<SignedDuration, String> {
     parse_duration(text)
 }
 

@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -26,6 +27,7 @@ struct Claims {
     #[serde(rename = "apiTokenId")]
     api_token_id: Option<String>,
     permissions: Vec<String>,
+    exp: Option<i64>,
 }
 
 impl Credential {
@@ -58,10 +60,23 @@ impl Credential {
 
     /// The Organization its permissions name.
     pub fn organization_id(&self) -> Option<&str> {
-        self.claims
-            .permissions
-            .iter()
-            .find_map(|permission| permission.strip_prefix("organizationId:"))
+        self.permitted("organizationId:").next()
+    }
+
+    /// The Workspace its permissions name, if it is one.
+    pub fn workspace_id(&self) -> Option<&str> {
+        let mut all = self.permitted("workspaceId:");
+        all.next().filter(|_| all.next().is_none())
+    }
+
+    /// When it expires, by its claim.
+    pub fn expires(&self) -> Option<Timestamp> {
+        Timestamp::from_second(self.claims.exp?).ok()
+    }
+
+    fn permitted(&self, what: &'static str) -> impl Iterator<Item = &str> {
+        let permissions = self.claims.permissions.iter();
+        permissions.filter_map(move |permission| permission.strip_prefix(what))
     }
 
     /// Tells credentials apart within this process, for rate limits and caches; never shown.
@@ -118,6 +133,8 @@ mod tests {
         let credential = credential.unwrap_or_else(|problem| panic!("{problem}"));
         assert_eq!(credential.own_token_id(), Some("clm1"));
         assert_eq!(credential.organization_id(), Some("o"));
+        assert_eq!(credential.workspace_id(), Some("w"));
+        assert_eq!(credential.expires(), Timestamp::from_second(1).ok());
         assert_eq!(credential.redact(&format!("x {text} y")), "x [redacted] y");
     }
 

@@ -56,6 +56,7 @@ async fn run(cli: Cli, hidden: std::io::Result<()>) -> anyhow::Result<ExitCode> 
             let yaml = serde_saphyr::to_string(&WorkspaceTokenRotation::crd())?;
             std::io::stdout().write_all(yaml.as_bytes())?;
         }
+        Command::Rotate(args) => cli::rotate::run(*args).await?,
         Command::Explain(args) => cli::explain::run(&args)?,
         Command::Completion { shell } => cli::complete(shell)?,
     }

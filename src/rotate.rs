@@ -114,18 +114,7 @@ impl Rotator {
         let uid = resource.uid().unwrap_or_default();
         let work = self.works.begin(&uid).ok_or(Setback::Raced)?;
         let id = rotation_id(seen.now, Uuid::new_v4().as_u128());
-        let mut held = Held {
-            secret: resource.spec.target.name.clone(),
-            key: resource.spec.target.key().into(),
-            token_id: rotation.token.id.clone(),
-            version: rotation.token.version.clone(),
-            expires: rotation.token.ends,
-            rotation_id: Some(id.clone()),
-            request: rotation.request.clone(),
-            cluster: seen.settings.cluster.clone(),
-            resource_version: rotation.secret_version.clone(),
-            ..Held::default()
-        };
+        let mut held = evidence_of(seen, rotation, &id);
 
         let rehearsal = Draft {
             owner: resource,
@@ -234,6 +223,23 @@ impl Rotator {
             held,
             token,
         })
+    }
+}
+
+/// The evidence to store with the value of a rotation, as far as it is known before.
+pub(crate) fn evidence_of(seen: &Observed, rotation: &Rotation, id: &str) -> Held {
+    let target = &seen.resource.spec.target;
+    Held {
+        secret: target.name.clone(),
+        key: target.key().into(),
+        token_id: rotation.token.id.clone(),
+        version: rotation.token.version.clone(),
+        expires: rotation.token.ends,
+        rotation_id: Some(id.into()),
+        request: rotation.request.clone(),
+        cluster: seen.settings.cluster.clone(),
+        resource_version: rotation.secret_version.clone(),
+        ..Held::default()
     }
 }
 

@@ -2,7 +2,8 @@
 
 use anstyle::{AnsiColor, Effects, Style};
 use jiff::{SignedDuration, SpanRound, Unit};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
+use std::os::fd::AsFd;
 use tabled::builder::Builder;
 use tabled::settings::peaker::PriorityMax;
 use tabled::settings::{Padding, Style as Lines, Width};
@@ -30,19 +31,30 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 
 /// Columns of the terminal that stdout is; `None`: it is none, and what is printed is for a program.
 pub fn width() -> Option<usize> {
-    let of_terminal = || {
-        let (width, _) = terminal_size::terminal_size_of(std::io::stdout())?;
-        Some(usize::from(width.0))
-    };
-    std::io::stdout()
-        .is_terminal()
-        .then(of_terminal)
-        .flatten()
-        .filter(|width| *width > 0)
+    width_of(std::io::stdout())
 }
 
-/// Rows under a header, as kubectl prints them; cells are wrapped where the terminal is too narrow.
+/// The same of stderr, where people are talked to while stdout is for a value.
+pub fn width_of_stderr() -> Option<usize> {
+    width_of(std::io::stderr())
+}
+
+fn width_of(stream: impl AsFd) -> Option<usize> {
+    let (width, _) = terminal_size::terminal_size_of(stream)?;
+    Some(usize::from(width.0)).filter(|width| *width > 0)
+}
+
+/// Rows under a header, as kubectl prints them; cells are wrapped where stdout is a terminal that is too narrow.
 pub fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    table_within(width(), header, rows)
+}
+
+/// The same within so many columns; `None`: as many as it takes.
+pub fn table_within<const N: usize>(
+    width: Option<usize>,
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
@@ -53,15 +65,13 @@ pub fn table<const N: usize>(
     }
     let mut table = builder.build();
     table.with(Lines::empty()).with(Padding::new(0, 3, 0, 0));
-    if let Some(width) = width() {
+    if let Some(width) = width {
         let widest_first = PriorityMax::right();
         table.with(Width::wrap(width).priority(widest_first).keep_words(true));
     }
     let lines = table.to_string();
-    lines
-        .lines()
-        .map(|line| format!("{}\n", line.trim_end()))
-        .collect()
+    let lines = lines.lines().map(|line| format!("{}\n", line.trim_end()));
+    lines.collect()
 }
 
 /// A text behind a title, its further lines under its first.
@@ -72,6 +82,14 @@ pub fn paragraph(title: &str, text: &str) -> String {
         .initial_indent(title)
         .subsequent_indent(&indent);
     textwrap::fill(text, options) + "\n"
+}
+
+/// A text as wide as the terminal that stderr is.
+pub fn wrapped_for_stderr(text: &str) -> String {
+    match width_of_stderr() {
+        Some(width) => textwrap::fill(text, width),
+        None => text.to_owned(),
+    }
 }
 
 /// A length of time in its two largest units: `3d 4h`, `5m 10s`.

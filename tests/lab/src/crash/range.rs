@@ -369,14 +369,29 @@ impl Range {
     fn report(&self, case: Case, healed: bool) -> Report {
         let account = self.account(&case, &case.target());
         let rotations = self.astro.rotations(&case.token.id);
+        let broken = self.broken_promise(&case, &account, rotations, healed);
         Report {
-            broken: self.broken_promise(&case, &account, rotations, healed),
+            broken: broken.map(|it| format!("{it}\n{}", self.said(&case.name))),
             deaths: case.deaths,
             trace: self.gate.trace(&case.name),
             plan: case.plan,
             account,
             rotations,
         }
+    }
+
+    /// What the operator told people about a resource, in all its lives.
+    fn said(&self, name: &str) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let name = format!("name=\"{name}\"");
+        let levels = [" INFO ", " WARN ", " ERROR "];
+        let is_told =
+            |line: &&str| line.contains(&name) && levels.iter().any(|it| line.contains(it));
+        log.lines()
+            .filter(is_told)
+            .map(|line| format!("  {line}\n"))
+            .collect()
     }
 
     /// The first promise that does not hold at rest.

@@ -1,0 +1,131 @@
+//! Which token is meant: by id, by name, or picked on the terminal.
+
+use super::super::{now, terminal};
+use super::{Account, answer, is_interactive};
+use crate::astro::Details;
+use crate::scrub::line;
+use anyhow::bail;
+
+/// Longest name and description that is shown, characters.
+const LONGEST: usize = 60;
+/// Names that are shown to somebody who has mistyped one.
+const MOST_NAMES: usize = 10;
+
+/// The record of the token, read just now.
+pub(super) async fn token(
+    account: &Account,
+    id: Option<&str>,
+    name: Option<&str>,
+) -> anyhow::Result<Details> {
+    let id = match id {
+        Some(id) => id.to_owned(),
+        None => of_list(account, name).await?,
+    };
+    let details = account.details(&id).await?;
+    if let Some(name) = name.filter(|name| details.token.name != *name) {
+        bail!(
+            "nothing was rotated: token {id} is named {:?}, not {name:?}; leave one of the two out",
+            shown(&details.token.name)
+        );
+    }
+    Ok(details)
+}
+
+/// The id of the only Workspace token with this name, or of the one that is picked.
+async fn of_list(account: &Account, name: Option<&str>) -> anyhow::Result<String> {
+    if name.is_none() && !is_interactive() {
+        bail!("which token? Give its id or --name; without a terminal it cannot be picked");
+    }
+    let (tokens, others): (Vec<_>, Vec<_>) = account
+        .list()
+        .await?
+        .into_iter()
+        .partition(|it| it.token.scope == "WORKSPACE");
+    let is_meant = |it: &&Details| name.is_none_or(|name| it.token.name == name);
+    let meant: Vec<_> = tokens.iter().filter(is_meant).collect();
+    match (&meant[..], name) {
+        ([one], Some(_)) => Ok(one.token.id.clone()),
+        ([], _) => match others.iter().find(is_meant).map(|it| &it.token) {
+            Some(other) if name.is_some() => bail!(
+                "nothing was rotated: {:?} ({}) has the scope {}; only Workspace API tokens are rotated",
+                shown(&other.name),
+                other.id,
+                other.scope
+            ),
+            _ => bail!(
+                "nothing was rotated: no Workspace API token {}is in Workspace {}; {}",
+                name.map_or_else(String::new, |name| format!("named {name:?} ")),
+                account.workspace,
+                names(&tokens)
+            ),
+        },
+        (several, _) => {
+            anstream::eprint!("{}", table(account, several));
+            if is_interactive() {
+                return pick(several);
+            }
+            bail!(
+                "nothing was rotated: {} Workspace API tokens are named {:?}; give the id of one of them",
+                several.len(),
+                name.unwrap_or_default()
+            )
+        }
+    }
+}
+
+fn pick(several: &[&Details]) -> anyhow::Result<String> {
+    let choice = answer("Which one? (a number of the list)")?;
+    let number = choice.and_then(|it| it.parse::<usize>().ok());
+    let chosen = number.and_then(|number| several.get(number.checked_sub(1)?));
+    match chosen {
+        Some(chosen) => Ok(chosen.token.id.clone()),
+        None => bail!("nothing was rotated: that is no number of the list"),
+    }
+}
+
+fn names(tokens: &[Details]) -> String {
+    let first = tokens.iter().take(MOST_NAMES);
+    let names: Vec<_> = first
+        .map(|it| format!("{:?}", shown(&it.token.name)))
+        .collect();
+    match tokens.len() {
+        0 => "there is none".into(),
+        1..=MOST_NAMES => format!("there are {}", names.join(", ")),
+        all => format!("there are {all}, among them {}", names.join(", ")),
+    }
+}
+
+/// Text of others, fit for a terminal.
+pub(super) fn shown(text: &str) -> String {
+    line(text, LONGEST)
+}
+
+fn table(account: &Account, tokens: &[&Details]) -> String {
+    let now = now();
+    let rows = tokens.iter().enumerate().map(|(index, it)| {
+        let role = it
+            .roles
+            .iter()
+            .find(|role| role.entity_id == account.workspace);
+        let age = it.created.map(|at| terminal::short(now.duration_since(at)));
+        [
+            (index + 1).to_string(),
+            it.token.id.clone(),
+            shown(&it.token.name),
+            shown(&it.description),
+            role.map(|role| shown(&role.role)).unwrap_or_default(),
+            age.map(|age| format!("{age} ago")).unwrap_or_default(),
+            shown(it.created_by.as_deref().unwrap_or_default()),
+        ]
+    });
+    let header = [
+        "#",
+        "ID",
+        "NAME",
+        "DESCRIPTION",
+        "ROLE",
+        "CREATED",
+        "CREATED BY",
+    ];
+    terminal::table_within(terminal::width_of_stderr(), header, rows)
+}
