@@ -209,7 +209,6 @@ impl Astro {
             let mut builder = Client::builder()
                 .user_agent(concat!("astro-token-operator/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(settings.connect_timeout)
-                .timeout(settings.timeout)
                 // The default would POST again on 307 and 308, and re-send on some broken connections.
                 .redirect(reqwest::redirect::Policy::none())
                 .retry(reqwest::retry::never())
@@ -452,7 +451,7 @@ impl Astro {
             .header(AUTHORIZATION, authorization)
             .header(ACCEPT, "application/json");
         let begun = Instant::now();
-        // The client's own timeout starts anew with each byte of some phases; this one does not.
+        // Not the client's own timeout, which starts anew with each byte of some phases.
         let limit = self.0.settings.timeout;
         let answer = tokio::time::timeout(limit, async {
             let response = request.send().await.map_err(transport)?;

@@ -308,10 +308,10 @@ impl Account {
         Ok(Self {
             astro: operator::vendor(&args.astro, budgets, Metrics::new())?,
             organization: organization.context(
-                "no Organization: give --organization-id; the credential does not name it",
+                "no Organization: the credential names none; give --organization-id, or check that it is an API token of Astro's",
             )?,
             workspace: workspace.context(
-                "no Workspace: give --workspace-id; the credential is not for a single one",
+                "no Workspace: the credential is not for a single one; give --workspace-id",
             )?,
             credential,
         })
