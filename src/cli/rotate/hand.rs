@@ -58,6 +58,8 @@ impl Hand {
                 "schedule": {"every": "365d"},
                 "target": {"name": "stdout"},
             },
+            // As of one that was looked at before: its request counts.
+            "status": {},
         });
         let settings = Settings {
             minimum_interval: SignedDuration::from_secs(1),

@@ -1,0 +1,215 @@
+//! `rotate --into-secret`: by the operator's rules, and so that the operator can go on from it.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "stage/process.rs"]
+mod process;
+mod stage;
+
+use astro_token_operator::api::{evidence, request};
+use kube::ResourceExt;
+use lab::astro::{Astro, Fault, Issued, Operation, Step};
+use process::{Ended, Process, run};
+use serde_json::json;
+use stage::{HOME, Operator, Stage, plane};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Longest wait for a step of a command.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A namespace, and whoever calls the command.
+struct Scene {
+    stage: Stage,
+    kubeconfig: PathBuf,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let stage = Stage::new(&Astro::start().await.unwrap()).await;
+        let kubeconfig = plane().await.kubeconfig();
+        Self { stage, kubeconfig }
+    }
+
+    /// The command's words, and its environment.
+    fn words(&self, token: &Issued, secret: &str) -> [String; 5] {
+        let place = format!("{}/{secret}", self.stage.namespace);
+        ["rotate", &token.id, "--force", "--into-secret", &place].map(str::to_owned)
+    }
+
+    fn environment<'a>(&'a self, url: &'a str) -> [(&'static str, &'a str); 4] {
+        [
+            ("ASTRO_API_TOKEN", &self.stage.owner.value),
+            ("ASTRO_API_URL", url),
+            ("KUBECONFIG", self.kubeconfig.to_str().unwrap()),
+            ("LANDING_TIME", "1s"),
+        ]
+    }
+
+    async fn rotate(&self, token: &Issued, secret: &str) -> Ended {
+        let url = self.stage.astro.url();
+        let ended = run(&self.words(token, secret), &self.environment(&url)).await;
+        assert_eq!(ended.stdout, "");
+        let said = ended.stderr.concat();
+        let values = self.stage.astro.issued();
+        assert!(values.iter().all(|value| !said.contains(value)));
+        ended
+    }
+
+    /// Nothing was rotated, and these words say why.
+    async fn is_refused(&self, token: &Issued, secret: &str, words: &[&str]) {
+        let before = self.stage.astro.rotations(&token.id);
+        let ended = self.rotate(token, secret).await;
+        let said = ended.stderr.join("\n");
+        assert_eq!(ended.code, Some(1), "{said}");
+        for word in words.iter().chain(&["nothing was rotated"]) {
+            assert!(said.contains(word), "no {word:?} in {said}");
+        }
+        assert_eq!(self.stage.astro.rotations(&token.id), before);
+    }
+
+    /// The Secret holds the live value of the token, which was rotated so often.
+    async fn holds_live(&self, token: &Issued, secret: &str, key: &str, rotations: usize) {
+        let value = self.stage.value(secret, key).await.unwrap();
+        assert!(self.stage.astro.is_live(&value));
+        assert_eq!(self.stage.astro.token_of(&value).as_ref(), Some(&token.id));
+        assert_eq!(self.stage.astro.rotations(&token.id), rotations);
+    }
+
+    fn start_it(&self, token: &Issued, secret: &str) -> Process {
+        let url = self.stage.astro.url();
+        Process::start(&self.words(token, secret), &self.environment(&url))
+    }
+}
+
+#[tokio::test]
+async fn a_resource_takes_the_secret_over_without_a_rotation_and_then_owns_the_token() {
+    let scene = Scene::start().await;
+    let stage = &scene.stage;
+    let token = stage.token("ci");
+    for times in 1..=2 {
+        let ended = scene.rotate(&token, "ci-secret").await;
+        assert_eq!(ended.code, Some(0), "{:#?}", ended.stderr);
+        assert!(
+            ended.stderr.concat().contains("ci-secret"),
+            "{:#?}",
+            ended.stderr
+        );
+        scene.holds_live(&token, "ci-secret", "token", times).await;
+    }
+    let secret = stage.secret("ci-secret").await.unwrap();
+    assert_eq!(secret.annotations()[evidence::TOKEN_ID], token.id);
+    assert_eq!(secret.annotations().get(evidence::REQUEST), None);
+
+    let account = plane().await.service_account(HOME, HOME).await.unwrap();
+    let _operator = Operator::start(account, &stage.astro, &["--leader-election=false"]);
+    stage.create("ci", json!({})).await;
+    let ready = |_: &_, status: &_| stage::is_ready(status);
+    stage.until("ci", "ready", ready).await;
+    scene.holds_live(&token, "ci-secret", "token", 2).await;
+    let owner = |secret: &k8s_openapi::api::core::v1::Secret| {
+        secret
+            .annotations()
+            .get(evidence::OWNED_BY)
+            .is_some_and(|it| it == "ci")
+    };
+    stage.until_secret("ci-secret", owner).await;
+
+    let trigger = format!("trigger --namespace {} ci", stage.namespace);
+    scene
+        .is_refused(&token, "another", &["owns this token", &trigger])
+        .await;
+    let other = stage.token("other");
+    scene
+        .is_refused(&other, "ci-secret", &["is the target of", "ci"])
+        .await;
+    scene.holds_live(&token, "ci-secret", "token", 2).await;
+}
+
+#[tokio::test]
+async fn what_could_not_be_stored_is_found_out_before_anything_is_rotated() {
+    let scene = Scene::start().await;
+    let stage = &scene.stage;
+    let token = stage.token("ci");
+    stage.put_secret("theirs", json!({"token": "x"})).await;
+    scene
+        .is_refused(&token, "theirs", &["SecretNotOurs", request::ADOPT])
+        .await;
+    scene
+        .is_refused(&token, "Not_A_Name", &["InvalidSpec", "target.name"])
+        .await;
+
+    assert_eq!(scene.rotate(&token, "ours:value").await.code, Some(0));
+    scene.holds_live(&token, "ours", "value", 1).await;
+    stage.edit_secret("ours", json!({"immutable": true})).await;
+    scene
+        .is_refused(&token, "ours:value", &["is immutable"])
+        .await;
+    stage.limit_secrets(3).await;
+    scene
+        .is_refused(&token, "third", &["would not store", "quota"])
+        .await;
+
+    let consent = json!({"metadata": {"annotations": {request::ADOPT: "by_hand"}}});
+    stage.edit_secret("theirs", consent).await;
+    assert_eq!(scene.rotate(&token, "theirs").await.code, Some(0));
+    scene.holds_live(&token, "theirs", "token", 2).await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_costs_one_rotation_more_and_the_secret_gets_the_live_value() {
+    let scene = Scene::start().await;
+    let token = scene.stage.token("ci");
+    let lost = Fault::on(Operation::Rotate).token(&token.id).once();
+    scene.stage.astro.fault(lost.after(Step::Close));
+    let ended = scene.rotate(&token, "ci-secret").await;
+    let said = ended.stderr.join("\n");
+    assert_eq!(ended.code, Some(0), "{said}");
+    for words in ["is not known", "lost with the answer", "Rotating once more"] {
+        assert!(said.contains(words), "no {words:?} in {said}");
+    }
+    scene.holds_live(&token, "ci-secret", "token", 2).await;
+}
+
+#[tokio::test]
+async fn who_may_not_look_for_an_owner_rotates_nothing() {
+    let mut scene = Scene::start().await;
+    let token = scene.stage.token("ci");
+    let namespace = scene.stage.namespace.clone();
+    scene.kubeconfig = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nobody.kubeconfig");
+    plane()
+        .await
+        .service_account_kubeconfig(&namespace, "default", &scene.kubeconfig)
+        .await
+        .unwrap();
+    scene
+        .is_refused(
+            &token,
+            "ci-secret",
+            &["may not list WorkspaceTokenRotations"],
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn a_rotation_in_flight_outlives_the_first_interruption_and_not_the_second() {
+    let scene = Scene::start().await;
+    for interruptions in 1..=2 {
+        let token = scene.stage.token(&format!("ci{interruptions}"));
+        let held = Fault::on(Operation::Rotate).token(&token.id).once();
+        let held = scene.stage.astro.fault(held.before(Step::Hold));
+        let mut command = scene.start_it(&token, "ci-secret");
+        held.reached().await;
+        command.signal("INT").await;
+        command.until("a rotation is in flight", SOON).await;
+        if interruptions == 1 {
+            held.release();
+            assert_eq!(command.end(SOON).await.0, Some(0));
+            scene.holds_live(&token, "ci-secret", "token", 1).await;
+        } else {
+            command.signal("TERM").await;
+            let (code, said) = command.end(SOON).await;
+            assert_eq!(code, Some(1));
+            assert!(said.concat().contains("given up"), "{said:#?}");
+        }
+    }
+}
