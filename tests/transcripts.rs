@@ -60,7 +60,7 @@ fn placeholder(name: &str) -> String {
 }
 
 impl Scene {
-    fn set(astro: Astro) -> Self {
+    fn set(astro: Astro, folder: &str) -> Self {
         let workspace = astro.workspace().to_owned();
         let mut ids = vec![
             (placeholder("org"), astro.organization().to_owned()),
@@ -101,7 +101,7 @@ impl Scene {
         let expired = create("expd", NewToken::owner("Expired", "another").expires(1));
         astro.settings(|settings| settings.clock_ahead = SignedDuration::ZERO);
 
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("transcripts");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(folder.join("home")).unwrap();
         let programs = Path::new(BINARY).parent().unwrap().display();
@@ -252,7 +252,7 @@ async fn written_anew(document: &str, scene: &Scene) -> String {
 async fn what_the_document_shows_is_what_is_printed() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(DOCUMENT);
     let document = std::fs::read_to_string(&path).unwrap();
-    let scene = Scene::set(Astro::start().await.unwrap());
+    let scene = Scene::set(Astro::start().await.unwrap(), "transcripts");
     let anew = written_anew(&document, &scene).await;
     let values = scene.astro.issued();
     assert!(values.iter().all(|value| !anew.contains(value)));
@@ -269,4 +269,17 @@ async fn what_the_document_shows_is_what_is_printed() {
         "GENERATE=1 cargo test --test transcripts writes it anew"
     );
     assert_eq!(document.lines().count(), anew.lines().count());
+}
+
+#[tokio::test]
+async fn colours_are_for_terminals_and_never_with_no_color() {
+    let mut scene = Scene::set(Astro::start().await.unwrap(), "colours");
+    let script = "exec 2>&1\nastro-token-operator rotate nosuch --force\nastro-token-operator explain Contested";
+    let is_coloured = |text: &str| text.contains('\u{1b}');
+    assert!(!is_coloured(&scene.on_terminal(script, &[]).await));
+    scene.environment.retain(|(name, _)| *name != "NO_COLOR");
+    scene.environment.push(("TERM", "xterm-256color".into()));
+    let coloured = scene.on_terminal(script, &[]).await;
+    assert_eq!(coloured.matches("\u{1b}[0m").count(), 2, "{coloured:?}");
+    assert!(!is_coloured(&scene.in_pipe(script).await));
 }
