@@ -1,16 +1,13 @@
 //! How commands print: tables and paragraphs as wide as the terminal, colours only on one and never with NO_COLOR.
 
+mod columns;
+
+pub use self::columns::Columns;
 use anstyle::{AnsiColor, Effects, Style};
 use jiff::{SignedDuration, SpanRound, Unit};
 use std::io::Write;
 use std::os::fd::AsFd;
-use tabled::builder::Builder;
-use tabled::settings::object::Columns;
-use tabled::settings::{Padding, Style as Lines, Width};
-use textwrap::core::display_width;
 
-/// Columns between two of a table.
-const GAP: usize = 3;
 /// What is as it should be.
 pub const GOOD: Style = AnsiColor::Green.on_default();
 /// What is not.
@@ -61,45 +58,15 @@ pub fn table_within<const N: usize>(
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
-    let rows: Vec<_> = std::iter::once(header.map(str::to_owned))
-        .chain(rows)
-        .collect();
-    let widths = fit(&rows, width.unwrap_or(usize::MAX));
-    let mut table = rows.into_iter().collect::<Builder>().build();
-    table.with(Lines::empty()).with(Padding::new(0, GAP, 0, 0));
-    for (column, width) in widths.into_iter().enumerate() {
-        let wrap = Width::wrap(width).keep_words(true);
-        table.modify(Columns::one(column), wrap);
-    }
-    let lines = table.to_string();
-    let lines = lines.lines().map(|line| format!("{}\n", line.trim_end()));
-    lines.collect()
-}
-
-/// How wide each column may be: as wide as it is, but where that is too much, the widest of those that can be wrapped
-/// give way. What has no white space in it, as an id, stays whole.
-fn fit<const N: usize>(rows: &[[String; N]], most: usize) -> [usize; N] {
-    let shown = |column: usize| rows.iter().map(move |row| row[column].as_str());
-    let mut widths: [usize; N] =
-        std::array::from_fn(|it| shown(it).map(display_width).max().unwrap_or_default());
-    let least: [usize; N] = std::array::from_fn(|it| {
-        let words = shown(it).flat_map(str::split_whitespace);
-        words.map(display_width).max().unwrap_or_default()
-    });
-    let most = most.saturating_sub(GAP * (N - 1));
-    while widths.iter().sum::<usize>() > most {
-        let wrappable = (0..N).filter(|it| widths[*it] > least[*it]);
-        let Some(widest) = wrappable.max_by_key(|it| widths[*it]) else {
-            break;
-        };
-        widths[widest] -= 1;
-    }
-    widths
+    let header: Vec<_> = header.map(str::to_owned).into();
+    let rows: Vec<_> = rows.into_iter().map(Vec::from).collect();
+    let columns = Columns::fit(&header, &rows, width);
+    columns.render(std::iter::once(header).chain(rows))
 }
 
 /// A text behind a title, its further lines under its first.
 pub fn paragraph(title: &str, text: &str) -> String {
-    let indent = " ".repeat(display_width(title));
+    let indent = " ".repeat(textwrap::core::display_width(title));
     let width = width().unwrap_or(usize::MAX).max(indent.len() + 20);
     let options = textwrap::Options::new(width)
         .initial_indent(title)
@@ -135,32 +102,6 @@ pub fn short(duration: SignedDuration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_table_is_as_wide_as_it_may_be_and_its_ids_stay_whole() {
-        let id = "clm000000000000000000mine";
-        let text = "a text of some length that can be wrapped";
-        let rows = || [[id.to_owned(), text.to_owned(), "x".to_owned()]];
-        let header = ["ID", "TEXT", "LAST"];
-        let free = table_within(None, header, rows());
-        assert!(free.contains(&format!("{id}   {text}   x\n")), "{free}");
-        for width in [60, 50, 45] {
-            let narrow = table_within(Some(width), header, rows());
-            assert!(
-                narrow.lines().all(|line| display_width(line) <= width),
-                "{narrow}"
-            );
-            assert!(narrow.contains(id), "{narrow}");
-        }
-        let coloured = [[
-            format!("{GOOD}{id}{GOOD:#}"),
-            text.to_owned(),
-            "x".to_owned(),
-        ]];
-        let coloured = table_within(Some(60), header, coloured);
-        let plain = anstream::adapter::strip_str(&coloured).to_string();
-        assert_eq!(plain, table_within(Some(60), header, rows()));
-    }
 
     #[test]
     fn a_length_of_time_is_short() {
