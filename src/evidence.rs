@@ -6,6 +6,7 @@ use crate::schedule::{Schedule, ScheduleError};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -101,23 +102,28 @@ impl Observed {
         (!handled).then_some(request)
     }
 
-    /// The present rotate request, cut to a length that fits everywhere.
+    /// The present rotate request.
     pub fn request(&self) -> Option<String> {
-        let annotations = self.resource.annotations();
-        let texts = [request::ROTATE, request::REVOKE].map(|key| annotations.get(key));
-        let text = match texts {
-            [None, None] => return None,
-            [Some(one), None] | [None, Some(one)] => one.clone(),
-            [Some(rotate), Some(revoke)] => format!("{rotate} {revoke}"),
-        };
-        // People write dates and ticket numbers; whatever is longer is told apart by its hash.
-        const LONGEST: usize = 63;
-        Some(if text.len() <= LONGEST {
-            text
-        } else {
-            uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, text.as_bytes()).to_string()
-        })
+        requested(self.resource.annotations())
     }
+}
+
+/// The rotate request in a resource's annotations, cut to a length that fits everywhere; it is what
+/// `status.handledRequest` is compared with.
+pub fn requested(annotations: &BTreeMap<String, String>) -> Option<String> {
+    let texts = [request::ROTATE, request::REVOKE].map(|key| annotations.get(key));
+    let text = match texts {
+        [None, None] => return None,
+        [Some(one), None] | [None, Some(one)] => one.clone(),
+        [Some(rotate), Some(revoke)] => format!("{rotate} {revoke}"),
+    };
+    // People write dates and ticket numbers; whatever is longer is told apart by its hash.
+    const LONGEST: usize = 63;
+    Some(if text.len() <= LONGEST {
+        text
+    } else {
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes()).to_string()
+    })
 }
 
 /// What is known of the credential.
