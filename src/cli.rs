@@ -1,37 +1,50 @@
 //! The commands for people: what they share is how they are called, how they reach a cluster and how they print.
 
 pub mod explain;
+mod plugin;
+pub mod request;
 pub mod rotate;
+pub mod status;
 pub mod terminal;
 
+use self::plugin::Called;
+use crate::api::WorkspaceTokenRotation;
 use crate::config::{Cli, ClusterArgs};
 use crate::operator::{call_client, cluster_config, explain as explain_error};
+use crate::scrub::scrub;
 use anyhow::{Context, anyhow};
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
 use clap_complete::Shell;
 use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::runtime::watcher;
+use kube::{Api, Client, Config};
 use std::ffi::OsString;
-use std::io::Write;
-use std::path::Path;
+use std::io::{ErrorKind, Write};
 
-/// Name of the binary as a plugin, which kubectl finds on the PATH.
-const PLUGIN: &str = "kubectl-wtr";
-
-/// Reads the command line; as a plugin of kubectl it speaks of itself as `kubectl wtr`. Ends the process on a wrong one.
+/// Reads the command line; as a plugin of kubectl it speaks of itself as `kubectl wtr`. Ends the process on a wrong one,
+/// and when it only had to complete words for kubectl.
 pub fn parse(arguments: impl Iterator<Item = OsString>) -> Cli {
     let arguments: Vec<_> = arguments.collect();
-    let program = arguments.first().map(Path::new);
-    let is_plugin = program
-        .and_then(Path::file_stem)
-        .is_some_and(|it| it == PLUGIN);
-    let command = match is_plugin {
-        true => Cli::command().name(PLUGIN).bin_name("kubectl wtr"),
-        false => Cli::command(),
-    };
-    let matches = command.get_matches_from(arguments);
+    let called = Called::by(arguments.first());
+    if called == Called::ToComplete {
+        let words = arguments.into_iter().skip(1).collect();
+        // Nobody reads what went wrong: the shell offers nothing then.
+        let _ = terminal::print(&plugin::candidates(words));
+        std::process::exit(0);
+    }
+    let matches = called.command().get_matches_from(arguments);
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// Whole seconds, as API times have.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where commands read the clock"
+)]
+pub(crate) fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
 /// Prints the script for a shell.
@@ -39,7 +52,8 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Cli {
 /// # Errors
 /// When it cannot be written.
 pub fn complete(shell: Shell) -> anyhow::Result<()> {
-    let mut command = Cli::command();
+    let called = Called::by(std::env::args_os().next().as_ref());
+    let mut command = called.command();
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);
@@ -52,11 +66,11 @@ pub fn print_error(error: &anyhow::Error) {
     anstream::eprintln!("{style}error:{style:#} {error:#}");
 }
 
-/// The time, read for a command as for a pass of the operator: whole seconds.
-#[expect(clippy::disallowed_methods, reason = "commands read the clock here")]
-pub(crate) fn now() -> Timestamp {
-    let now = Timestamp::now();
-    Timestamp::from_second(now.as_second()).unwrap_or(now)
+/// Whether it failed because nobody reads its output any more, which is no failure.
+pub fn is_unread(error: &anyhow::Error) -> bool {
+    let causes = error.chain();
+    let mut causes = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    causes.any(|cause| cause.kind() == ErrorKind::BrokenPipe)
 }
 
 /// A cluster to ask.
@@ -105,5 +119,42 @@ impl Cluster {
     pub fn error(&self, error: &kube::Error) -> anyhow::Error {
         let server = &self.config.cluster_url;
         anyhow!("the API server at {server}: {}", explain_error(error))
+    }
+
+    /// The same of a watch.
+    pub fn watch_error(&self, error: &watcher::Error) -> anyhow::Error {
+        use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+        match error {
+            InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
+                self.error(error)
+            }
+            error => {
+                let (server, error) = (&self.config.cluster_url, scrub(&error.to_string(), 400));
+                anyhow!("the API server at {server}: {error}")
+            }
+        }
+    }
+
+    /// A resource; `None` when there is none of this name.
+    ///
+    /// # Errors
+    /// When the API server does not say so.
+    pub async fn get(
+        &self,
+        api: &Api<WorkspaceTokenRotation>,
+        name: &str,
+    ) -> anyhow::Result<Option<WorkspaceTokenRotation>> {
+        match api.get(name).await {
+            Ok(resource) => Ok(Some(resource)),
+            // By its reason: without the CustomResourceDefinition the code is the same.
+            Err(kube::Error::Api(status)) if status.reason == "NotFound" => Ok(None),
+            Err(error) => Err(self.error(&error)),
+        }
+    }
+
+    /// What is said of resources that are not there.
+    pub fn missing(&self, names: &str) -> anyhow::Error {
+        let namespace = &self.namespace;
+        anyhow!("no WorkspaceTokenRotation {names} in namespace {namespace}")
     }
 }

@@ -1,6 +1,6 @@
 //! The command line: every flag is also an environment variable, and `--help` teaches.
 
-use crate::cli::{explain, rotate};
+use crate::cli::{explain, request, rotate, status};
 use crate::schedule::parse_duration;
 use crate::telemetry::Format;
 use crate::validate::is_id;
@@ -46,6 +46,15 @@ pub enum Command {
     /// Rotate one token by hand, and print its new value
     #[command(after_help = ROTATE_EXAMPLES)]
     Rotate(Box<rotate::Args>),
+    /// Show which tokens are well, how old their values are and when they are rotated next
+    #[command(after_help = STATUS_EXAMPLES)]
+    Status(status::Args),
+    /// Rotate tokens now, once
+    #[command(after_help = TRIGGER_EXAMPLES)]
+    Trigger(request::Args),
+    /// Rotate tokens now because their values may have leaked
+    #[command(long_about = REVOKE, after_help = REVOKE_EXAMPLES)]
+    Revoke(request::Args),
     /// Explain a reason of Ready=False: what it means, what the operator does, what you do
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(explain::Args),
@@ -79,6 +88,36 @@ const ROTATE_EXAMPLES: &str = "Examples, with the API token of a Workspace Owner
 
 The value goes to stdout, all else to stderr. The exit code is 0 only if the value was handed over. The credential is
 never written to disk. An operator that owns the token notices a rotation by hand, and rotates once more; see trigger.";
+
+const STATUS_EXAMPLES: &str = "Examples:
+  The namespace of the current context:
+    astro-token-operator status
+  All namespaces, and then each change until Ctrl-C:
+    astro-token-operator status -A --watch
+  What is not ready, for a program:
+    astro-token-operator status -A -o json | jq '.[] | select(.ready | not)'
+
+AGE is how old the value in the Secret is: since the time that Astro gave it, else since its rotation by the operator's clock.
+NEXT is when it is rotated next. Why one is not ready stands below the table.";
+
+const TRIGGER_EXAMPLES: &str = "Examples:
+  Ask, and go on:
+    astro-token-operator trigger ci-deployer
+  Ask for two, and wait until their Secrets hold live values again:
+    astro-token-operator trigger ci-deployer etl --wait=5m
+
+It writes the annotation astro-token-operator.io/rotate, and the operator does the rest.";
+
+const REVOKE: &str = "Rotate tokens now because their values may have leaked
+
+Today this does what `trigger` does: Astro's rotation kills the value that is in the Secret at once, and there is no \
+second one; the request is kept apart from `trigger` for resources that take turns with two tokens, which do not exist yet.";
+
+const REVOKE_EXAMPLES: &str = "Example:
+  Kill the value that is in the Secret, and wait until another one has taken its place:
+    astro-token-operator revoke ci-deployer --wait
+
+It writes the annotation astro-token-operator.io/revoke, and the operator does the rest.";
 
 const EXPLAIN_EXAMPLES: &str = "Examples:
   All reasons, one line each:
@@ -140,7 +179,7 @@ pub struct AstroArgs {
 #[derive(Args)]
 pub struct ClusterArgs {
     /// Namespace; else the one of the kubeconfig's context
-    #[arg(short, long, value_parser = namespace, help_heading = "Cluster")]
+    #[arg(short, long, value_parser = one_namespace, help_heading = "Cluster")]
     pub namespace: Option<String>,
 
     /// Context of the kubeconfig; else its current one
@@ -308,12 +347,17 @@ pub(crate) fn id(text: &str) -> Result<String, String> {
     }
 }
 
-/// A length of time.
+fn one_namespace(text: &str) -> Result<String, String> {
+    namespace(text).map_err(|_| "expected the name of a namespace".into())
+}
+
+/// A positive length of time, as in a schedule.
 pub(crate) fn signed(text: &str) -> Result<SignedDuration, String> {
     parse_duration(text)
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// The same for a clock that cannot go back.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(parse_duration(text)?).map_err(|error| error.to_string())
 }
 

@@ -1,7 +1,7 @@
 //! Parses the arguments, installs the TLS provider, starts logging and dispatches. The only place that ends the process.
 
 use anyhow::Context;
-use astro_token_operator::api::WorkspaceTokenRotation;
+use astro_token_operator::api::{WorkspaceTokenRotation, request};
 use astro_token_operator::config::{Cli, Command};
 use astro_token_operator::telemetry::Format;
 use astro_token_operator::{cli, memory, operator, telemetry};
@@ -22,6 +22,7 @@ async fn main() -> ExitCode {
     let hidden = memory::forbid_dumps();
     match run(cli::parse(std::env::args_os()), hidden).await {
         Ok(code) => code,
+        Err(error) if cli::is_unread(&error) => ExitCode::SUCCESS,
         Err(error) => {
             cli::print_error(&error);
             ExitCode::FAILURE
@@ -57,6 +58,9 @@ async fn run(cli: Cli, hidden: std::io::Result<()>) -> anyhow::Result<ExitCode> 
             std::io::stdout().write_all(yaml.as_bytes())?;
         }
         Command::Rotate(args) => cli::rotate::run(*args).await?,
+        Command::Status(args) => cli::status::run(&args).await?,
+        Command::Trigger(args) => return cli::request::run(&args, request::ROTATE).await,
+        Command::Revoke(args) => return cli::request::run(&args, request::REVOKE).await,
         Command::Explain(args) => cli::explain::run(&args)?,
         Command::Completion { shell } => cli::complete(shell)?,
     }

@@ -266,7 +266,8 @@ pub(crate) fn call_client(mut config: Config) -> anyhow::Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
-fn stop_signal() -> anyhow::Result<CancellationToken> {
+/// Cancelled by SIGTERM and SIGINT.
+pub(crate) fn stop_signal() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,

@@ -11,7 +11,7 @@ use crate::rotate::evidence_of;
 use crate::schedule::Schedule;
 use crate::secret::{self, Draft, Landed};
 use crate::status;
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail};
 use jiff::{SignedDuration, Timestamp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use secrecy::{ExposeSecret, SecretString};
@@ -285,7 +285,8 @@ fn print(value: &SecretString) -> anyhow::Result<()> {
     let printed = stdout
         .write_all(line.as_bytes())
         .and_then(|()| stdout.flush());
-    printed.context(
-        "the token was rotated, and its new value is lost, because stdout cannot be written; rotate it again",
-    )
+    // Not as a cause: that nobody reads is an error here, whatever it is elsewhere.
+    printed.map_err(|error| {
+        anyhow!("the token was rotated, and its new value is lost, because stdout cannot be written; rotate it again: {error}")
+    })
 }

@@ -1,0 +1,343 @@
+//! `trigger` and `revoke`: ask the operator for a rotation, by an annotation, and wait until it was done.
+
+use super::{Cluster, now, print_error, terminal};
+use crate::api::{LastRotation, Status, WorkspaceTokenRotation};
+use crate::config::{ClusterArgs, duration};
+use crate::evidence::requested;
+use crate::scrub::line;
+use crate::status::ready;
+use anyhow::{anyhow, bail};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use jiff::{SignedDuration, Timestamp};
+use kube::api::{Patch, PatchParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::Error::{InitialListFailed, WatchStartFailed};
+use kube::runtime::watcher::watch_object;
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use std::pin::pin;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+/// Who writes the annotation, by its managed fields.
+const MANAGER: &str = "astro-token-operator-cli";
+/// How a resource is named in what is printed.
+const KIND: &str = "workspacetokenrotation";
+/// Longest message of a condition that is shown.
+const LONGEST: usize = 1024;
+
+/// Flags of `trigger` and `revoke`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The resources
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+
+    /// Wait until the Secrets hold the new values, for 2m or for as long as said
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "2m", value_parser = duration, value_name = "DURATION")]
+    pub wait: Option<Duration>,
+
+    /// Where the resources are.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+/// Asks by the annotation `key` for one rotation of each; a failure of one keeps no other from it.
+///
+/// # Errors
+/// When there is no cluster.
+pub async fn run(args: &Args, key: &str) -> anyhow::Result<ExitCode> {
+    let cluster = Cluster::connect(&args.cluster).await?;
+    // A watch is silent while nothing happens, so it is none for the client of single calls.
+    let watching = Client::try_from(cluster.config.clone())?;
+    let mut code = ExitCode::SUCCESS;
+    let mut asked = FuturesUnordered::new();
+    for name in &args.names {
+        let request = match ask(&cluster, key, name).await {
+            Ok(request) => request,
+            Err(error) => {
+                print_error(&error);
+                code = ExitCode::FAILURE;
+                continue;
+            }
+        };
+        let what = format!("rotation requested ({})", request.text);
+        terminal::print(&format!("{KIND}/{name}: {what}\n"))?;
+        if let Some(limit) = args.wait {
+            let api = Api::namespaced(watching.clone(), &cluster.namespace);
+            asked.push(wait(&cluster, api, request, limit));
+        }
+    }
+    while let Some(ended) = asked.next().await {
+        match ended {
+            Ok(text) => terminal::print(&text)?,
+            Err(error) => {
+                print_error(&error);
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// A request that was written.
+struct Request {
+    name: String,
+    /// What the annotation says.
+    text: String,
+    /// What `status.handledRequest` will say.
+    handled: String,
+}
+
+async fn ask(cluster: &Cluster, key: &str, name: &str) -> anyhow::Result<Request> {
+    let client = cluster.client.clone();
+    let api: Api<WorkspaceTokenRotation> = Api::namespaced(client, &cluster.namespace);
+    let Some(resource) = cluster.get(&api, name).await? else {
+        return Err(cluster.missing(name));
+    };
+    if resource.spec.suspend == Some(true) {
+        bail!("{KIND}/{name}: spec.suspend is set; nothing is rotated until it is unset");
+    }
+    let text = text(now(), Uuid::new_v4());
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {key: text}}}));
+    let params = PatchParams {
+        field_manager: Some(MANAGER.into()),
+        ..PatchParams::default()
+    };
+    let patched = api.patch_metadata(name, &params, &patch).await;
+    let patched = patched.map_err(|error| cluster.error(&error))?;
+    // By all that stands there: a request that was made in the other way is a part of it.
+    let handled = requested(patched.annotations()).unwrap_or_else(|| text.clone());
+    Ok(Request {
+        name: name.to_owned(),
+        text,
+        handled,
+    })
+}
+
+/// A text that nobody has used before, also within this second.
+fn text(now: Timestamp, random: Uuid) -> String {
+    format!("{now}-{}", &random.simple().to_string()[..6])
+}
+
+async fn wait(
+    cluster: &Cluster,
+    api: Api<WorkspaceTokenRotation>,
+    request: Request,
+    limit: Duration,
+) -> anyhow::Result<String> {
+    let Request { name, handled, .. } = &request;
+    let mut seen = None;
+    let outcome = timeout(limit, async {
+        let mut states = pin!(watch_object(api, name).default_backoff());
+        loop {
+            match states.next().await {
+                Some(Ok(state)) => {
+                    match judge(state.as_ref(), handled) {
+                        Verdict::Open => {}
+                        Verdict::Done(last) => return Ok(done(last.as_ref())),
+                        Verdict::Hopeless(why) => return Err(anyhow!(why)),
+                    }
+                    seen = state;
+                }
+                // Whoever may not look will not see it either.
+                Some(Err(
+                    InitialListFailed(kube::Error::Api(status))
+                    | WatchStartFailed(kube::Error::Api(status)),
+                )) if status.code == 403 => {
+                    return Err(cluster.error(&kube::Error::Api(status)));
+                }
+                Some(Err(_)) => {}
+                None => return Err(anyhow!("the watch has ended")),
+            }
+        }
+    })
+    .await;
+    let outcome = outcome.unwrap_or_else(|_| {
+        let status = seen.and_then(|resource| resource.status);
+        Err(anyhow!(late(&status.unwrap_or_default(), handled, limit)))
+    });
+    match outcome {
+        Ok(text) => Ok(format!("{KIND}/{name}: {text}\n")),
+        Err(error) => Err(anyhow!("{KIND}/{name}: {error}")),
+    }
+}
+
+/// How far a request has come.
+#[cfg_attr(test, derive(Debug, PartialEq))]
+enum Verdict {
+    /// It may still be answered.
+    Open,
+    /// It was answered, and the Secret holds a live value.
+    Done(Option<LastRotation>),
+    /// It will not be answered.
+    Hopeless(&'static str),
+}
+
+fn judge(resource: Option<&WorkspaceTokenRotation>, handled: &str) -> Verdict {
+    let Some(resource) = resource else {
+        return Verdict::Hopeless("it was deleted");
+    };
+    let status = resource.status.as_ref();
+    if let Some(status) = status.filter(|status| is_handled(status, handled)) {
+        let is_ready = ready(status).is_some_and(|ready| ready.status == "True");
+        return match is_ready {
+            true => Verdict::Done(status.last_rotation.clone()),
+            false => Verdict::Open,
+        };
+    }
+    if requested(resource.annotations()).as_deref() != Some(handled) {
+        return Verdict::Hopeless("another request has taken the place of this one");
+    }
+    match resource.spec.suspend {
+        Some(true) => {
+            Verdict::Hopeless("spec.suspend was set; nothing is rotated until it is unset")
+        }
+        _ => Verdict::Open,
+    }
+}
+
+fn is_handled(status: &Status, request: &str) -> bool {
+    status.handled_request.as_deref() == Some(request)
+}
+
+fn done(last: Option<&LastRotation>) -> String {
+    match last {
+        Some(last) => format!("rotated at {} (rotation {})", last.at.0, line(&last.id, 64)),
+        None => "rotated".into(),
+    }
+}
+
+/// What is said when the time is over.
+fn late(status: &Status, handled: &str, limit: Duration) -> String {
+    let limit = SignedDuration::try_from(limit).map(terminal::short);
+    let limit = limit.unwrap_or_default();
+    let (what, is_handled) = match is_handled(status, handled) {
+        true => (done(status.last_rotation.as_ref()), true),
+        false => ("not rotated".to_owned(), false),
+    };
+    match ready(status) {
+        Some(ready) if ready.status == "True" => {
+            format!(
+                "{what} within {limit}, though nothing stands in the way; does the operator run?"
+            )
+        }
+        Some(ready) => {
+            let (reason, message) = (line(&ready.reason, LONGEST), line(&ready.message, LONGEST));
+            let and = if is_handled { "and not ready " } else { "" };
+            format!("{what} {and}within {limit}: {reason}: {message}")
+        }
+        None => {
+            format!("{what} within {limit}; the operator has not looked at it yet, does it run?")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::request::{REVOKE, ROTATE};
+    use serde_json::Value;
+
+    fn resource(annotations: Value, spec: Value, status: Value) -> WorkspaceTokenRotation {
+        let mut all = json!({
+            "workspaceId": "w", "token": {"id": "t"}, "schedule": {}, "target": {"name": "s"},
+        });
+        all.as_object_mut()
+            .unwrap()
+            .extend(spec.as_object().unwrap().clone());
+        serde_json::from_value(json!({
+            "apiVersion": "astro-token-operator.io/v1alpha1", "kind": "WorkspaceTokenRotation",
+            "metadata": {"name": "ci", "annotations": annotations}, "spec": all, "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn status(handled: &str, is_ready: bool) -> Value {
+        let (ready, reason) = if is_ready {
+            ("True", "Live")
+        } else {
+            ("False", "Contested")
+        };
+        json!({
+            "handledRequest": handled,
+            "lastRotation": {"id": "r1", "reason": "Requested", "at": "2026-03-10T12:00:00Z"},
+            "conditions": [{
+                "type": "Ready", "status": ready, "reason": reason, "message": "twice\u{1b}[2J",
+                "lastTransitionTime": "2026-03-01T00:00:00Z",
+            }],
+        })
+    }
+
+    #[test]
+    fn a_text_has_its_time_and_is_new_each_time() {
+        let now = "2026-03-10T12:00:00Z".parse().unwrap();
+        let text = |random| text(now, Uuid::from_u128(random));
+        assert_eq!(text(0xabcdef << 104), "2026-03-10T12:00:00Z-abcdef");
+        assert_ne!(text(1 << 104), text(2 << 104));
+        // Two of them, joined, are no longer than what is kept as it is.
+        let both = [ROTATE, REVOKE].map(|key| (key.to_owned(), text(1)));
+        let both = requested(&both.into()).unwrap();
+        assert_eq!(both, format!("{0} {0}", text(1)));
+    }
+
+    #[test]
+    fn a_request_is_done_when_it_was_handled_and_the_value_is_live() {
+        let mine = json!({ROTATE: "mine"});
+        let judge = |annotations: &Value, spec, status| {
+            judge(Some(&resource(annotations.clone(), spec, status)), "mine")
+        };
+        assert_eq!(judge(&mine, json!({}), Value::Null), Verdict::Open);
+        assert_eq!(
+            judge(&mine, json!({}), status("other", true)),
+            Verdict::Open
+        );
+        assert_eq!(
+            judge(&mine, json!({}), status("mine", false)),
+            Verdict::Open
+        );
+        let done = judge(&mine, json!({}), status("mine", true));
+        assert!(matches!(done, Verdict::Done(Some(last)) if last.id == "r1"));
+        // Whatever came after it.
+        let later = judge(
+            &json!({ROTATE: "later"}),
+            json!({"suspend": true}),
+            status("mine", true),
+        );
+        assert!(matches!(later, Verdict::Done(_)));
+    }
+
+    #[test]
+    fn what_will_never_be_done_is_said_at_once() {
+        assert!(matches!(judge(None, "mine"), Verdict::Hopeless(why) if why.contains("deleted")));
+        let other = resource(json!({ROTATE: "other"}), json!({}), Value::Null);
+        assert!(
+            matches!(judge(Some(&other), "mine"), Verdict::Hopeless(why) if why.contains("another"))
+        );
+        let suspended = resource(
+            json!({REVOKE: "mine"}),
+            json!({"suspend": true}),
+            Value::Null,
+        );
+        assert!(
+            matches!(judge(Some(&suspended), "mine"), Verdict::Hopeless(why) if why.contains("suspend"))
+        );
+    }
+
+    #[test]
+    fn when_the_time_is_over_the_reason_is_said() {
+        let late = |status: Value| {
+            let status = serde_json::from_value(status).unwrap();
+            late(&status, "mine", Duration::from_secs(120))
+        };
+        let text = late(status("other", false));
+        assert_eq!(text, "not rotated within 2m: Contested: twice[2J");
+        let text = late(status("mine", false));
+        assert!(text.starts_with("rotated at 2026-03-10T12:00:00Z (rotation r1) and not ready"));
+        assert!(late(status("other", true)).contains("does the operator run?"));
+        assert!(late(json!({})).contains("has not looked at it yet"));
+    }
+}
