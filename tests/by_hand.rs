@@ -6,12 +6,15 @@ mod process;
 mod stage;
 
 use astro_token_operator::api::{evidence, request};
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use kube::api::PostParams;
+use kube::{Api, ResourceExt};
 use lab::astro::{Astro, Fault, Issued, Operation, Step};
 use process::{Ended, Process, run};
 use serde_json::json;
 use stage::{HOME, Operator, Stage, plane};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 /// Longest wait for a step of a command.
@@ -106,7 +109,7 @@ async fn a_resource_takes_the_secret_over_without_a_rotation_and_then_owns_the_t
     let ready = |_: &_, status: &_| stage::is_ready(status);
     stage.until("ci", "ready", ready).await;
     scene.holds_live(&token, "ci-secret", "token", 2).await;
-    let owner = |secret: &k8s_openapi::api::core::v1::Secret| {
+    let owner = |secret: &Secret| {
         secret
             .annotations()
             .get(evidence::OWNED_BY)
@@ -175,10 +178,14 @@ async fn who_may_not_look_for_an_owner_rotates_nothing() {
     let mut scene = Scene::start().await;
     let token = scene.stage.token("ci");
     let namespace = scene.stage.namespace.clone();
+    let accounts: Api<ServiceAccount> = Api::namespaced(plane().await.client(), &namespace);
+    let nobody = serde_json::from_value(json!({"metadata": {"name": "nobody"}})).unwrap();
+    let params = PostParams::default();
+    accounts.create(&params, &nobody).await.unwrap();
     scene.kubeconfig = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nobody.kubeconfig");
     plane()
         .await
-        .service_account_kubeconfig(&namespace, "default", &scene.kubeconfig)
+        .service_account_kubeconfig(&namespace, "nobody", &scene.kubeconfig)
         .await
         .unwrap();
     scene
@@ -212,4 +219,28 @@ async fn a_rotation_in_flight_outlives_the_first_interruption_and_not_the_second
             assert!(said.concat().contains("given up"), "{said:#?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_reader_that_leaves_in_mid_rotation_is_told_of_however_few_read_it() {
+    let scene = Scene::start().await;
+    let token = scene.stage.token("ci");
+    let held = Fault::on(Operation::Rotate).token(&token.id).once();
+    let held = scene.stage.astro.fault(held.before(Step::Hold));
+    let url = scene.stage.astro.url();
+    let command = tokio::process::Command::new(process::BINARY)
+        .args(["rotate", &token.id, "--force"])
+        .env_clear()
+        .envs(scene.environment(&url))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut command = command.unwrap();
+    held.reached().await;
+    drop(command.stdout.take());
+    held.release();
+    let ended = command.wait_with_output().await.unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("its new value is lost"), "{said}");
 }
