@@ -195,15 +195,9 @@ pub struct ClusterArgs {
     pub as_user: Option<String>,
 }
 
-/// Flags of `run`.
+/// What the operator's decisions depend on, and with them what `plan` says.
 #[derive(Args)]
-pub struct RunArgs {
-    /// Namespaces to work in, separated by commas, with a Role in each; else the whole cluster
-    ///
-    /// Of two resources for one token, one in a namespace that is not named here is not seen.
-    #[arg(long, env = "NAMESPACES", value_delimiter = ',', value_parser = namespace, value_name = "NAMESPACES", help_heading = "Access")]
-    pub namespaces: Vec<String>,
-
+pub struct DecisionArgs {
     /// What the operator may do to find its Secrets
     #[arg(
         long,
@@ -214,10 +208,6 @@ pub struct RunArgs {
     )]
     pub secret_access: SecretAccess,
 
-    /// How to reach Astro, and the operator's own credential, for the namespaces of --default-credentials-namespaces.
-    #[command(flatten)]
-    pub astro: AstroArgs,
-
     /// Namespaces whose resources may use the operator's own credential, separated by commas; * for all
     #[arg(
         long,
@@ -227,6 +217,40 @@ pub struct RunArgs {
         help_heading = "Astro"
     )]
     pub default_credentials_namespaces: Vec<String>,
+
+    /// How often Astro's record of each Workspace's tokens is read, to notice what others did
+    #[arg(long, env = "AUDIT_INTERVAL", default_value = "10m", value_parser = signed, value_name = "DURATION", help_heading = "Rotation")]
+    pub audit_interval: SignedDuration,
+
+    /// Shortest interval a schedule may ask for; lower it for demos and tests only
+    #[arg(long, env = "MINIMUM_INTERVAL", default_value = "5m", value_parser = signed, value_name = "DURATION", help_heading = "Rotation")]
+    pub minimum_interval: SignedDuration,
+
+    /// Longest time from Astro's answer to the value in the Secret that others wait for
+    #[arg(long, env = "WRITE_BUDGET", default_value = "20s", value_parser = duration, value_name = "DURATION", hide = true)]
+    pub write_budget: Duration,
+
+    /// How long a call may still take effect after its caller has died
+    #[arg(long, env = "LANDING_TIME", default_value = "10s", value_parser = signed, value_name = "DURATION", hide = true)]
+    pub landing_time: SignedDuration,
+}
+
+/// Flags of `run`.
+#[derive(Args)]
+pub struct RunArgs {
+    /// Namespaces to work in, separated by commas, with a Role in each; else the whole cluster
+    ///
+    /// Of two resources for one token, one in a namespace that is not named here is not seen.
+    #[arg(long, env = "NAMESPACES", value_delimiter = ',', value_parser = namespace, value_name = "NAMESPACES", help_heading = "Access")]
+    pub namespaces: Vec<String>,
+
+    /// How to reach Astro, and the operator's own credential, for the namespaces of --default-credentials-namespaces.
+    #[command(flatten)]
+    pub astro: AstroArgs,
+
+    /// What decisions depend on.
+    #[command(flatten)]
+    pub decisions: DecisionArgs,
 
     /// Reads from Astro a second, for each credential
     #[arg(
@@ -247,22 +271,6 @@ pub struct RunArgs {
         help_heading = "Astro"
     )]
     pub rotations_per_second: NonZeroU32,
-
-    /// How often Astro's record of each Workspace's tokens is read, to notice what others did
-    #[arg(long, env = "AUDIT_INTERVAL", default_value = "10m", value_parser = signed, value_name = "DURATION", help_heading = "Rotation")]
-    pub audit_interval: SignedDuration,
-
-    /// Shortest interval a schedule may ask for; lower it for demos and tests only
-    #[arg(long, env = "MINIMUM_INTERVAL", default_value = "5m", value_parser = signed, value_name = "DURATION", help_heading = "Rotation")]
-    pub minimum_interval: SignedDuration,
-
-    /// Longest time from Astro's answer to the value in the Secret that others wait for
-    #[arg(long, env = "WRITE_BUDGET", default_value = "20s", value_parser = duration, value_name = "DURATION", hide = true)]
-    pub write_budget: Duration,
-
-    /// How long a call may still take effect after its caller has died
-    #[arg(long, env = "LANDING_TIME", default_value = "10s", value_parser = signed, value_name = "DURATION", hide = true)]
-    pub landing_time: SignedDuration,
 
     /// Let only one of several replicas work, by a Lease
     #[arg(long, env = "LEADER_ELECTION", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", help_heading = "Process")]

@@ -257,14 +257,7 @@ impl Context {
         }
         let (seen, grant) = self.observer.live(&pass.seen, now).await?;
         self.observer.judge(&seen);
-        let plan = match crate::plan::plan(&seen) {
-            // Nothing fresher is to be had: a pause instead of a spin.
-            Plan::Look => Plan::Wait {
-                until: seen.now + LOOK_RETRY,
-                doubt: None,
-            },
-            plan => plan,
-        };
+        let plan = after_look(&seen, crate::plan::plan(&seen));
         Ok(Pass {
             seen,
             plan,
@@ -482,6 +475,17 @@ pub fn samples(resources: &Store<WorkspaceTokenRotation>) -> Vec<ResourceSample>
     resources.state().iter().map(sample).collect()
 }
 
+/// The plan on fresh evidence. Nothing fresher is to be had: a pause instead of a spin.
+pub(crate) fn after_look(seen: &Observed, plan: Plan) -> Plan {
+    match plan {
+        Plan::Look => Plan::Wait {
+            until: seen.now + LOOK_RETRY,
+            doubt: None,
+        },
+        plan => plan,
+    }
+}
+
 /// At most so many bytes of a text.
 fn cut(text: &str, bytes: usize) -> &str {
     let mut end = bytes.min(text.len());
@@ -496,7 +500,7 @@ fn cut(text: &str, bytes: usize) -> &str {
     clippy::disallowed_methods,
     reason = "the one place that reads the clock"
 )]
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }

@@ -156,7 +156,8 @@ impl Observer {
         Ok((seen, Some((grant, turn))))
     }
 
-    fn begin(
+    /// What is known before anybody was asked.
+    pub fn begin(
         &self,
         resource: &WorkspaceTokenRotation,
         now: Timestamp,

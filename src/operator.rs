@@ -3,7 +3,7 @@
 use crate::access::{DefaultCredential, Source};
 use crate::api::WorkspaceTokenRotation;
 use crate::astro::{self, Astro};
-use crate::config::{AstroArgs, RunArgs};
+use crate::config::{AstroArgs, DecisionArgs, RunArgs};
 use crate::controller::{self, Setup, cluster_id, samples};
 use crate::evidence::Settings;
 use crate::leader::{Candidate, Identity, Timing};
@@ -59,7 +59,7 @@ pub async fn run_with(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let metrics = Metrics::new();
-    let own_credential = own_credential(&args)?;
+    let own_credential = own_credential(&args.astro, &args.decisions)?;
     let budgets = (args.reads_per_second, args.rotations_per_second);
     let astro = vendor(&args.astro, budgets, metrics.clone())?;
     let (watch_client, client) = (
@@ -96,23 +96,17 @@ pub async fn run_with(
     ));
     info!(version = env!("CARGO_PKG_VERSION"), %identity, api_url = %args.astro.api_url, "started");
 
-    let in_flight = SignedDuration::try_from(args.astro.vendor_timeout + args.write_budget)?;
+    let settings = settings(&args.astro, &args.decisions, cluster)?;
     let setup = Setup {
         watch_client,
         scope,
-        secret_access: args.secret_access,
+        secret_access: args.decisions.secret_access,
         client,
         astro,
         vendor_timeout: args.astro.vendor_timeout,
         own_credential,
         organization: args.astro.organization_id,
-        settings: Settings {
-            minimum_interval: args.minimum_interval,
-            in_flight,
-            landing: args.landing_time,
-            audit_interval: args.audit_interval,
-            cluster,
-        },
+        settings,
         identity: identity.clone(),
         metrics: metrics.clone(),
         resources,
@@ -201,8 +195,27 @@ async fn lead(
     Ok(())
 }
 
-fn own_credential(args: &RunArgs) -> anyhow::Result<DefaultCredential> {
-    let source = credential_source(&args.astro)?;
+/// Settings that decisions depend on.
+pub(crate) fn settings(
+    astro: &AstroArgs,
+    args: &DecisionArgs,
+    cluster: String,
+) -> anyhow::Result<Settings> {
+    Ok(Settings {
+        minimum_interval: args.minimum_interval,
+        in_flight: SignedDuration::try_from(astro.vendor_timeout + args.write_budget)?,
+        landing: args.landing_time,
+        audit_interval: args.audit_interval,
+        cluster,
+    })
+}
+
+/// The operator's own credential, and who may use it.
+pub(crate) fn own_credential(
+    astro: &AstroArgs,
+    args: &DecisionArgs,
+) -> anyhow::Result<DefaultCredential> {
+    let source = credential_source(astro)?;
     if source.is_none() && !args.default_credentials_namespaces.is_empty() {
         bail!("--default-credentials-namespaces needs ASTRO_API_TOKEN or --api-token-file");
     }

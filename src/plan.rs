@@ -10,7 +10,7 @@ pub use wake::{reading_not_before, wake};
 use crate::api::{Cause, ExternalRotation, Pending, RotationOutcome, request};
 use crate::evidence::{Access, Drift, Held, Live, Observed, Rival, Stored, Token, Work, compare};
 use crate::reason::{Blocked, Reason};
-use crate::schedule::{Due, Expiry, Rule, ScheduleError, backoff};
+use crate::schedule::{self, Due, Expiry, ScheduleError, backoff};
 use crate::validate::{check_spec, check_token};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -97,35 +97,128 @@ const RIVAL_RETRY: SignedDuration = SignedDuration::from_secs(5);
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_hours(1);
 /// One reclaim in this time; a second needs a person.
 const CONTEST_WINDOW: SignedDuration = SignedDuration::from_hours(24);
-type Decide = fn(&Observed) -> Option<Plan>;
+
+/// A rule of the table.
+pub struct Rule {
+    /// Its name.
+    pub name: &'static str,
+    /// What it says, in one line.
+    pub says: &'static str,
+    /// Its plan, when it speaks.
+    decide: fn(&Observed) -> Option<Plan>,
+}
+
+const fn rule(
+    name: &'static str,
+    says: &'static str,
+    decide: fn(&Observed) -> Option<Plan>,
+) -> Rule {
+    Rule { name, says, decide }
+}
 
 /// The table. The order is the meaning.
-const RULES: &[Decide] = &[
-    being_deleted,
-    invalid_spec,
-    no_access,
-    older_rival,
-    not_our_secret,
-    settle,
-    in_flight,
-    after_rival,
-    suspended,
-    wrong_token,
-    backing_off,
-    resolve_pending,
-    stale_read,
-    drift,
-    expired,
-    due,
-    outdated,
+const RULES: &[Rule] = &[
+    rule(
+        "being-deleted",
+        "A resource that is being deleted starts nothing.",
+        being_deleted,
+    ),
+    rule(
+        "invalid-spec",
+        "A spec that makes no sense is not acted on.",
+        invalid_spec,
+    ),
+    rule(
+        "no-access",
+        "Without a credential nothing can be done.",
+        no_access,
+    ),
+    rule(
+        "older-rival",
+        "Of two resources with a claim to one token or Secret, only the oldest works.",
+        older_rival,
+    ),
+    rule(
+        "not-our-secret",
+        "A Secret of somebody else, or of another cluster, is never touched.",
+        not_our_secret,
+    ),
+    rule(
+        "settle",
+        "The Secret proves that the recorded rotation is done, which is booked.",
+        settle,
+    ),
+    rule(
+        "in-flight",
+        "Somebody may still be working on the recorded rotation.",
+        in_flight,
+    ),
+    rule(
+        "after-rival",
+        "An older resource worked on the token until now, so the vendor is asked first.",
+        after_rival,
+    ),
+    rule("suspended", "While suspended nothing rotates.", suspended),
+    rule(
+        "wrong-token",
+        "The token is gone, not unique, not a Workspace token, in another Workspace, or the credential is refused.",
+        wrong_token,
+    ),
+    rule(
+        "backing-off",
+        "After a failure the next try waits.",
+        backing_off,
+    ),
+    rule(
+        "resolve-pending",
+        "A rotation was recorded and its outcome is unknown; the vendor's record tells what happened.",
+        resolve_pending,
+    ),
+    rule(
+        "stale-read",
+        "The vendor's answer is older than what is stored.",
+        stale_read,
+    ),
+    rule(
+        "drift",
+        "Somebody else rotated the token, so the Secret's value is dead.",
+        drift,
+    ),
+    rule(
+        "expired",
+        "The value has expired; one rotation may renew it.",
+        expired,
+    ),
+    rule(
+        "due",
+        "No value is stored, a request is not handled yet, or the schedule says so.",
+        due,
+    ),
+    rule(
+        "outdated",
+        "The Secret differs from what the spec asks for, and is written anew with the value it holds.",
+        outdated,
+    ),
 ];
+
+/// The rule that is left when no other speaks.
+const IDLE: Rule = rule(
+    "idle",
+    "Nothing is to be done before the next due time.",
+    |seen| Some(idle(seen)),
+);
 
 /// What to do on this evidence.
 pub fn plan(seen: &Observed) -> Plan {
+    explained(seen).1
+}
+
+/// What to do on this evidence, and the rule that says so.
+pub fn explained(seen: &Observed) -> (&'static Rule, Plan) {
     RULES
         .iter()
-        .find_map(|rule| rule(seen))
-        .unwrap_or_else(|| idle(seen))
+        .find_map(|rule| Some((rule, (rule.decide)(seen)?)))
+        .unwrap_or_else(|| (&IDLE, idle(seen)))
 }
 
 /// 1. A resource that is being deleted starts nothing; a value in hand is stored by its own task.
@@ -405,8 +498,8 @@ fn due(seen: &Observed) -> Option<Plan> {
         (_, Some(_), _) => Cause::Requested,
         (_, _, Err(blocked)) => return Some(Plan::Block(blocked)),
         (_, _, Ok(Some(due))) if due.at <= seen.now => match due.rule {
-            Rule::Scheduled => Cause::Scheduled,
-            Rule::Expiring => Cause::Expiring,
+            schedule::Rule::Scheduled => Cause::Scheduled,
+            schedule::Rule::Expiring => Cause::Expiring,
         },
         (_, _, Ok(_)) => return None,
     };
@@ -541,7 +634,10 @@ pub fn believe(seen: &Observed) -> Result<&Held, Blocked> {
 }
 
 /// The next due rotation of the stored value.
-fn next_due(seen: &Observed) -> Result<Option<Due>, Blocked> {
+///
+/// # Errors
+/// Why the schedule cannot be followed for this token.
+pub fn next_due(seen: &Observed) -> Result<Option<Due>, Blocked> {
     let (Ok(schedule), Some(held)) = (&seen.schedule, seen.held()) else {
         return Ok(None);
     };
@@ -600,6 +696,11 @@ fn fresh(seen: &Observed, doubt: impl Fn(&str) -> Blocked) -> Result<&Token, Pla
 }
 
 fn rotate(seen: &Observed, token: &Token, cause: Cause, attempt: i32) -> Plan {
+    Plan::Rotate(Box::new(rotation(seen, token, cause, attempt)))
+}
+
+/// A rotation on this evidence, whether or not it is due.
+pub fn rotation(seen: &Observed, token: &Token, cause: Cause, attempt: i32) -> Rotation {
     let secret_version = match &seen.stored {
         Stored::Holds(held) => held.resource_version.clone(),
         Stored::Consented {
@@ -610,13 +711,13 @@ fn rotate(seen: &Observed, token: &Token, cause: Cause, attempt: i32) -> Plan {
         } => resource_version.clone(),
         Stored::Foreign(_) => None,
     };
-    Plan::Rotate(Box::new(Rotation {
+    Rotation {
         cause,
         attempt,
         token: token.clone(),
         request: seen.request(),
         secret_version,
-    }))
+    }
 }
 
 /// Until when a holder, or a call it made, may still be at work; longer with each attempt.

@@ -114,15 +114,8 @@ impl Rotator {
         let uid = resource.uid().unwrap_or_default();
         let work = self.works.begin(&uid).ok_or(Setback::Raced)?;
         let id = rotation_id(seen.now, Uuid::new_v4().as_u128());
-        let mut held = evidence_of(seen, rotation, &id);
-
-        let rehearsal = Draft {
-            owner: resource,
-            held: held.clone(),
-            // A Secret that is there was judged as of its version, which the write is fenced by: what a backup or a
-            // person wrote on it may be taken back. One that was not there may be somebody's by now.
-            force: rotation.secret_version.is_some(),
-        };
+        let rehearsal = rehearsal(seen, rotation, id.clone());
+        let mut held = rehearsal.held.clone();
         secret::rehearse(&self.client, &rehearsal).await?;
 
         let holder = self.identity.to_string();
@@ -226,20 +219,26 @@ impl Rotator {
     }
 }
 
-/// The evidence to store with the value of a rotation, as far as it is known before.
-pub(crate) fn evidence_of(seen: &Observed, rotation: &Rotation, id: &str) -> Held {
+/// What a rotation of this id will write, as far as it is known before the call: enough to rehearse the write.
+pub fn rehearsal<'a>(seen: &'a Observed, rotation: &Rotation, id: String) -> Draft<'a> {
     let target = &seen.resource.spec.target;
-    Held {
-        secret: target.name.clone(),
-        key: target.key().into(),
-        token_id: rotation.token.id.clone(),
-        version: rotation.token.version.clone(),
-        expires: rotation.token.ends,
-        rotation_id: Some(id.into()),
-        request: rotation.request.clone(),
-        cluster: seen.settings.cluster.clone(),
-        resource_version: rotation.secret_version.clone(),
-        ..Held::default()
+    Draft {
+        owner: &seen.resource,
+        held: Held {
+            secret: target.name.clone(),
+            key: target.key().into(),
+            token_id: rotation.token.id.clone(),
+            version: rotation.token.version.clone(),
+            expires: rotation.token.ends,
+            rotation_id: Some(id),
+            request: rotation.request.clone(),
+            cluster: seen.settings.cluster.clone(),
+            resource_version: rotation.secret_version.clone(),
+            ..Held::default()
+        },
+        // A Secret that is there was judged as of its version, which the write is fenced by: what a backup or a
+        // person wrote on it may be taken back. One that was not there may be somebody's by now.
+        force: rotation.secret_version.is_some(),
     }
 }
 

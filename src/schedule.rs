@@ -154,6 +154,17 @@ impl Schedule {
         Ok(dues.min_by_key(|due| due.at))
     }
 
+    /// The zone its times are meant in.
+    pub fn zone(&self) -> TimeZone {
+        let cron = self.cron.as_ref();
+        cron.map_or(TimeZone::UTC, |cron| cron.zone().clone())
+    }
+
+    /// Whether the exact times depend on the resource's uid.
+    pub fn is_jittered(&self) -> bool {
+        self.jitter > SignedDuration::ZERO && !self.only_before_expiry()
+    }
+
     /// Whether the schedule says nothing about a token that never expires.
     pub fn only_before_expiry(&self) -> bool {
         self.every.is_none() && self.cron.is_none()

@@ -52,6 +52,11 @@ impl Calendar {
         Ok(Self { cron, zone })
     }
 
+    /// Where its local times are.
+    pub(super) fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+
     /// Whether times of the pattern come closer than `minimum`, going by its first day and in UTC.
     pub(super) fn is_closer_than(&self, minimum: SignedDuration) -> bool {
         if minimum <= RESOLUTION {

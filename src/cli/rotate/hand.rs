@@ -7,7 +7,7 @@ use crate::cli::{Cluster, now, terminal};
 use crate::evidence::{Access, Held, Live, Observed, Settings, Stored, Token, rotation_id};
 use crate::plan::Rotation;
 use crate::reason::Reason;
-use crate::rotate::evidence_of;
+use crate::rotate::rehearsal;
 use crate::schedule::Schedule;
 use crate::secret::{self, Draft, Landed};
 use crate::status;
@@ -160,13 +160,11 @@ impl Hand {
         rotation: &Rotation,
     ) -> anyhow::Result<Handed> {
         let id = rotation_id(seen.now, Uuid::new_v4().as_u128());
-        let mut held = Held {
-            // Nobody's request: the next owner's would else count as answered.
-            request: None,
-            ..evidence_of(seen, rotation, &id)
-        };
-        self.rehearse(&held, rotation.secret_version.is_some())
-            .await?;
+        let mut draft = rehearsal(seen, rotation, id.clone());
+        // Nobody's request: the next owner's would else count as answered.
+        draft.held.request = None;
+        self.rehearse(&draft).await?;
+        let mut held = draft.held;
         self.resource.status = Some(status::begin(seen, rotation, id, BY_HAND.into()));
 
         let Account {
@@ -198,15 +196,10 @@ impl Hand {
     }
 
     /// Whether the value can be handed over at all, found out while there is none yet.
-    async fn rehearse(&self, held: &Held, force: bool) -> anyhow::Result<()> {
+    async fn rehearse(&self, draft: &Draft<'_>) -> anyhow::Result<()> {
         match &self.site {
             Some(site) => {
-                let draft = Draft {
-                    owner: &self.resource,
-                    held: held.clone(),
-                    force,
-                };
-                let rehearsed = secret::rehearse(&site.client, &draft).await;
+                let rehearsed = secret::rehearse(&site.client, draft).await;
                 rehearsed.map_err(|error| anyhow!("nothing was rotated: {error}"))
             }
             None if is_cut_off() => {
