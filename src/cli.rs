@@ -1,6 +1,7 @@
 //! The commands for people: what they share is how they are called, how they reach a cluster and how they print.
 
 pub mod explain;
+pub mod plan;
 mod plugin;
 pub mod request;
 pub mod rotate;
@@ -15,7 +16,6 @@ use crate::scrub::scrub;
 use anyhow::{Context, anyhow};
 use clap::FromArgMatches;
 use clap_complete::Shell;
-use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
 use kube::{Api, Client, Config};
@@ -35,16 +35,6 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Cli {
     }
     let matches = called.command().get_matches_from(arguments);
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
-}
-
-/// Whole seconds, as API times have.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place where commands read the clock"
-)]
-pub(crate) fn now() -> Timestamp {
-    let now = Timestamp::now();
-    Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
 /// Prints the script for a shell.

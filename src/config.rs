@@ -1,6 +1,6 @@
 //! The command line: every flag is also an environment variable, and `--help` teaches.
 
-use crate::cli::{explain, request, rotate, status};
+use crate::cli::{explain, plan, request, rotate, status};
 use crate::schedule::parse_duration;
 use crate::telemetry::Format;
 use crate::validate::is_id;
@@ -58,6 +58,9 @@ pub enum Command {
     /// Explain a reason of Ready=False: what it means, what the operator does, what you do
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(explain::Args),
+    /// Print what the operator would do now with resources of the cluster or of files, why, and when next; change nothing
+    #[command(after_help = PLAN_EXAMPLES)]
+    Plan(Box<plan::Args>),
     /// Print the script that completes the command line in a shell
     #[command(after_help = COMPLETION_EXAMPLES)]
     Completion {
@@ -124,6 +127,23 @@ const EXPLAIN_EXAMPLES: &str = "Examples:
     astro-token-operator explain
   One of them, as it stands in `kubectl get wtr`:
     astro-token-operator explain TokenAmbiguous";
+
+const PLAN_EXAMPLES: &str = "Examples:
+  All resources of the context's namespace:
+    astro-token-operator plan
+  A file before it is applied, without a cluster too:
+    astro-token-operator plan -f rotation.yaml
+  With the operator's permissions instead of your own, all checks shown:
+    astro-token-operator plan -A -v --as system:serviceaccount:astro-token-operator:astro-token-operator
+
+Permissions are checked of whoever asks, which is you without --as. Evidence is read now, from the API server and from
+Astro; nothing is written: no status, no event, and to the Secret no more than a dry run.
+
+Exit codes:
+  0  every resource can be worked on: it is idle, would be rotated, or waits in the normal course
+  3  a resource is blocked, or a check says no
+  1  the command failed: no such resource, a file that cannot be read, no answer from the cluster
+  2  the command line is wrong";
 
 const COMPLETION_EXAMPLES: &str = "Examples:
   bash:  source <(astro-token-operator completion bash)

@@ -62,6 +62,30 @@ pub struct Settings {
 }
 
 impl Observed {
+    /// What is known before anybody was asked.
+    pub fn begin(
+        resource: &WorkspaceTokenRotation,
+        now: Timestamp,
+        settings: &Arc<Settings>,
+    ) -> Self {
+        Self {
+            now,
+            resource: resource.clone(),
+            schedule: Schedule::parse(&resource.spec.schedule, settings.minimum_interval),
+            settings: settings.clone(),
+            access: Access::Unknown,
+            stored: Stored::Absent {
+                elsewhere: None,
+                resource_version: None,
+            },
+            live: Live::NotAsked,
+            asked_at: None,
+            rival: None,
+            work: None,
+            holder_is_done: false,
+        }
+    }
+
     /// The recorded intent.
     pub fn pending(&self) -> Option<&Pending> {
         self.resource.status.as_ref()?.pending.as_ref()

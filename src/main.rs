@@ -62,6 +62,7 @@ async fn run(cli: Cli, hidden: std::io::Result<()>) -> anyhow::Result<ExitCode> 
         Command::Trigger(args) => return cli::request::run(&args, request::ROTATE).await,
         Command::Revoke(args) => return cli::request::run(&args, request::REVOKE).await,
         Command::Explain(args) => cli::explain::run(&args)?,
+        Command::Plan(args) => return cli::plan::run(*args).await,
         Command::Completion { shell } => cli::complete(shell)?,
     }
     Ok(ExitCode::SUCCESS)

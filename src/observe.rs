@@ -11,7 +11,6 @@ use crate::ownership::{self, Metadata};
 use crate::plan::reading_not_before;
 use crate::reason::{Blocked, Reason};
 use crate::rivals::{Claims, is_able};
-use crate::schedule::Schedule;
 use crate::scrub::api_error;
 use crate::secret;
 use crate::validate::is_workable;
@@ -156,8 +155,7 @@ impl Observer {
         Ok((seen, Some((grant, turn))))
     }
 
-    /// What is known before anybody was asked.
-    pub fn begin(
+    fn begin(
         &self,
         resource: &WorkspaceTokenRotation,
         now: Timestamp,
@@ -168,22 +166,10 @@ impl Observer {
             self.identity.succeeds(&pending.holder)
                 || work.is_none() && pending.holder == self.identity.to_string()
         });
-        let minimum = self.settings.minimum_interval;
         Observed {
-            now,
-            resource: resource.clone(),
-            schedule: Schedule::parse(&resource.spec.schedule, minimum),
-            settings: self.settings.clone(),
-            access: Access::Unknown,
-            stored: Stored::Absent {
-                elsewhere: None,
-                resource_version: None,
-            },
-            live: Live::NotAsked,
-            asked_at: None,
-            rival: None,
             work,
             holder_is_done,
+            ..Observed::begin(resource, now, &self.settings)
         }
     }
 

@@ -1,8 +1,9 @@
 //! `trigger` and `revoke`: ask the operator for a rotation, by an annotation, and wait until it was done.
 
-use super::{Cluster, now, print_error, terminal};
+use super::{Cluster, print_error, terminal};
 use crate::api::{LastRotation, Status, WorkspaceTokenRotation};
 use crate::config::{ClusterArgs, duration};
+use crate::controller::now;
 use crate::evidence::requested;
 use crate::scrub::line;
 use crate::status::ready;

@@ -15,11 +15,12 @@ mod place;
 
 pub use place::Place;
 
+use super::Cluster;
 use super::terminal::{self, BOLD, WARN};
-use super::{Cluster, now};
 use crate::api::Cause;
 use crate::astro::{Astro, Details};
 use crate::config::{AstroArgs, ClusterArgs, id, non_empty, signed};
+use crate::controller::now;
 use crate::credential::Credential;
 use crate::metrics::Metrics;
 use crate::operator;

@@ -31,7 +31,7 @@ fn the_command_line_exists_and_leaves_time_to_finish() {
     let Command::Run(run) = parsed.unwrap_or_else(|error| panic!("{error}")).command else {
         panic!("not run");
     };
-    let needed = run.astro.vendor_timeout + run.write_budget;
+    let needed = run.astro.vendor_timeout + run.decisions.write_budget;
     let grace = spec.termination_grace_period_seconds.unwrap();
     assert!(needed.as_secs() < grace.cast_unsigned(), "{needed:?}");
     let port = container.ports.as_ref().unwrap()[0].container_port;
@@ -77,7 +77,11 @@ fn namespaces_and_access_are_as_the_install_says() {
         let some = install == "deploy/namespaced";
         assert_eq!(!run.namespaces.is_empty(), some, "{install}");
         let get = components.contains(&"get-secrets");
-        assert_eq!(run.secret_access == SecretAccess::Get, get, "{install}");
+        assert_eq!(
+            run.decisions.secret_access == SecretAccess::Get,
+            get,
+            "{install}"
+        );
     }
 }
 

@@ -1,8 +1,9 @@
 //! Which token is meant: by id, by name, or picked on the terminal.
 
-use super::super::{now, terminal};
+use super::super::terminal;
 use super::{Account, answer, is_interactive};
 use crate::astro::Details;
+use crate::controller::now;
 use crate::scrub::line;
 use anyhow::bail;
 

@@ -3,7 +3,8 @@
 use super::place::{Place, Site};
 use super::{Account, choose};
 use crate::api::{WorkspaceTokenRotation, request};
-use crate::cli::{Cluster, now, terminal};
+use crate::cli::{Cluster, terminal};
+use crate::controller::now;
 use crate::evidence::{Access, Held, Live, Observed, Settings, Stored, Token, rotation_id};
 use crate::plan::Rotation;
 use crate::reason::Reason;

@@ -1,0 +1,224 @@
+//! Looks at resources as the operator does, live, and remembers what is shared between them.
+
+use super::checks::may_read_secrets;
+use crate::access::{DefaultCredential, Grant};
+use crate::api::{WorkspaceTokenRotation, evidence};
+use crate::astro::{Astro, Details};
+use crate::controller::now;
+use crate::evidence::{Live, Observed, Settings};
+use crate::leader::Identity;
+use crate::listing::Listings;
+use crate::observe::{self, Observer};
+use crate::rivals::Claims;
+use crate::scrub::line;
+use crate::secret;
+use crate::validate::is_workable;
+use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::watcher::Event;
+use kube::{Api, Client, ResourceExt};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+
+/// Where evidence is from, beside the resources.
+pub struct Sources {
+    /// For single calls.
+    pub client: Client,
+    /// The vendor.
+    pub astro: Astro,
+    /// The operator's own credential.
+    pub own_credential: DefaultCredential,
+    /// The operator's `--organization-id`.
+    pub organization: Option<String>,
+    /// Settings that decisions depend on.
+    pub settings: Settings,
+    /// Whether the cluster's id in the settings is the cluster's.
+    pub knows_cluster: bool,
+}
+
+/// What looking needs.
+pub struct Looker {
+    observer: Observer,
+    knows_cluster: bool,
+    all: Vec<WorkspaceTokenRotation>,
+    looked_at: HashSet<String>,
+    readable: HashMap<String, bool>,
+    details: HashMap<(u64, String), Result<Details, String>>,
+}
+
+/// What a look brought.
+pub struct Look {
+    /// The evidence.
+    pub seen: Observed,
+    /// The credential it was read with.
+    pub grant: Option<Grant>,
+}
+
+impl Looker {
+    /// Knows of all resources, and has looked at none.
+    pub fn new(sources: Sources, all: Vec<WorkspaceTokenRotation>) -> Self {
+        let mut store = Writer::default();
+        let mut claims = Claims::default();
+        for resource in &all {
+            store.apply_watcher_event(&Event::Apply(resource.clone()));
+            claims.apply(resource);
+        }
+        // Whoever is woken is looked at in any case.
+        let (wake, _) = mpsc::unbounded_channel();
+        Self {
+            observer: Observer {
+                client: sources.client,
+                astro: sources.astro,
+                own_credential: sources.own_credential,
+                organization: sources.organization,
+                settings: Arc::new(sources.settings),
+                identity: Identity::new(None),
+                resources: store.as_reader(),
+                secrets: None,
+                listings: Listings::default(),
+                claims: Arc::new(Mutex::new(claims)),
+                wake,
+            },
+            knows_cluster: sources.knows_cluster,
+            all,
+            looked_at: HashSet::new(),
+            readable: HashMap::new(),
+            details: HashMap::new(),
+        }
+    }
+
+    /// Fresh evidence about a resource.
+    ///
+    /// # Errors
+    /// When the API server gives none.
+    pub async fn look(
+        &mut self,
+        resource: &WorkspaceTokenRotation,
+    ) -> Result<Look, observe::Error> {
+        let begun = Observed::begin(resource, now(), &self.observer.settings);
+        if !is_workable(&begun) {
+            return Ok(Look {
+                seen: begun,
+                grant: None,
+            });
+        }
+        if !self.knows_cluster {
+            self.observer.settings = Arc::new(Settings {
+                cluster: self.written_in(resource).await?,
+                ..(*self.observer.settings).clone()
+            });
+        }
+        let (seen, granted) = self.observer.live(&begun, now).await?;
+        self.observer.judge(&seen);
+        self.looked_at.extend(resource.uid());
+        Ok(Look {
+            seen,
+            // Its turn is given up at once: nothing is rotated.
+            grant: granted.map(|(grant, _)| grant),
+        })
+    }
+
+    /// The cluster that the Secret says it was written in: where the real one is not known it passes for that.
+    async fn written_in(&self, resource: &WorkspaceTokenRotation) -> Result<String, kube::Error> {
+        let namespace = resource.namespace().unwrap_or_default();
+        let secrets: Api<Secret> = Api::namespaced(self.observer.client.clone(), &namespace);
+        let former = resource.status.iter().filter_map(|s| s.binding.as_ref());
+        let names = former.map(|it| &it.name);
+        for name in std::iter::once(&resource.spec.target.name).chain(names) {
+            let found = secrets.get_metadata_opt(name).await?;
+            let cluster = found.and_then(|it| it.annotations().get(evidence::CLUSTER).cloned());
+            if let Some(cluster) = cluster {
+                return Ok(cluster);
+            }
+        }
+        Ok(String::new())
+    }
+
+    /// Looks at the older resources with a claim to the same token that nobody has looked at yet: whether they can work
+    /// decides whether this one waits.
+    pub async fn look_at_rivals(&mut self, seen: &mut Observed) {
+        if seen.rival.as_ref().is_none_or(|rival| rival.looked_at) {
+            return;
+        }
+        let rivals: Vec<_> = self
+            .all
+            .iter()
+            .filter(|other| may_be_rival(other, seen))
+            .cloned()
+            .collect();
+        for rival in rivals {
+            let is_known = rival.uid().is_some_and(|uid| self.looked_at.contains(&uid));
+            // One whose credential only the operator can read is not to be called unable.
+            if !is_known && self.can_read(&rival).await {
+                let _ = self.look(&rival).await;
+            }
+        }
+        let claims = &self.observer.claims;
+        let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.rival = claims.rival(&seen.resource);
+    }
+
+    async fn can_read(&mut self, resource: &WorkspaceTokenRotation) -> bool {
+        let namespace = resource.namespace().unwrap_or_default();
+        if let Some(known) = self.readable.get(&namespace) {
+            return *known;
+        }
+        let can = may_read_secrets(&self.observer.client, &namespace).await;
+        self.readable.insert(namespace, can);
+        can
+    }
+
+    /// The record of the credential itself; else why there is none.
+    pub async fn credential(&mut self, grant: &Grant) -> Result<&Details, &str> {
+        let credential = &grant.credential;
+        let key = (credential.fingerprint(), grant.organization.clone());
+        if !self.details.contains_key(&key) {
+            let read = match credential.own_token_id() {
+                None => Err("the credential does not say which token it is".into()),
+                Some(id) => {
+                    let astro = &self.observer.astro;
+                    let read = astro.details(credential, &grant.organization, id).await;
+                    read.map_err(|error| line(&error.to_string(), 200))
+                }
+            };
+            self.details.insert(key.clone(), read);
+        }
+        self.details[&key].as_ref().map_err(String::as_str)
+    }
+}
+
+/// Whether an older resource may mean the same token, by what both ask for and by what one was found to mean.
+fn may_be_rival(other: &WorkspaceTokenRotation, seen: &Observed) -> bool {
+    let own = &seen.resource;
+    let (created, uid) = (other.creation_timestamp(), other.uid());
+    let is_older =
+        (created.map(|it| it.0), uid) < (own.creation_timestamp().map(|it| it.0), own.uid());
+    let (mut ids, mut names) = (Vec::new(), Vec::new());
+    ids.extend(&own.spec.token.id);
+    names.extend(&own.spec.token.name);
+    if let Live::Token { token, .. } = &seen.live {
+        ids.push(&token.id);
+        names.push(&token.name);
+    }
+    let asked = &other.spec.token;
+    let by_id = asked.id.as_ref().is_some_and(|id| ids.contains(&id));
+    let by_name = asked
+        .name
+        .as_ref()
+        .is_some_and(|name| names.contains(&name))
+        && other.spec.workspace_id == own.spec.workspace_id;
+    is_older && (by_id || by_name)
+}
+
+/// What the API server said, when it said no; else it did not answer.
+pub fn refusal(error: &observe::Error) -> Option<String> {
+    let said = match error {
+        observe::Error::Api(error) => matches!(error, kube::Error::Api(_)),
+        observe::Error::Secret(secret::Error::Unavailable(error)) => {
+            matches!(error, kube::Error::Api(_))
+        }
+        observe::Error::Secret(_) => true,
+    };
+    said.then(|| error.to_string())
+}

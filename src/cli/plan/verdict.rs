@@ -1,0 +1,110 @@
+//! What the operator would do with a resource now, and by which rules: from the evidence, by the operator's own plan. Pure.
+
+use crate::api::Cause;
+use crate::controller::after_look;
+use crate::evidence::{Observed, Stored};
+use crate::plan::{Plan, Rule, believe, explained};
+use crate::reason::Blocked;
+use crate::status;
+use jiff::Timestamp;
+
+/// Rules that follow one another at most: bookkeeping, and what comes of it.
+const MOST_RULES: usize = 3;
+
+/// A plan, and how it was come to.
+pub struct Decided {
+    /// The evidence, after the bookkeeping that came first.
+    pub seen: Observed,
+    /// Rules that spoke, in their order.
+    pub rules: Vec<&'static Rule>,
+    /// What the last of them says.
+    pub plan: Plan,
+}
+
+/// What the operator would do now, for people.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// It rotates.
+    Rotates {
+        /// Why.
+        cause: Cause,
+        /// 1, or one more than the attempt it follows.
+        attempt: i32,
+    },
+    /// It writes the Secret without a rotation.
+    Writes(String),
+    /// Nothing, until then.
+    Idle(Timestamp),
+    /// Nothing, and no rotation is due ever.
+    Rests(&'static str),
+    /// It looks again then.
+    Waits(Timestamp, Option<Blocked>),
+    /// Nothing before a person has acted, or the vendor is back.
+    Blocked(Blocked),
+    /// There is no evidence to judge by.
+    Unknown(String),
+}
+
+/// Asks the plan, and books what it wants booked first, as the operator does.
+pub fn decide(seen: Observed) -> Decided {
+    let (mut seen, mut rules) = (seen, Vec::new());
+    loop {
+        let (rule, plan) = explained(&seen);
+        rules.push(rule);
+        if plan != Plan::Settle || rules.len() == MOST_RULES {
+            return Decided { seen, rules, plan };
+        }
+        let settled = status::next(&seen, &plan, None);
+        seen.resource.status = Some(settled);
+    }
+}
+
+/// The verdict on fresh evidence; `refused` is what came of the rehearsal.
+pub fn verdict(decided: &Decided, refused: Option<&Blocked>) -> Verdict {
+    let seen = &decided.seen;
+    match (after_look(seen, decided.plan.clone()), refused) {
+        (Plan::Rotate(_) | Plan::Rewrite { .. }, Some(blocked)) => {
+            Verdict::Blocked(blocked.clone())
+        }
+        (Plan::Rotate(rotation), None) => Verdict::Rotates {
+            cause: rotation.cause,
+            attempt: rotation.attempt,
+        },
+        (Plan::Rewrite { from }, None) => Verdict::Writes(write(seen, &from.secret)),
+        (Plan::Block(blocked) | Plan::Retry { blocked, .. }, _) => Verdict::Blocked(blocked),
+        (Plan::Wait { until, doubt }, _) => Verdict::Waits(until, doubt),
+        (Plan::Look | Plan::Settle, _) => Verdict::Waits(seen.now, None),
+        (Plan::Idle { .. }, _) if seen.resource.metadata.deletion_timestamp.is_some() => {
+            Verdict::Rests("it is being deleted")
+        }
+        (Plan::Idle { next }, _) => match (believe(seen), next) {
+            (Err(blocked), _) => Verdict::Blocked(blocked),
+            (Ok(_), Some(due)) => Verdict::Idle(due.at),
+            (Ok(_), None) if seen.resource.spec.suspend == Some(true) => {
+                Verdict::Rests("it is suspended")
+            }
+            (Ok(_), None) => Verdict::Rests("no rotation is due any more"),
+        },
+    }
+}
+
+/// The verdict on a spec alone: what nobody was asked about is taken to be in order, and no Secret to be there.
+pub fn assumed(decided: &Decided) -> Verdict {
+    match decided.plan {
+        Plan::Look => Verdict::Rotates {
+            cause: Cause::Initial,
+            attempt: 1,
+        },
+        _ => verdict(decided, None),
+    }
+}
+
+/// Which write it is.
+fn write(seen: &Observed, from: &str) -> String {
+    let target = &seen.resource.spec.target.name;
+    match &seen.stored {
+        Stored::Consented { .. } => format!("takes over Secret {target} with its live value"),
+        _ if from != target => format!("copies the live value from Secret {from} to {target}"),
+        _ => format!("brings Secret {target} in line with the spec, with the value it holds"),
+    }
+}
