@@ -4,6 +4,7 @@
 
 mod checks;
 mod files;
+mod gather;
 mod look;
 mod report;
 mod shape;
@@ -11,7 +12,8 @@ mod times;
 mod verdict;
 
 use self::checks::Check;
-use self::files::{Document, applied};
+use self::files::Document;
+use self::gather::{Chosen, Gathered, Unreached, chosen, named, placed, reach};
 use self::look::{Looker, Sources};
 use self::report::{Origin, Report};
 use self::times::{Upcoming, upcoming};
@@ -21,7 +23,7 @@ use crate::api::{Cause, WorkspaceTokenRotation};
 use crate::astro::Astro;
 use crate::config::{AstroArgs, ClusterArgs, DecisionArgs};
 use crate::controller::{cluster_id, now};
-use crate::evidence::{Live, Observed, Settings, Stored, rotation_id};
+use crate::evidence::{Access, Live, Observed, Settings, Stored, rotation_id};
 use crate::metrics::Metrics;
 use crate::operator::{own_credential, settings, vendor};
 use crate::plan::{Plan, rotation};
@@ -31,9 +33,9 @@ use crate::scrub::api_error;
 use anyhow::bail;
 use clap::ValueEnum;
 use jiff::Timestamp;
-use kube::api::ListParams;
-use kube::{Api, ResourceExt};
-use std::collections::{BTreeMap, BTreeSet};
+use kube::ResourceExt;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,6 +47,10 @@ const BAD: u8 = 3;
 const BUDGET: NonZeroU32 = NonZeroU32::new(25).expect("not zero");
 /// Longest text of the API server's that is shown, characters.
 const LONGEST: usize = 400;
+/// Why Astro is not asked about a resource that starts nothing.
+const UNASKED: &str = "nothing is begun for it";
+/// What a check of the cluster's copy is called.
+const PRESENT: &str = "what the cluster has of it now";
 
 /// Flags of `plan`.
 #[derive(clap::Args)]
@@ -97,24 +103,6 @@ pub enum Output {
     Json,
 }
 
-/// A resource to plan for.
-struct Chosen {
-    resource: WorkspaceTokenRotation,
-    file: Option<String>,
-    is_new: bool,
-}
-
-/// What there is to plan with.
-#[derive(Default)]
-struct Gathered {
-    /// As they are chosen, in the order they are told in.
-    chosen: Vec<Chosen>,
-    /// All that are known, the chosen ones among them.
-    all: Vec<WorkspaceTokenRotation>,
-    /// What could not be found out about all of them.
-    checks: Vec<Check>,
-}
-
 /// Prints the plan for each resource; the exit code says whether a person has to act.
 ///
 /// # Errors
@@ -152,279 +140,6 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The documents of these names; of all where none is given.
-fn named(args: &Args, mut documents: Vec<Document>) -> anyhow::Result<Vec<Document>> {
-    if args.files.is_empty() || args.names.is_empty() {
-        return Ok(documents);
-    }
-    for name in &args.names {
-        if !documents.iter().any(|it| it.resource.name_any() == *name) {
-            bail!("no file has a WorkspaceTokenRotation named {name}");
-        }
-    }
-    documents.retain(|it| args.names.contains(&it.resource.name_any()));
-    Ok(documents)
-}
-
-/// Why no cluster was asked.
-enum Unreached {
-    /// There is none, or it does not answer.
-    Offline(anyhow::Error),
-    /// It says no, or what was asked for is not there.
-    Failed(anyhow::Error),
-}
-
-async fn reach(args: &Args, documents: &[Document]) -> Result<(Cluster, Gathered), Unreached> {
-    let cluster = Cluster::connect(&args.cluster).await.map_err(|error| {
-        match args.cluster.kubeconfig.is_some() || args.cluster.context.is_some() {
-            true => Unreached::Failed(error),
-            false => Unreached::Offline(error),
-        }
-    })?;
-    let gathered = match args.files.is_empty() {
-        true => of_cluster(args, &cluster).await?,
-        false => of_files(args, &cluster, documents).await?,
-    };
-    Ok((cluster, gathered))
-}
-
-fn unreached(cluster: &Cluster, error: &kube::Error) -> Unreached {
-    let said = cluster.error(error);
-    match error {
-        kube::Error::Api(_) => Unreached::Failed(said),
-        _ => Unreached::Offline(said),
-    }
-}
-
-/// Resources as a cluster lets one see them.
-struct Listed {
-    all: Vec<WorkspaceTokenRotation>,
-    checks: Vec<Check>,
-}
-
-/// What a check of other namespaces is called.
-const RIVALS: &str = "no older resource claims the same token or Secret";
-
-/// All resources; where that is not allowed, those of some namespaces.
-async fn list(cluster: &Cluster, namespaces: &BTreeSet<String>) -> kube::Result<Listed> {
-    let params = ListParams::default();
-    let everywhere: Api<WorkspaceTokenRotation> = Api::all(cluster.client.clone());
-    let refused = match everywhere.list(&params).await {
-        Ok(list) => {
-            return Ok(Listed {
-                all: list.items,
-                checks: vec![Check::ok(RIVALS)],
-            });
-        }
-        Err(kube::Error::Api(status)) if status.code == 403 => kube::Error::Api(status),
-        Err(error) => return Err(error),
-    };
-    let mut all = Vec::new();
-    for namespace in namespaces {
-        let api: Api<WorkspaceTokenRotation> = Api::namespaced(cluster.client.clone(), namespace);
-        all.extend(api.list(&params).await?.items);
-    }
-    let why = format!(
-        "of other namespaces nothing is known: {}",
-        api_error(&refused, LONGEST)
-    );
-    Ok(Listed {
-        all,
-        checks: vec![Check::not(RIVALS, why)],
-    })
-}
-
-/// Each by its name, where they may not be listed.
-async fn get(
-    cluster: &Cluster,
-    refused: &kube::Error,
-    names: impl IntoIterator<Item = (String, String)>,
-) -> kube::Result<Listed> {
-    let mut all = Vec::new();
-    for (namespace, name) in names {
-        let api: Api<WorkspaceTokenRotation> = Api::namespaced(cluster.client.clone(), &namespace);
-        all.extend(api.get_opt(&name).await?);
-    }
-    let why = format!(
-        "of other resources nothing is known: {}",
-        api_error(refused, LONGEST)
-    );
-    Ok(Listed {
-        all,
-        checks: vec![Check::not(RIVALS, why)],
-    })
-}
-
-fn is_refusal(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 403)
-}
-
-async fn of_cluster(args: &Args, cluster: &Cluster) -> Result<Gathered, Unreached> {
-    let namespaces = match args.all_namespaces {
-        true => BTreeSet::new(),
-        false => [cluster.namespace.clone()].into(),
-    };
-    let listed = match list(cluster, &namespaces).await {
-        Err(error) if is_refusal(&error) && !args.names.is_empty() => {
-            let names = args
-                .names
-                .iter()
-                .map(|name| (cluster.namespace.clone(), name.clone()));
-            get(cluster, &error, names)
-                .await
-                .map_err(|error| unreached(cluster, &error))?
-        }
-        listed => listed.map_err(|error| unreached(cluster, &error))?,
-    };
-    if args.all_namespaces
-        && listed
-            .checks
-            .iter()
-            .any(|it| it.result != checks::Outcome::Ok)
-    {
-        let why = listed.checks.into_iter().filter_map(|it| it.message);
-        let why: Vec<_> = why.collect();
-        return Err(Unreached::Failed(anyhow::anyhow!("{}", why.join("; "))));
-    }
-    let is_asked_for = |resource: &&WorkspaceTokenRotation| {
-        let here = args.all_namespaces || resource.namespace().as_ref() == Some(&cluster.namespace);
-        here && (args.names.is_empty() || args.names.contains(&resource.name_any()))
-    };
-    let chosen: Vec<_> = listed.all.iter().filter(is_asked_for).cloned().collect();
-    for name in &args.names {
-        if !chosen.iter().any(|it| it.name_any() == *name) {
-            let place = match args.all_namespaces {
-                true => "any namespace".to_owned(),
-                false => format!("the namespace {}", cluster.namespace),
-            };
-            return Err(Unreached::Failed(anyhow::anyhow!(
-                "there is no WorkspaceTokenRotation {name} in {place}"
-            )));
-        }
-    }
-    let chosen = chosen.into_iter().map(|resource| Chosen {
-        resource,
-        file: None,
-        is_new: false,
-    });
-    let mut chosen: Vec<_> = chosen.collect();
-    chosen.sort_by_key(|it| (it.resource.namespace(), it.resource.name_any()));
-    Ok(Gathered {
-        chosen,
-        all: listed.all,
-        checks: listed.checks,
-    })
-}
-
-async fn of_files(
-    args: &Args,
-    cluster: &Cluster,
-    documents: &[Document],
-) -> Result<Gathered, Unreached> {
-    let documents = placed(args, documents, &cluster.namespace).map_err(Unreached::Failed)?;
-    let place = |it: &Document| {
-        (
-            it.resource.namespace().unwrap_or_default(),
-            it.resource.name_any(),
-        )
-    };
-    let namespaces = documents.iter().map(|it| place(it).0).collect();
-    let listed = match list(cluster, &namespaces).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => Listed {
-            all: Vec::new(),
-            checks: vec![Check::no(
-                "the cluster knows WorkspaceTokenRotations",
-                "the CustomResourceDefinition is missing",
-                "install it with: astro-token-operator crd | kubectl apply -f -",
-            )],
-        },
-        Err(error) if is_refusal(&error) => {
-            match get(cluster, &error, documents.iter().map(place)).await {
-                Err(refused) if is_refusal(&refused) => {
-                    let why = api_error(&refused, LONGEST);
-                    let not = |name: &str| Check::not(name, &why);
-                    Listed {
-                        all: Vec::new(),
-                        checks: vec![not("what the cluster has of it now"), not(RIVALS)],
-                    }
-                }
-                listed => listed.map_err(|error| unreached(cluster, &error))?,
-            }
-        }
-        listed => listed.map_err(|error| unreached(cluster, &error))?,
-    };
-    let present: BTreeMap<_, _> = listed
-        .all
-        .iter()
-        .map(|it| ((it.namespace().unwrap_or_default(), it.name_any()), it))
-        .collect();
-    let chosen = chosen(documents, &present);
-    let mut all: BTreeMap<_, _> = present
-        .into_iter()
-        .map(|(key, it)| (key, it.clone()))
-        .collect();
-    for it in &chosen {
-        let key = (
-            it.resource.namespace().unwrap_or_default(),
-            it.resource.name_any(),
-        );
-        all.insert(key, it.resource.clone());
-    }
-    Ok(Gathered {
-        chosen,
-        all: all.into_values().collect(),
-        checks: listed.checks,
-    })
-}
-
-fn chosen(
-    documents: Vec<Document>,
-    present: &BTreeMap<(String, String), &WorkspaceTokenRotation>,
-) -> Vec<Chosen> {
-    let now = now();
-    let chosen = documents.into_iter().enumerate().map(|(index, document)| {
-        let key = (
-            document.resource.namespace().unwrap_or_default(),
-            document.resource.name_any(),
-        );
-        let present = present.get(&key).copied();
-        Chosen {
-            resource: applied(&document.resource, present, now, index),
-            file: Some(document.place),
-            is_new: present.is_none(),
-        }
-    });
-    chosen.collect()
-}
-
-/// The documents, each in its namespace.
-fn placed(args: &Args, documents: &[Document], default: &str) -> anyhow::Result<Vec<Document>> {
-    let mut seen = BTreeMap::new();
-    let mut placed = Vec::new();
-    for Document { place, resource } in documents {
-        let mut resource = resource.clone();
-        let namespace = resource.namespace().unwrap_or_else(|| default.to_owned());
-        if args
-            .cluster
-            .namespace
-            .as_ref()
-            .is_some_and(|asked| *asked != namespace)
-        {
-            bail!("{place}: metadata.namespace: it is {namespace}, and not the one of --namespace");
-        }
-        let key = (namespace.clone(), resource.name_any());
-        if let Some(before) = seen.insert(key, place) {
-            bail!("{place}: metadata.name: the same resource as in {before}");
-        }
-        resource.metadata.namespace = Some(namespace);
-        placed.push(Document {
-            place: place.clone(),
-            resource,
-        });
-    }
-    Ok(placed)
-}
-
 /// Plans on what cluster and vendor say now.
 async fn online(
     args: &Args,
@@ -435,6 +150,7 @@ async fn online(
     let Gathered {
         chosen,
         all,
+        unseen,
         checks: mut common,
     } = gathered;
     let client = &cluster.client;
@@ -453,10 +169,10 @@ async fn online(
     };
     let mut permissions = BTreeMap::new();
     for namespace in chosen.iter().filter_map(|it| it.resource.namespace()) {
-        if !permissions.contains_key(&namespace) {
+        if let Entry::Vacant(place) = permissions.entry(namespace) {
             let access = args.decisions.secret_access;
-            let checked = checks::in_namespace(client, &namespace, access).await?;
-            permissions.insert(namespace, checked);
+            let checked = checks::in_namespace(client, place.key(), access).await?;
+            place.insert(checked);
         }
     }
     let sources = Sources {
@@ -480,7 +196,8 @@ async fn online(
         let namespace = it.resource.namespace().unwrap_or_default();
         let permissions = permissions.get(&namespace).cloned().unwrap_or_default();
         let common = [common.clone(), permissions].concat();
-        reports.insert(index, one(args, cluster, &mut looker, it, common).await?);
+        let report = one(args, cluster, &mut looker, it, common, unseen.as_deref());
+        reports.insert(index, report.await?);
     }
     Ok(reports.into_values().collect())
 }
@@ -491,6 +208,7 @@ async fn one(
     looker: &mut Looker,
     chosen: &Chosen,
     mut checks: Vec<Check>,
+    unseen: Option<&str>,
 ) -> anyhow::Result<Report> {
     let look = match looker.look(&chosen.resource).await {
         Ok(look) => look,
@@ -505,13 +223,15 @@ async fn one(
     looker.look_at_rivals(&mut seen).await;
     let decided = decide(seen);
     let seen = &decided.seen;
-    checks.insert(0, checks::spec(seen, unworkable(&decided).as_ref()));
+    checks.insert(0, checks::spec(unworkable(&decided).as_ref()));
+    checks.push(checks::rivals(Some(seen), unseen));
     let (rehearsal, refused) = rehearse(cluster, &decided).await;
     checks.push(rehearsal);
-    checks.extend(checks::vendor(seen, "the spec is not acted on"));
-    let role = match &grant {
-        None => Err("there is no credential"),
-        Some(grant) => looker.credential(grant).await,
+    checks.extend(checks::vendor(seen, UNASKED));
+    let role = match (&grant, &seen.access) {
+        (Some(grant), _) => looker.credential(grant).await,
+        (None, Access::Unknown) => Err(UNASKED),
+        (None, _) => Err("there is no credential"),
     };
     let roles = role.map(|details| details.roles.as_slice());
     checks.push(checks::role(roles, &seen.resource.spec.workspace_id));
@@ -582,7 +302,8 @@ fn blind(
     let mut decided = decide(begin(&chosen.resource, now(), settings));
     // They spoke without evidence.
     decided.rules.clear();
-    checks.insert(0, checks::spec(&decided.seen, None));
+    checks.insert(0, checks::spec(None));
+    checks.push(checks::rivals(None, Some("there is no evidence")));
     checks.push(checks::no_rehearsal("there is no evidence"));
     checks.extend(checks::vendor(&decided.seen, "there is no evidence"));
     checks.push(checks::role(Err("there is no evidence"), ""));
@@ -607,9 +328,9 @@ fn offline(args: &Args, documents: Vec<Document>, why: &str) -> anyhow::Result<V
         let upcoming = upcoming(&decided.seen, &decided.plan);
         let not = |name: &str| Check::not(name, why);
         let mut checks = vec![
-            checks::spec(&decided.seen, unworkable(&decided).as_ref()),
-            not("what the cluster has of it now"),
-            not(RIVALS),
+            checks::spec(unworkable(&decided).as_ref()),
+            not(PRESENT),
+            checks::rivals(None, Some(why)),
             not("the operator's permissions"),
             checks::no_rehearsal(why),
         ];

@@ -69,6 +69,8 @@ pub fn paragraph(title: &str, text: &str) -> String {
     let indent = " ".repeat(textwrap::core::display_width(title));
     let width = width().unwrap_or(usize::MAX).max(indent.len() + 20);
     let options = textwrap::Options::new(width)
+        // A hyphen is part of a name, an id or a date.
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
         .initial_indent(title)
         .subsequent_indent(&indent);
     textwrap::fill(text, options) + "\n"

@@ -89,13 +89,19 @@ impl Check {
     }
 }
 
-/// What `spec` and schedule are by themselves.
-pub fn spec(seen: &Observed, decided: Option<&Blocked>) -> Check {
+/// What spec and schedule are by themselves; `blocked`: why they are not acted on.
+pub fn spec(blocked: Option<&Blocked>) -> Check {
     let name = "spec and schedule make sense";
-    match decided {
-        Some(blocked) => Check::blocked(name, blocked),
-        None if seen.schedule.is_err() => Check::not(name, "the resource is being deleted"),
-        None => Check::ok(name),
+    blocked.map_or_else(|| Check::ok(name), |blocked| Check::blocked(name, blocked))
+}
+
+/// Whether an older resource comes first; `unseen`: why not all of them are known.
+pub fn rivals(seen: Option<&Observed>, unseen: Option<&str>) -> Check {
+    let name = "no older resource claims the same token or Secret";
+    match (seen.and_then(|seen| seen.rival.as_ref()), unseen) {
+        (Some(rival), _) => Check::blocked(name, &rival.blocked),
+        (None, Some(why)) => Check::not(name, why),
+        (None, None) => Check::ok(name),
     }
 }
 

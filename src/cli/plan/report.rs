@@ -174,7 +174,7 @@ impl Report {
             notes,
             checks,
             now: seen.now,
-            headline: headline(verdict, seen.now),
+            headline: headline(verdict, seen.now, &zone),
         }
     }
 
@@ -189,7 +189,7 @@ impl Report {
         let (style, headline) = &self.headline;
         let (namespace, name) = (&self.namespace, &self.name);
         let title = format!("{BOLD}{namespace}/{name}{BOLD:#}: ");
-        let mut text = paragraph(&title, &format!("{style}{headline}{style:#}"));
+        let mut text = paragraph("", &format!("{title}{style}{headline}{style:#}"));
         let mut add = |title: &str, line: &str| {
             text += &paragraph(&format!("  {title:<10}"), line);
         };
@@ -245,7 +245,10 @@ impl Report {
             };
             let title = format!("    {style}{sign:<11}{style:#}  ");
             let mut line = names.join("; ");
-            for more in [&check.message, &check.remedy].into_iter().flatten() {
+            // What was said at the top is not said again.
+            let is_new = check.message.is_some() && check.message != self.message;
+            let more = [&check.message, &check.remedy].into_iter().flatten();
+            for more in more.filter(|_| is_new) {
                 line = format!("{}: {more}", line.trim_end_matches('.'));
             }
             text += &paragraph(&title, &line);
@@ -301,15 +304,12 @@ impl Token {
 
 impl Rotation {
     fn text(&self, now: Timestamp) -> String {
-        let Self {
-            at, local, cause, ..
-        } = self;
         let zone = match self.zone.as_str() {
-            "UTC" => "UTC".into(),
-            zone => format!("{} {zone}", &local[local.len() - 6..]),
+            "UTC" => String::new(),
+            zone => format!(" {zone}"),
         };
-        let local = &local[..local.len() - 7];
-        format!("{local} {zone}, {}, {cause}", far(*at, now))
+        let local = self.local.replace("+00:00", "UTC");
+        format!("{local}{zone}, {}, {}", far(self.at, now), self.cause)
     }
 }
 
@@ -332,8 +332,14 @@ fn message(verdict: &Verdict, blocked: Option<&Blocked>) -> Option<String> {
     }
 }
 
-fn headline(verdict: &Verdict, now: Timestamp) -> (Style, String) {
-    let when = |at: Timestamp| format!("{} ({})", plain(at), far(at, now));
+fn headline(verdict: &Verdict, now: Timestamp, zone: &TimeZone) -> (Style, String) {
+    let when = |at: Timestamp| {
+        format!(
+            "{} ({})",
+            local(at, zone).replace("+00:00", "UTC"),
+            far(at, now)
+        )
+    };
     match verdict {
         Verdict::Rotates { cause, attempt: 1 } => (WARN, format!("rotates now ({cause})")),
         Verdict::Rotates { cause, attempt } => {
