@@ -78,9 +78,7 @@ impl Scene {
 
     /// Writes a file of this scene.
     fn file(&self, text: &str) -> String {
-        let path = std::env::temp_dir().join(format!("{}-{}.yaml", self.0.namespace, fresh_name()));
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().into()
+        temporary(&format!("plan-{}.yaml", fresh_name()), text)
     }
 
     async fn details(&self, token: &str) -> Details {
@@ -194,6 +192,13 @@ impl Scene {
             assert!(is_read, "{:?}", request.operation);
         }
     }
+}
+
+/// Writes a file in the folder that Cargo has for tests.
+fn temporary(name: &str, text: &str) -> String {
+    let path = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
+    std::fs::write(&path, text).unwrap();
+    path
 }
 
 async fn cluster(client: &Client) -> String {
@@ -727,11 +732,19 @@ async fn a_file_is_planned_as_if_it_were_applied() {
         "{facts}"
     );
 
+    // From any namespace, where no other has one of that name.
+    let url = format!("--api-url={}", stage.astro.url());
+    let admin = plane().await.kubeconfig();
+    let everywhere = ["plan", &url, "-A", "-o", "json", "edit"];
+    let ended = run(&everywhere, &[("KUBECONFIG", admin.to_str().unwrap())]).await;
+    let found = self::facts(&ended);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0]["namespace"], stage.namespace);
+
     // Also through the standard input, and without those that were not named.
     let mut other = file.clone();
     other["metadata"]["name"] = "other".into();
     let list = json!({"apiVersion": "v1", "kind": "List", "items": [file, other]});
-    let url = format!("--api-url={}", stage.astro.url());
     let mut child = tokio::process::Command::new(BINARY)
         .args([
             "plan",
@@ -894,15 +907,8 @@ async fn without_a_cluster_a_file_is_judged_by_itself() {
         "clusters": [{"name": "x", "cluster": {"server": format!("http://127.0.0.1:{}", process::free_port())}}],
         "users": [{"name": "x", "user": {}}],
     });
-    let folder = std::env::temp_dir().join(fresh_name());
-    std::fs::create_dir(&folder).unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let closed = file("closed", &closed.to_string());
-    let nowhere = folder.join("nowhere").to_str().unwrap().to_owned();
+    let closed = temporary("plan-closed.kubeconfig", &closed.to_string());
+    let nowhere = "/nonexistent/kubeconfig".to_owned();
     for (kubeconfig, words) in [(&nowhere, "no cluster"), (&closed, "127.0.0.1")] {
         let environment = [("KUBECONFIG", kubeconfig.as_str())];
         let ended = run(&["plan", "-f", minimal], &environment).await;
@@ -933,7 +939,7 @@ async fn without_a_cluster_a_file_is_judged_by_itself() {
         .unwrap()
         .replace("every: 30d", "cron: \"0 0 31 2 *\"");
     let ended = run(
-        &["plan", "-f", &file("never", &text)],
+        &["plan", "-f", &temporary("plan-never.yaml", &text)],
         &[("KUBECONFIG", &nowhere)],
     )
     .await;
@@ -965,6 +971,8 @@ async fn what_cannot_be_planned_ends_with_a_code_of_its_own() {
         "/examples/minimal.yaml"
     ))
     .unwrap();
+    let elsewhere = twice.replace("metadata:", "metadata:\n  namespace: elsewhere");
+    let elsewhere = scene.file(&elsewhere);
     let twice = scene.file(&format!("{twice}---\n{twice}"));
     for (arguments, code, words) in [
         (
@@ -988,6 +996,11 @@ async fn what_cannot_be_planned_ends_with_a_code_of_its_own() {
             "document 2: metadata.name: the same resource as in",
         ),
         (vec!["-f", &twice, "nobody"], 1, "named nobody"),
+        (
+            vec!["-f", &elsewhere],
+            1,
+            "document 1: metadata.namespace: it is elsewhere",
+        ),
         (
             vec!["--default-credentials-namespaces=x"],
             1,
