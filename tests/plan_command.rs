@@ -444,7 +444,8 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
     stage
         .create(
             "token-rival",
-            json!({"token": {"name": stage.token_name("shared")}}),
+            // What else may be wrong with it, the operator does not look at.
+            json!({"token": {"name": stage.token_name("shared")}, "credentials": {"secretRef": {"name": "nosuch"}}}),
         )
         .await;
     rows.push(("token-rival", "older-rival", "TokenConflict"));

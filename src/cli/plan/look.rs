@@ -5,7 +5,7 @@ use crate::access::{DefaultCredential, Grant};
 use crate::api::{WorkspaceTokenRotation, evidence};
 use crate::astro::{Astro, Details};
 use crate::controller::now;
-use crate::evidence::{Live, Observed, Settings};
+use crate::evidence::{Access, Live, Observed, Rival, Settings};
 use crate::leader::Identity;
 use crate::listing::Listings;
 use crate::observe::{self, Observer};
@@ -96,7 +96,7 @@ impl Looker {
         &mut self,
         resource: &WorkspaceTokenRotation,
     ) -> Result<Look, observe::Error> {
-        let begun = Observed::begin(resource, now(), &self.observer.settings);
+        let mut begun = Observed::begin(resource, now(), &self.observer.settings);
         if !is_workable(&begun) {
             return Ok(Look {
                 seen: begun,
@@ -109,6 +109,7 @@ impl Looker {
                 ..(*self.observer.settings).clone()
             });
         }
+        begun.rival = self.rival(resource);
         let (seen, granted) = self.observer.live(&begun, now).await?;
         self.observer.judge(&seen);
         self.looked_at.extend(resource.uid());
@@ -138,9 +139,16 @@ impl Looker {
     /// Looks at the older resources with a claim to the same token that nobody has looked at yet: whether they can work
     /// decides whether this one waits.
     pub async fn look_at_rivals(&mut self, seen: &mut Observed) {
-        if seen.rival.as_ref().is_none_or(|rival| rival.looked_at) {
-            return;
+        if seen.rival.as_ref().is_some_and(|rival| !rival.looked_at) {
+            self.look_at_rivals_of(seen).await;
         }
+        // The operator does not even look for the credential of one that has to wait.
+        if seen.rival.is_some() && matches!(seen.access, Access::Denied(_)) {
+            seen.access = Access::Unknown;
+        }
+    }
+
+    async fn look_at_rivals_of(&mut self, seen: &mut Observed) {
         let rivals: Vec<_> = self
             .all
             .iter()
@@ -154,9 +162,13 @@ impl Looker {
                 let _ = self.look(&rival).await;
             }
         }
+        seen.rival = self.rival(&seen.resource);
+    }
+
+    fn rival(&self, resource: &WorkspaceTokenRotation) -> Option<Rival> {
         let claims = &self.observer.claims;
         let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.rival = claims.rival(&seen.resource);
+        claims.rival(resource)
     }
 
     async fn can_read(&mut self, resource: &WorkspaceTokenRotation) -> bool {
