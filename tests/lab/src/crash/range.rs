@@ -62,6 +62,8 @@ struct Case {
     plan: Plan,
     token: Issued,
     deaths: usize,
+    /// Values that were lost before its story began: a machine may be too busy for hundreds of first rotations at once.
+    lost_before: usize,
 }
 
 impl Range {
@@ -163,7 +165,7 @@ impl Range {
             cases.push(self.case(format!("c{:05}", self.serial), plan));
         }
         each(&cases, async |case| self.prepare(case).await).await?;
-        self.give_a_past(&cases).await?;
+        self.give_a_past(&mut cases).await?;
         next_second().await;
         each(&cases, async |case| self.set_task(case).await).await?;
         // And what somebody else did is told from what the operator does about it.
@@ -198,6 +200,7 @@ impl Range {
             plan,
             token,
             deaths: 0,
+            lost_before: 0,
         }
     }
 
@@ -224,7 +227,7 @@ impl Range {
     }
 
     /// The first rotations, undisturbed.
-    async fn give_a_past(&self, cases: &[Case]) -> anyhow::Result<()> {
+    async fn give_a_past(&self, cases: &mut [Case]) -> anyhow::Result<()> {
         let operator = self.be_born([])?;
         let settled = self
             .wait(cases, |case| {
@@ -234,6 +237,9 @@ impl Range {
         let tail = operator.log_tail();
         operator.kill().await?;
         ensure!(settled, "not all first rotations were done: {tail}");
+        for case in cases {
+            case.lost_before = self.books(case, &case.old_target()).lost;
+        }
         Ok(())
     }
 
@@ -359,16 +365,21 @@ impl Range {
     }
 
     fn account(&self, case: &Case, secret: &str) -> Account {
-        let issues = self.astro.issues(&case.token.id);
-        let mut account = self.ledger.account(secret, &case.old_target(), &issues);
+        let mut account = self.books(case, secret);
+        account.lost = account.lost.saturating_sub(case.lost_before);
         // What somebody else was shown is not ours to store.
         account.lost -= usize::from(case.plan.task == Task::Reclaimed && account.lost > 0);
         account
     }
 
+    fn books(&self, case: &Case, secret: &str) -> Account {
+        let issues = self.astro.issues(&case.token.id);
+        self.ledger.account(secret, &case.old_target(), &issues)
+    }
+
     fn report(&self, case: Case, healed: bool) -> Report {
         let account = self.account(&case, &case.target());
-        let rotations = self.astro.rotations(&case.token.id);
+        let rotations = self.astro.rotations(&case.token.id) - case.lost_before;
         let broken = self.broken_promise(&case, &account, rotations, healed);
         Report {
             broken: broken.map(|it| format!("{it}\n{}", self.said(&case.name))),
