@@ -349,8 +349,7 @@ fn api_url(text: &str) -> Result<reqwest::Url, String> {
     Ok(url)
 }
 
-/// Some text, without the white space around it.
-pub(crate) fn non_empty(text: &str) -> Result<String, String> {
+fn non_empty(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("it is empty".into()),
         text => Ok(text.to_owned()),

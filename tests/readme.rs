@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use astro_token_operator::api::{ScheduleSpec, WorkspaceTokenRotation};
+use astro_token_operator::config::Cli;
 use astro_token_operator::metrics::{Metrics, ResourceSample};
 use astro_token_operator::reason;
 use astro_token_operator::schedule::Schedule;
 use astro_token_operator::validate::check_spec;
+use clap::{CommandFactory, Parser};
 use jiff::SignedDuration;
 use std::path::Path;
 use std::time::Duration;
@@ -133,6 +135,27 @@ fn its_metrics_are_all_that_there_are() {
             let named = format!("{label}=\"");
             assert!(series.clone().any(|line| line.contains(&named)), "{cell}");
         }
+    }
+}
+
+#[test]
+fn its_commands_are_all_that_there_are_for_people() {
+    let cli = Cli::command();
+    let commands = cli.get_subcommands().map(|it| it.get_name().to_owned());
+    let for_people = commands.filter(|it| !["run", "crd", "help"].contains(&it.as_str()));
+    let mut for_people: Vec<_> = for_people.collect();
+    let mut named = first_cells("| command | what it does |");
+    for_people.sort();
+    named.sort();
+    assert_eq!(named, for_people);
+    let lines = blocks("sh").concat();
+    let commands = lines.lines().filter_map(|line| line.rsplit("$(").next());
+    let commands = commands.filter(|it| it.starts_with("astro-token-operator "));
+    for command in commands {
+        // The only name in two words.
+        let command = command.replace("\"My token\"", "Mine");
+        let parsed = Cli::try_parse_from(command.trim_end_matches(')').split_whitespace());
+        assert!(parsed.is_ok(), "{command}");
     }
 }
 

@@ -19,14 +19,16 @@ use super::Cluster;
 use super::terminal::{self, BOLD, WARN};
 use crate::api::Cause;
 use crate::astro::{Astro, Details};
-use crate::config::{AstroArgs, ClusterArgs, id, non_empty, signed};
+use crate::config::{AstroArgs, ClusterArgs, id, signed};
 use crate::controller::now;
 use crate::credential::Credential;
+use crate::evidence::Observed;
 use crate::metrics::Metrics;
 use crate::operator;
 use crate::plan::{Plan, plan};
 use crate::validate::is_id;
 use anyhow::{Context, anyhow, bail};
+use clap::builder::NonEmptyStringValueParser;
 use hand::{Hand, Handed};
 use jiff::{SignedDuration, Timestamp};
 use std::io::{IsTerminal, Write};
@@ -35,6 +37,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Calls for one rotation: each answer that is lost costs one more, and somewhere it has to end.
 const MOST_CALLS: i32 = 3;
+/// How long Astro is asked what a call came to.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 
 /// Flags of `rotate`; the names are those of `astro workspace token rotate`.
 #[derive(clap::Args)]
@@ -44,7 +48,7 @@ pub struct Args {
     token_id: Option<String>,
 
     /// Name of the token, exactly
-    #[arg(short = 't', long, value_parser = non_empty)]
+    #[arg(short = 't', long, value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,
 
     /// Workspace that the token has to be in; else the credential's own
@@ -99,14 +103,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     // What stands in the way is said before anybody is asked.
     let mut seen = hand.look(Some(chosen.token.clone())).await?;
-    expect_rotation(&plan(&seen))?;
+    if let Some(why) = obstacle(&plan(&seen)) {
+        return Err(untouched(&why));
+    }
     if !args.force {
         ask(&chosen, args.into_secret.as_ref())?;
         seen = hand.look(None).await?;
     }
-    let quiet = args.clean_output;
     tokio::select! {
-        done = rotate(hand, seen, quiet) => done,
+        done = rotate(hand, seen, args.clean_output) => done,
         () = given_up() => Err(anyhow!(
             "given up: if the token was rotated, its new value is lost and the one before is dead; rotate it again"
         )),
@@ -114,89 +119,99 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// Makes the rotation, and whatever further call a lost answer asks for.
-async fn rotate(
-    mut hand: Hand,
-    mut seen: crate::evidence::Observed,
-    quiet: bool,
-) -> anyhow::Result<()> {
+async fn rotate(mut hand: Hand, mut seen: Observed, quiet: bool) -> anyhow::Result<()> {
+    let latest = now() + PATIENCE;
     loop {
-        match plan(&seen) {
-            Plan::Rotate(rotation) => {
-                explain_call(rotation.cause, rotation.attempt, seen.pending().is_some())?;
-                match hand.attempt(&seen, &rotation).await? {
+        // What is certain when it ends without a value.
+        let ended = match seen.pending() {
+            None => untouched,
+            Some(_) => in_doubt,
+        };
+        let decided = plan(&seen);
+        match &decided {
+            Plan::Rotate(rotation) if rotation.attempt <= MOST_CALLS => {
+                if seen.pending().is_some() {
+                    warn(further_call(rotation.cause));
+                }
+                match hand.attempt(&seen, rotation).await? {
                     Handed::Over(token) => {
                         if !quiet {
                             say(&hand.done(&token, seen.now));
                         }
                         return Ok(());
                     }
+                    Handed::Refused(why) => return Err(ended(&why)),
                     Handed::InDoubt(why) => warn(&format!(
                         "{why}. Whether the token was rotated is not known; Astro's record will tell"
                     )),
                 }
             }
-            Plan::Wait { until, doubt } => {
-                let why = doubt.map_or("Astro's record is older than the Secret".into(), |it| {
-                    it.message
-                });
-                wait(&why, until, seen.now).await;
+            Plan::Wait {
+                until,
+                doubt: Some(why),
             }
-            Plan::Retry { until, blocked } if seen.pending().is_some() => {
-                wait(&blocked.message, until, seen.now).await;
+            | Plan::Retry {
+                until,
+                blocked: why,
+            } if seen.pending().is_some() && *until < latest => {
+                let pause = until
+                    .duration_since(seen.now)
+                    .max(SignedDuration::from_secs(1));
+                say(&format!("{} ({})", why.message, terminal::short(pause)));
+                tokio::time::sleep(pause.unsigned_abs()).await;
             }
-            other => return expect_rotation(&other),
+            other => {
+                let why = obstacle(other);
+                return Err(ended(
+                    &why.unwrap_or_else(|| format!("no answer to {MOST_CALLS} calls")),
+                ));
+            }
         }
-        seen = hand.look(None).await?;
+        seen = hand
+            .look(None)
+            .await
+            .map_err(|error| in_doubt(&error.to_string()))?;
     }
 }
 
 /// Why nothing is to be rotated, if so.
-fn expect_rotation(plan: &Plan) -> anyhow::Result<()> {
-    match plan {
-        Plan::Rotate(_) => Ok(()),
+fn obstacle(plan: &Plan) -> Option<String> {
+    Some(match plan {
+        Plan::Rotate(_) => return None,
         Plan::Block(blocked)
         | Plan::Retry { blocked, .. }
         | Plan::Wait {
             doubt: Some(blocked),
             ..
-        } => {
-            bail!(
-                "nothing was rotated ({}): {}",
-                blocked.reason,
-                blocked.message
-            )
+        } => format!("{}: {}", blocked.reason, blocked.message),
+        Plan::Wait { doubt: None, .. } => {
+            "Astro's record of the token is older than the Secret; try again in a minute".into()
         }
-        Plan::Wait { doubt: None, .. } => bail!(
-            "nothing was rotated: Astro's record of the token is older than the Secret; try again in a minute"
-        ),
         // What was asked for is a rotation, and no rule answers that with any of these.
         Plan::Idle { .. } | Plan::Look | Plan::Settle | Plan::Rewrite { .. } => {
-            bail!("nothing was rotated: the evidence is inconclusive; try again")
+            "somebody else has changed the Secret meanwhile; try again".into()
         }
-    }
+    })
 }
 
-/// What a further call is for; the first one explains itself.
-fn explain_call(cause: Cause, attempt: i32, again: bool) -> anyhow::Result<()> {
-    if attempt > MOST_CALLS {
-        bail!(
-            "given up after {MOST_CALLS} calls without a proper answer: the value of before may be dead; rotate again when Astro is well"
-        );
-    }
-    if again && cause == Cause::Lost {
-        warn(
-            "Astro's record shows that the token was rotated: the new value was lost with the answer, and the one before is dead. Rotating once more, which loses nothing further",
-        );
-    } else if again {
-        warn("Astro's record shows that nothing was rotated. Calling again");
-    }
-    Ok(())
+fn untouched(why: &str) -> anyhow::Error {
+    anyhow!("nothing was rotated: {why}")
 }
 
-async fn wait(why: &str, until: Timestamp, now: Timestamp) {
-    let pause = until.duration_since(now).max(SignedDuration::from_secs(1));
-    say(&format!("{why} ({})", terminal::short(pause)));
-    tokio::time::sleep(pause.unsigned_abs()).await;
+fn in_doubt(why: &str) -> anyhow::Error {
+    anyhow!(
+        "the token may have been rotated by a call that got no answer, and its value of before be dead: {why}. Rotate it again when that is mended"
+    )
+}
+
+/// What a further call is for.
+fn further_call(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Lost => {
+            "Astro's record shows that the token was rotated: the new value was lost with the answer, and the one before is dead. Rotating once more, which loses nothing further"
+        }
+        _ => "Astro's record shows that nothing was rotated. Calling again",
+    }
 }
 
 /// Shows what is about to die, and asks.
@@ -283,7 +298,7 @@ async fn given_up() {
         futures::future::select_all(next).await;
         if times == 1 {
             warn(
-                "a rotation is in flight, and ending now may lose its value: waiting for Astro; once more gives it up",
+                "a rotation is in flight, and ending now may lose its value: waiting for its end; once more gives it up",
             );
         }
     }

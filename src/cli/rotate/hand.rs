@@ -28,6 +28,8 @@ const BY_HAND: &str = "by_hand";
 pub(super) enum Handed {
     /// The value is where it belongs.
     Over(Token),
+    /// This call has not rotated anything.
+    Refused(String),
     /// Whether the token was rotated is not known.
     InDoubt(String),
 }
@@ -155,6 +157,9 @@ impl Hand {
     }
 
     /// Rehearse, call, hand over. Afterwards the call is pending, until a look tells what it came to.
+    ///
+    /// # Errors
+    /// The token was rotated, and its value is lost.
     pub(super) async fn attempt(
         &mut self,
         seen: &Observed,
@@ -164,7 +169,9 @@ impl Hand {
         let mut draft = rehearsal(seen, rotation, id.clone());
         // Nobody's request: the next owner's would else count as answered.
         draft.held.request = None;
-        self.rehearse(&draft).await?;
+        if let Err(why) = self.rehearse(&draft).await {
+            return Ok(Handed::Refused(why));
+        }
         let mut held = draft.held;
         self.resource.status = Some(status::begin(seen, rotation, id, BY_HAND.into()));
 
@@ -178,8 +185,7 @@ impl Hand {
         let rotated = match astro.rotate(credential, organization, &self.token_id).await {
             Ok(rotated) => rotated,
             Err(error) if error.is_definite() => {
-                let why = self.account.error(&error);
-                bail!("nothing was rotated: {why}");
+                return Ok(Handed::Refused(self.account.error(&error).to_string()));
             }
             Err(error) => return Ok(Handed::InDoubt(error.to_string())),
         };
@@ -197,14 +203,14 @@ impl Hand {
     }
 
     /// Whether the value can be handed over at all, found out while there is none yet.
-    async fn rehearse(&self, draft: &Draft<'_>) -> anyhow::Result<()> {
+    async fn rehearse(&self, draft: &Draft<'_>) -> Result<(), String> {
         match &self.site {
             Some(site) => {
                 let rehearsed = secret::rehearse(&site.client, draft).await;
-                rehearsed.map_err(|error| anyhow!("nothing was rotated: {error}"))
+                rehearsed.map_err(|error| error.to_string())
             }
             None if is_cut_off() => {
-                bail!("nothing was rotated: whoever should read the value from stdout has ended")
+                Err("whoever should read the value from stdout has ended".into())
             }
             None => Ok(()),
         }
