@@ -40,12 +40,9 @@ pub enum Command {
     /// Run the controller, in a cluster or with the current kubeconfig
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<RunArgs>),
-    /// Print the CustomResourceDefinition as YAML
-    #[command(after_help = "Example:\n  astro-token-operator crd | kubectl apply -f -")]
-    Crd,
-    /// Rotate one token by hand, and print its new value
-    #[command(after_help = ROTATE_EXAMPLES)]
-    Rotate(Box<rotate::Args>),
+    /// Say what the operator would do now, why, and when next; change nothing
+    #[command(after_help = PLAN_EXAMPLES)]
+    Plan(Box<plan::Args>),
     /// Show which tokens are well, how old their values are and when they are rotated next
     #[command(after_help = STATUS_EXAMPLES)]
     Status(status::Args),
@@ -58,9 +55,12 @@ pub enum Command {
     /// Explain a reason of Ready=False: what it means, what the operator does, what you do
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(explain::Args),
-    /// Print what the operator would do now with resources of the cluster or of files, why, and when next; change nothing
-    #[command(after_help = PLAN_EXAMPLES)]
-    Plan(Box<plan::Args>),
+    /// Rotate one token by hand, and print its new value
+    #[command(after_help = ROTATE_EXAMPLES)]
+    Rotate(Box<rotate::Args>),
+    /// Print the CustomResourceDefinition as YAML
+    #[command(after_help = "Example:\n  astro-token-operator crd | kubectl apply -f -")]
+    Crd,
     /// Print the script that completes the command line in a shell
     #[command(after_help = COMPLETION_EXAMPLES)]
     Completion {
@@ -81,15 +81,15 @@ const RUN_EXAMPLES: &str = "Examples:
 
 HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured for calls to Astro.";
 
-const ROTATE_EXAMPLES: &str = "Examples, with the API token of a Workspace Owner in the variable ASTRO_API_TOKEN:
+const ROTATE_EXAMPLES: &str = "Examples, with a Workspace Owner's API token in the variable ASTRO_API_TOKEN:
   On a terminal: shows what is about to die, and asks first:
     astro-token-operator rotate --name 'My token'
   In a script: the value and nothing else, and no question:
     value=$(astro-token-operator rotate --name 'My token' --force --clean-output)
-  Into a Secret of the current cluster, where a WorkspaceTokenRotation can take it over later, without a rotation:
+  Into a Secret, which a WorkspaceTokenRotation can take over later without a rotation:
     astro-token-operator rotate clm8q7f6q000008lcgyougpsk --into-secret data/ci-deployer-token
 
-The value goes to stdout, all else to stderr. The exit code is 0 only if the value was handed over. The credential is
+The value goes to stdout, all else to stderr. The exit code is 0 only if the value was handed over. The credential is \
 never written to disk. An operator that owns the token notices a rotation by hand, and rotates once more; see trigger.";
 
 const STATUS_EXAMPLES: &str = "Examples:
@@ -100,8 +100,8 @@ const STATUS_EXAMPLES: &str = "Examples:
   What is not ready, for a program:
     astro-token-operator status -A -o json | jq '.[] | select(.ready | not)'
 
-AGE is how old the value in the Secret is: since the time that Astro gave it, else since its rotation by the operator's clock.
-NEXT is when it is rotated next. Why one is not ready stands below the table.";
+AGE is how old the value in the Secret is: since the time that Astro gave it, else since its rotation by the operator's \
+clock. NEXT is when it is rotated next. Why one is not ready stands below the table.";
 
 const TRIGGER_EXAMPLES: &str = "Examples:
   Ask, and go on:
@@ -133,17 +133,17 @@ const PLAN_EXAMPLES: &str = "Examples:
     astro-token-operator plan
   A file before it is applied, without a cluster too:
     astro-token-operator plan -f rotation.yaml
-  With the operator's permissions instead of your own, all checks shown:
-    astro-token-operator plan -A -v --as system:serviceaccount:astro-token-operator:astro-token-operator
+  With the operator's permissions instead of your own:
+    astro-token-operator plan --as system:serviceaccount:astro-token-operator:astro-token-operator
 
-Permissions are checked of whoever asks, which is you without --as. Evidence is read now, from the API server and from
+Permissions are checked of whoever asks, which is you without --as. Evidence is read now, from the API server and from \
 Astro; nothing is written: no status, no event, and to the Secret no more than a dry run.
 
 Exit codes:
   0  every resource can be worked on: it is idle, would be rotated, or waits in the normal course
-  3  a resource is blocked, or a check says no
   1  the command failed: no such resource, a file that cannot be read, no answer from the cluster
-  2  the command line is wrong";
+  2  the command line is wrong
+  3  a resource is blocked, or a check says no";
 
 const COMPLETION_EXAMPLES: &str = "Examples:
   bash:  source <(astro-token-operator completion bash)
