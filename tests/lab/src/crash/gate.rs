@@ -62,6 +62,8 @@ struct Subject {
     sent: HashSet<String>,
     recorded: usize,
     rotates: usize,
+    /// Rotate calls that nobody stopped, and whose caller did not wait for the answer.
+    given_up: usize,
     broken: Vec<String>,
 }
 
@@ -72,6 +74,23 @@ enum Frozen {
     /// Nothing more passes, and the request in the trap is on its way still.
     Closing,
     Yes,
+}
+
+/// A rotate call on its way; dropped before its answer when its caller has gone.
+struct OnItsWay<'a> {
+    shared: &'a Shared,
+    subject: String,
+    answered: bool,
+}
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            let mut state = self.shared.state();
+            let subject = state.subjects.entry(std::mem::take(&mut self.subject));
+            subject.or_default().given_up += 1;
+        }
+    }
 }
 
 /// What becomes of a request.
@@ -174,6 +193,12 @@ impl Gate {
     /// The resource's requests in this life, in their order.
     pub fn trace(&self, resource: &str) -> Vec<Site> {
         self.of(resource, |subject| subject.trace.clone())
+    }
+
+    /// Rotate calls, in any life, that nobody stopped, and whose caller did not wait for the answer: on a busy machine an
+    /// answer can take longer than the operator waits.
+    pub fn given_up(&self, resource: &str) -> usize {
+        self.of(resource, |subject| subject.given_up)
     }
 
     /// Rotations that were asked for although no intent was recorded for them, in any life.
@@ -279,6 +304,7 @@ impl Shared {
             return tokio::spawn(forward).await.ok().flatten();
         };
         let fate = self.note(&mut about);
+        let (subject, is_rotate) = (about.subject.clone(), about.what == What::Rotate);
         let shared = self.clone();
         let mut deaths = self.deaths.subscribe();
         deaths.mark_unchanged();
@@ -298,10 +324,16 @@ impl Shared {
             shared.conclude(&about, status, trapped);
             answer
         };
+        let mut call = OnItsWay {
+            shared: &self,
+            subject,
+            answered: !is_rotate || trapped || matches!(fate, Fate::Stop),
+        };
         let answer = match fate {
             Fate::Stop | Fate::Trapped(End::Before) => std::future::pending().await,
             Fate::Pass | Fate::Trapped(End::Late | End::After) => tokio::spawn(forward).await,
         };
+        call.answered = true;
         match fate {
             Fate::Pass => answer.ok().flatten(),
             _ => std::future::pending().await,

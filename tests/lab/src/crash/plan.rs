@@ -113,12 +113,9 @@ impl Trouble {
         })
     }
 
-    /// How many values it can cost.
+    /// How many values its answer can cost, where it is waited for.
     pub(super) fn loses(self) -> usize {
-        usize::from(matches!(
-            self,
-            Self::LostAfter | Self::Slow | Self::DoneAndBroken
-        ))
+        usize::from(matches!(self, Self::LostAfter | Self::DoneAndBroken))
     }
 }
 

@@ -62,8 +62,9 @@ struct Case {
     plan: Plan,
     token: Issued,
     deaths: usize,
-    /// Values that were lost before its story began: a machine may be too busy for hundreds of first rotations at once.
+    /// Values that were lost, and calls that were given up, before its story began.
     lost_before: usize,
+    given_up_before: usize,
 }
 
 impl Range {
@@ -201,6 +202,7 @@ impl Range {
             token,
             deaths: 0,
             lost_before: 0,
+            given_up_before: 0,
         }
     }
 
@@ -239,6 +241,7 @@ impl Range {
         ensure!(settled, "not all first rotations were done: {tail}");
         for case in cases {
             case.lost_before = self.books(case, &case.old_target()).lost;
+            case.given_up_before = self.gate.given_up(&case.name);
         }
         Ok(())
     }
@@ -442,7 +445,8 @@ impl Range {
                 summary()
             ));
         }
-        let most = case.deaths + case.plan.trouble.loses();
+        let given_up = self.gate.given_up(&case.name) - case.given_up_before;
+        let most = case.deaths + case.plan.trouble.loses() + given_up;
         if account.lost > most {
             let lost = account.lost;
             return Some(format!("{lost} values lost in {most} accidents"));
