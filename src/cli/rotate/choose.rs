@@ -2,7 +2,7 @@
 
 use super::super::terminal;
 use super::{Account, answer, is_interactive};
-use crate::astro::Details;
+use crate::astro::{Details, Role};
 use crate::controller::now;
 use crate::scrub::line;
 use anyhow::bail;
@@ -101,32 +101,26 @@ pub(super) fn shown(text: &str) -> String {
     line(text, LONGEST)
 }
 
+/// Narrow enough for 80 columns with whole ids.
 fn table(account: &Account, tokens: &[&Details]) -> String {
     let now = now();
     let rows = tokens.iter().enumerate().map(|(index, it)| {
-        let role = it
-            .roles
-            .iter()
-            .find(|role| role.entity_id == account.workspace);
+        let here = |role: &&Role| role.entity_id == account.workspace;
+        let role = it.roles.iter().find(here).map(|role| shown(&role.role));
+        let role = role.unwrap_or_default();
         let age = it.created.map(|at| terminal::short(now.duration_since(at)));
+        let age = age.map(|age| format!("{age} ago"));
+        let by = it.created_by.as_ref().map(|by| format!("by {}", shown(by)));
+        let created: Vec<_> = age.into_iter().chain(by).collect();
         [
             (index + 1).to_string(),
             it.token.id.clone(),
             shown(&it.token.name),
             shown(&it.description),
-            role.map(|role| shown(&role.role)).unwrap_or_default(),
-            age.map(|age| format!("{age} ago")).unwrap_or_default(),
-            shown(it.created_by.as_deref().unwrap_or_default()),
+            role.trim_start_matches("WORKSPACE_").to_owned(),
+            created.join(" "),
         ]
     });
-    let header = [
-        "#",
-        "ID",
-        "NAME",
-        "DESCRIPTION",
-        "ROLE",
-        "CREATED",
-        "CREATED BY",
-    ];
+    let header = ["#", "ID", "NAME", "DESCRIPTION", "ROLE", "CREATED"];
     terminal::table_within(terminal::width_of_stderr(), header, rows)
 }
