@@ -119,8 +119,9 @@ async fn it_leaves_no_core_dump_and_only_root_may_look_into_it() {
         let kubeconfig = folder.join("kubeconfig");
         let url = format!("http://{}", server.local_addr().unwrap());
         std::fs::write(&kubeconfig, kubeconfig_of(&url)).unwrap();
+        // Whoever runs this in the background may have it ignore SIGQUIT.
         let script = format!(
-            "KUBECONFIG={} ASTRO_API_TOKEN=a-value DEFAULT_CREDENTIALS_NAMESPACES=* exec {} run --listen=127.0.0.1:0",
+            "KUBECONFIG={} ASTRO_API_TOKEN=a-value DEFAULT_CREDENTIALS_NAMESPACES=* exec env --default-signal {} run --listen=127.0.0.1:0",
             kubeconfig.display(),
             process::BINARY
         );
