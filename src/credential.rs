@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use serde_json::Value;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
@@ -27,7 +28,8 @@ struct Claims {
     #[serde(rename = "apiTokenId")]
     api_token_id: Option<String>,
     permissions: Vec<String>,
-    exp: Option<i64>,
+    /// Only shown, so one of an odd shape must not hide the rest.
+    exp: Value,
 }
 
 impl Credential {
@@ -71,7 +73,7 @@ impl Credential {
 
     /// When it expires, by its claim.
     pub fn expires(&self) -> Option<Timestamp> {
-        Timestamp::from_second(self.claims.exp?).ok()
+        Timestamp::from_second(self.claims.exp.as_f64()? as i64).ok()
     }
 
     fn permitted(&self, what: &'static str) -> impl Iterator<Item = &str> {
@@ -115,7 +117,7 @@ mod tests {
     use super::*;
     use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn jwt(payload: &str) -> String {
         format!(
@@ -136,6 +138,18 @@ mod tests {
         assert_eq!(credential.workspace_id(), Some("w"));
         assert_eq!(credential.expires(), Timestamp::from_second(1).ok());
         assert_eq!(credential.redact(&format!("x {text} y")), "x [redacted] y");
+    }
+
+    #[test]
+    fn an_odd_expiry_does_not_hide_the_other_claims() {
+        for (exp, expires) in [("1.5", Some(1)), ("\"soon\"", None), ("null", None)] {
+            let text = jwt(&format!(r#"{{"apiTokenId":"clm1","exp":{exp}}}"#));
+            let credential = Credential::parse(&text).map_err(str::to_owned);
+            let credential = credential.unwrap_or_else(|problem| panic!("{problem}"));
+            assert_eq!(credential.own_token_id(), Some("clm1"));
+            let expected = expires.and_then(|second| Timestamp::from_second(second).ok());
+            assert_eq!(credential.expires(), expected, "{exp}");
+        }
     }
 
     #[test]
