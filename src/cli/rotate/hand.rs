@@ -5,11 +5,10 @@ use super::{Account, choose};
 use crate::api::{WorkspaceTokenRotation, request};
 use crate::cli::{Cluster, terminal};
 use crate::controller::now;
-use crate::evidence::{Access, Held, Live, Observed, Settings, Stored, Token, rotation_id};
+use crate::evidence::{Access, Held, Live, Observed, Settings, Token, rotation_id};
 use crate::plan::Rotation;
 use crate::reason::Reason;
 use crate::rotate::rehearsal;
-use crate::schedule::Schedule;
 use crate::secret::{self, Draft, Landed};
 use crate::status;
 use anyhow::{anyhow, bail};
@@ -108,33 +107,20 @@ impl Hand {
             Some(token) => Live::Token { token, fresh: true },
             None => self.live().await?,
         };
-        let stored = match &self.site {
-            Some(site) => site.stored(&self.resource).await.map_err(|error| {
-                let (secret, error) = (
-                    &self.resource.spec.target.name,
-                    crate::operator::explain(&error),
-                );
-                anyhow!("Secret {secret} cannot be looked at: {error}")
-            })?,
-            None => Stored::Absent {
-                elsewhere: None,
-                resource_version: None,
-            },
+        let mut seen = Observed::begin(&self.resource, now, &self.settings);
+        seen.access = Access::Granted {
+            own_token_id: self.account.credential.own_token_id().map(str::to_owned),
         };
-        let own_token_id = self.account.credential.own_token_id().map(str::to_owned);
-        Ok(Observed {
-            now,
-            schedule: Schedule::parse(&self.resource.spec.schedule, self.settings.minimum_interval),
-            resource: self.resource.clone(),
-            settings: self.settings.clone(),
-            access: Access::Granted { own_token_id },
-            stored,
-            live,
-            asked_at: Some(now),
-            rival: None,
-            work: None,
-            holder_is_done: true,
-        })
+        (seen.live, seen.asked_at) = (live, Some(now));
+        seen.holder_is_done = true;
+        if let Some(site) = &self.site {
+            seen.stored = site.stored(&self.resource).await.map_err(|error| {
+                let secret = &self.resource.spec.target.name;
+                let error = crate::operator::explain(&error);
+                anyhow!("Secret {secret} cannot be looked at: {error}")
+            })?;
+        }
+        Ok(seen)
     }
 
     async fn live(&self) -> anyhow::Result<Live> {
