@@ -56,11 +56,11 @@ pub fn print_error(error: &anyhow::Error) {
     anstream::eprintln!("{style}error:{style:#} {error:#}");
 }
 
-/// Whether it failed because nobody reads its output any more, which is no failure.
+/// Whether it failed because nobody reads its output any more, which is no failure. A connection that broke is one: it
+/// is a cause of the error, and not the error itself.
 pub fn is_unread(error: &anyhow::Error) -> bool {
-    let causes = error.chain();
-    let mut causes = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>());
-    causes.any(|cause| cause.kind() == ErrorKind::BrokenPipe)
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 /// A cluster to ask.
@@ -146,5 +146,19 @@ impl Cluster {
     pub fn missing(&self, names: &str) -> anyhow::Error {
         let namespace = &self.namespace;
         anyhow!("no WorkspaceTokenRotation {names} in namespace {namespace}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_output_that_nobody_reads_is_no_failure() {
+        let broken = || std::io::Error::from(ErrorKind::BrokenPipe);
+        assert!(is_unread(&broken().into()));
+        let connection = kube::Error::Service(Box::new(broken()));
+        assert!(!is_unread(&connection.into()));
+        assert!(!is_unread(&std::io::Error::other("full").into()));
     }
 }
