@@ -1,12 +1,14 @@
 //! The vendor's API v1: list, get and rotate Workspace API tokens, with errors that tell *definite* from *ambiguous*.
 
+pub mod credential;
+pub mod listing;
 mod wire;
 
-use crate::credential::Credential;
-use crate::evidence::Token;
-use crate::metrics::Metrics;
+use crate::astro::credential::Credential;
+use crate::decide::evidence::Token;
+use crate::process::metrics::Metrics;
 use crate::reason::{Blocked, Reason};
-use crate::scrub::scrub;
+use crate::text::scrub;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{ACCEPT, AUTHORIZATION, DATE, RETRY_AFTER};

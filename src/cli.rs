@@ -10,9 +10,9 @@ pub mod terminal;
 
 use self::plugin::Called;
 use crate::api::WorkspaceTokenRotation;
-use crate::config::{Cli, ClusterArgs};
-use crate::operator::{call_client, cluster_config, explain as explain_error};
-use crate::scrub::scrub;
+use crate::args::{Cli, ClusterArgs};
+use crate::operator::run::{call_client, cluster_config, explain as explain_error};
+use crate::text::scrub;
 use anyhow::{Context, anyhow};
 use clap::FromArgMatches;
 use clap_complete::Shell;

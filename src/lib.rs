@@ -11,31 +11,13 @@
 //!   come back when something can have changed
 //! ```
 
-pub mod access;
 pub mod api;
+pub mod args;
 pub mod astro;
 pub mod cli;
-pub mod config;
-pub mod controller;
-pub mod credential;
-pub mod evidence;
-pub mod leader;
-pub mod listing;
-pub mod memory;
-pub mod metrics;
-pub mod observe;
+pub mod cluster;
+pub mod decide;
 pub mod operator;
-pub mod ownership;
-pub mod plan;
+pub mod process;
 pub mod reason;
-pub mod rivals;
-pub mod rotate;
-pub mod schedule;
-pub mod scrub;
-pub mod secret;
-pub mod server;
-pub mod status;
-pub mod store;
-pub mod telemetry;
-pub mod validate;
-pub mod watch;
+pub mod text;

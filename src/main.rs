@@ -2,9 +2,11 @@
 
 use anyhow::Context;
 use astro_token_operator::api::{WorkspaceTokenRotation, request};
-use astro_token_operator::config::{Cli, Command};
-use astro_token_operator::telemetry::Format;
-use astro_token_operator::{cli, memory, operator, telemetry};
+use astro_token_operator::args::{Cli, Command};
+use astro_token_operator::cli;
+use astro_token_operator::operator::run as operator;
+use astro_token_operator::process::telemetry::Format;
+use astro_token_operator::process::{memory, telemetry};
 use kube::CustomResourceExt;
 use std::alloc::System;
 use std::io::Write;

@@ -1,6 +1,6 @@
 //! The closed list of `Ready=False` reasons: what each means, what the operator does, what you do.
 
-use crate::scrub::line;
+use crate::text::line;
 use clap::ValueEnum;
 use std::fmt;
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use astro_token_operator::leader::{Candidate, Identity, Leadership, Timing};
+use astro_token_operator::cluster::lease::{Candidate, Identity, Leadership, Timing};
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Namespace};
 use kube::{
     Api, Client, Config, ResourceExt,

@@ -8,10 +8,10 @@ mod process;
 mod stage;
 
 use astro_token_operator::api::Version;
+use astro_token_operator::astro::credential::Credential;
 use astro_token_operator::astro::{self, Details};
-use astro_token_operator::credential::Credential;
-use astro_token_operator::evidence::rotation_id;
-use astro_token_operator::metrics::Metrics;
+use astro_token_operator::decide::evidence::rotation_id;
+use astro_token_operator::process::metrics::Metrics;
 use astro_token_operator::reason::EXPLANATIONS;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;

@@ -3,11 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use astro_token_operator::api::{ScheduleSpec, WorkspaceTokenRotation};
-use astro_token_operator::config::Cli;
-use astro_token_operator::metrics::{Metrics, ResourceSample};
+use astro_token_operator::args::Cli;
+use astro_token_operator::decide::schedule::Schedule;
+use astro_token_operator::decide::validate::check_spec;
+use astro_token_operator::process::metrics::{Metrics, ResourceSample};
 use astro_token_operator::reason;
-use astro_token_operator::schedule::Schedule;
-use astro_token_operator::validate::check_spec;
 use clap::{CommandFactory, Parser};
 use jiff::SignedDuration;
 use std::path::Path;

@@ -4,10 +4,10 @@
 #[path = "stage/net.rs"]
 mod net;
 
+use astro_token_operator::astro::credential::Credential;
 use astro_token_operator::astro::{Astro, Error, Rotated, Settings, SetupError};
-use astro_token_operator::credential::Credential;
-use astro_token_operator::evidence::Token;
-use astro_token_operator::metrics::Metrics;
+use astro_token_operator::decide::evidence::Token;
+use astro_token_operator::process::metrics::Metrics;
 use axum::Router;
 use axum::extract::Query;
 use axum::http::StatusCode;

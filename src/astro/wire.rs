@@ -2,7 +2,7 @@
 
 use super::{Details, Role};
 use crate::api::Version;
-use crate::evidence::Token;
+use crate::decide::evidence::Token;
 use jiff::{Timestamp, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use secrecy::SecretString;

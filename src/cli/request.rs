@@ -2,11 +2,11 @@
 
 use super::{Cluster, print_error, terminal};
 use crate::api::{LastRotation, Status, WorkspaceTokenRotation};
-use crate::config::{ClusterArgs, duration};
-use crate::controller::now;
-use crate::evidence::requested;
-use crate::scrub::line;
-use crate::status::ready;
+use crate::args::{ClusterArgs, duration};
+use crate::decide::evidence::requested;
+use crate::decide::status::ready;
+use crate::operator::controller::now;
+use crate::text::line;
 use anyhow::{anyhow, bail};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;

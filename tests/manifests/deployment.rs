@@ -1,9 +1,9 @@
 //! The Deployment starts the operator as the operator wants to be started, with or without a credential of its own.
 
 use super::{IMAGE, NAME, RULES_SINCE, cluster, deployment, deployment_of, documents, path, say};
-use astro_token_operator::config::{Cli, Command, SecretAccess};
-use astro_token_operator::metrics::Metrics;
-use astro_token_operator::server::{Health, serve};
+use astro_token_operator::args::{Cli, Command, SecretAccess};
+use astro_token_operator::process::metrics::Metrics;
+use astro_token_operator::process::server::{Health, serve};
 use clap::{CommandFactory, Parser};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};

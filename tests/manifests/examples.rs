@@ -2,8 +2,8 @@
 
 use super::{cluster, documents, path, read};
 use astro_token_operator::api::WorkspaceTokenRotation;
-use astro_token_operator::schedule::Schedule;
-use astro_token_operator::validate::check_spec;
+use astro_token_operator::decide::schedule::Schedule;
+use astro_token_operator::decide::validate::check_spec;
 use jiff::SignedDuration;
 use lab::control_plane::apply;
 use std::path::PathBuf;

@@ -6,8 +6,10 @@
 )]
 
 use astro_token_operator::api::{Status, WorkspaceTokenRotation};
-use astro_token_operator::config::{Cli, Command};
-use astro_token_operator::{operator, status, telemetry};
+use astro_token_operator::args::{Cli, Command};
+use astro_token_operator::decide::status;
+use astro_token_operator::operator::run as operator;
+use astro_token_operator::process::telemetry;
 use clap::Parser;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::api::events::v1::Event;

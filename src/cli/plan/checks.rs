@@ -1,12 +1,12 @@
 //! What was checked of a resource: permissions, the rehearsal of its Secret's write, and what Astro says.
 
+use crate::args::SecretAccess;
 use crate::astro::Role;
-use crate::config::SecretAccess;
-use crate::evidence::{Access, Live, Observed};
+use crate::cluster::secret::{self, Draft};
+use crate::decide::evidence::{Access, Live, Observed};
+use crate::decide::validate::check_token;
 use crate::reason::{Blocked, Reason};
-use crate::scrub::{api_error, line};
-use crate::secret::{self, Draft};
-use crate::validate::check_token;
+use crate::text::{api_error, line};
 use futures::future::join_all;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,

@@ -2,7 +2,7 @@
 
 use super::shape;
 use crate::api::WorkspaceTokenRotation;
-use crate::scrub::line;
+use crate::text::line;
 use anyhow::{Context, anyhow, bail};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

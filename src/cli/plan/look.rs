@@ -1,18 +1,18 @@
 //! Looks at resources as the operator does, live, and remembers what is shared between them.
 
 use super::checks::may_read_secrets;
-use crate::access::{DefaultCredential, Grant};
 use crate::api::{WorkspaceTokenRotation, evidence};
+use crate::astro::listing::Listings;
 use crate::astro::{Astro, Details};
-use crate::controller::now;
-use crate::evidence::{Access, Live, Observed, Rival, Settings};
-use crate::leader::Identity;
-use crate::listing::Listings;
-use crate::observe::{self, Observer};
-use crate::rivals::Claims;
-use crate::scrub::line;
-use crate::secret;
-use crate::validate::is_workable;
+use crate::cluster::lease::Identity;
+use crate::cluster::secret;
+use crate::decide::evidence::{Access, Live, Observed, Rival, Settings};
+use crate::decide::rivals::Claims;
+use crate::decide::validate::is_workable;
+use crate::operator::controller::now;
+use crate::operator::grant::{DefaultCredential, Grant};
+use crate::operator::observe::{self, Observer};
+use crate::text::line;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;

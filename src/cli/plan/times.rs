@@ -1,9 +1,9 @@
 //! The next rotations of a resource, each computed from the one before. Pure.
 
 use crate::api::Cause;
-use crate::evidence::{Held, Live, Observed, Stored};
-use crate::plan::{Plan, next_due, plan};
-use crate::schedule::{Due, Expiry, Rule, Schedule};
+use crate::decide::evidence::{Held, Live, Observed, Stored};
+use crate::decide::plan::{Plan, next_due, plan};
+use crate::decide::schedule::{Due, Expiry, Rule, Schedule};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -110,8 +110,8 @@ fn follow(
 mod tests {
     use super::*;
     use crate::api::{ScheduleSpec, WorkspaceTokenRotation};
-    use crate::evidence::{Settings, Token};
-    use crate::plan::rotation;
+    use crate::decide::evidence::{Settings, Token};
+    use crate::decide::plan::rotation;
     use jiff::SignedDuration;
     use std::sync::Arc;
 

@@ -1,11 +1,11 @@
 //! What the operator would do with a resource now, and by which rules: from the evidence, by the operator's own plan. Pure.
 
 use crate::api::Cause;
-use crate::controller::after_look;
-use crate::evidence::{Observed, Stored};
-use crate::plan::{Plan, Rule, believe, explained};
+use crate::decide::evidence::{Observed, Stored};
+use crate::decide::plan::{Plan, Rule, believe, explained};
+use crate::decide::status;
+use crate::operator::controller::after_look;
 use crate::reason::Blocked;
-use crate::status;
 use jiff::Timestamp;
 
 /// Rules that follow one another at most: bookkeeping, and what comes of it.

@@ -3,8 +3,8 @@
 use super::super::terminal;
 use super::{Account, answer, is_interactive};
 use crate::astro::{Details, Role};
-use crate::controller::now;
-use crate::scrub::line;
+use crate::operator::controller::now;
+use crate::text::line;
 use anyhow::bail;
 
 /// Longest name and description that is shown, characters.

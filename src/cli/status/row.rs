@@ -2,8 +2,8 @@
 
 use crate::api::WorkspaceTokenRotation;
 use crate::cli::terminal::{BAD, BOLD, GOOD, paragraph, short};
-use crate::scrub::line;
-use crate::status::ready;
+use crate::decide::status::ready;
+use crate::text::line;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde::Serialize;

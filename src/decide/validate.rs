@@ -1,7 +1,7 @@
 //! What a spec and a token must be before anything is done with them. Pure.
 
 use crate::api::{GROUP, MANAGED_BY, Target, WorkspaceTokenRotationSpec};
-use crate::evidence::{Access, Observed, Token};
+use crate::decide::evidence::{Access, Observed, Token};
 use crate::reason::{Blocked, Reason};
 
 /// What CEL checks on newer API servers, and what it cannot check.

@@ -1,9 +1,9 @@
 //! Whose a Secret is and what it holds, by its metadata alone. Pure.
 
 use crate::api::{MANAGED_BY, Version, WorkspaceTokenRotation, evidence, request};
-use crate::evidence::{Held, Stored};
+use crate::decide::evidence::{Held, Stored};
+use crate::decide::validate::is_id;
 use crate::reason::{Blocked, Reason};
-use crate::validate::is_id;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::PartialObjectMeta;

@@ -2,7 +2,7 @@
 
 use super::{Plan, Setback};
 use crate::api::Cause;
-use crate::evidence::Observed;
+use crate::decide::evidence::Observed;
 use jiff::{SignedDuration, Timestamp};
 
 /// A call that landed late must be noticed: look again this long after a recovery.

@@ -1,11 +1,11 @@
 //! The target Secret: its rehearsal, and its write.
 
 use crate::api::{MANAGED_BY, WorkspaceTokenRotation, evidence, request};
-use crate::evidence::{Drift, Held, compare};
-use crate::ownership::{MANAGER, Metadata, held};
-use crate::plan::Setback;
+use crate::decide::evidence::{Drift, Held, compare};
+use crate::decide::ownership::{MANAGER, Metadata, held};
+use crate::decide::plan::Setback;
 use crate::reason::{Blocked, Reason};
-use crate::scrub::{api_error, scrub};
+use crate::text::{api_error, scrub};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;

@@ -17,7 +17,7 @@ use axum::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::{self, Metrics, ResourceSample};
+use crate::process::metrics::{self, Metrics, ResourceSample};
 
 /// How long requests may go on after the shutdown: nobody who sends half a request can hold the process.
 const DRAIN: Duration = Duration::from_secs(1);

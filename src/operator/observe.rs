@@ -1,20 +1,20 @@
 //! The gatherer: fills in the evidence, decides nothing.
 
-use crate::access::{self, DefaultCredential, Grant};
 use crate::api::{WorkspaceTokenRotation, evidence};
+use crate::astro::credential::Credential;
+use crate::astro::listing::{Failure, Key, Listing, Listings};
 use crate::astro::{Astro, Turn};
-use crate::credential::Credential;
-use crate::evidence::{Access, Held, Live, Observed, Settings, Stored, Token, Work};
-use crate::leader::Identity;
-use crate::listing::{Failure, Key, Listing, Listings};
-use crate::ownership::{self, Metadata};
-use crate::plan::reading_not_before;
+use crate::cluster::lease::Identity;
+use crate::cluster::secret;
+use crate::cluster::watch::Wake;
+use crate::decide::evidence::{Access, Held, Live, Observed, Settings, Stored, Token, Work};
+use crate::decide::ownership::{self, Metadata};
+use crate::decide::plan::reading_not_before;
+use crate::decide::rivals::{Claims, is_able};
+use crate::decide::validate::is_workable;
+use crate::operator::grant::{self, DefaultCredential, Grant};
 use crate::reason::{Blocked, Reason};
-use crate::rivals::{Claims, is_able};
-use crate::scrub::api_error;
-use crate::secret;
-use crate::validate::is_workable;
-use crate::watch::Wake;
+use crate::text::api_error;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -120,15 +120,15 @@ impl Observer {
         let resource = &cached.resource;
         let organization = self.organization.as_deref();
         let granted =
-            access::grant(&self.client, resource, &self.own_credential, organization).await;
+            grant::grant(&self.client, resource, &self.own_credential, organization).await;
         let grant = match granted {
             Ok(grant) => grant,
-            Err(access::Error::Denied(blocked)) => {
+            Err(grant::Error::Denied(blocked)) => {
                 let mut seen = cached.clone();
                 seen.access = Access::Denied(blocked);
                 return Ok((seen, None));
             }
-            Err(access::Error::Secret(error)) => return Err(error.into()),
+            Err(grant::Error::Secret(error)) => return Err(error.into()),
         };
         // Wait first and read afterwards: what is read has to be fresh when it is acted on.
         let turn = self.astro.turn(&grant.credential).await;
@@ -306,7 +306,7 @@ impl Observer {
             .get(&key, not_before, async || {
                 let organization = self.organization.as_deref();
                 let own = &self.own_credential;
-                match access::grant(&self.client, resource, own, organization).await {
+                match grant::grant(&self.client, resource, own, organization).await {
                     Ok(grant) => {
                         let own_token_id = grant.credential.own_token_id().map(str::to_owned);
                         let list = self.astro.list(
@@ -316,8 +316,8 @@ impl Observer {
                         );
                         (list.await.map_err(|error| failure(&error)), own_token_id)
                     }
-                    Err(access::Error::Denied(blocked)) => (Err(Failure::Denied(blocked)), None),
-                    Err(access::Error::Secret(error)) => {
+                    Err(grant::Error::Denied(blocked)) => (Err(Failure::Denied(blocked)), None),
+                    Err(grant::Error::Secret(error)) => {
                         let message = error.to_string();
                         broken = Some(error);
                         let retry_after = None;

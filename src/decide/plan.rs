@@ -8,10 +8,12 @@ mod tests;
 pub use wake::{reading_not_before, wake};
 
 use crate::api::{Cause, ExternalRotation, Pending, RotationOutcome, request};
-use crate::evidence::{Access, Drift, Held, Live, Observed, Rival, Stored, Token, Work, compare};
+use crate::decide::evidence::{
+    Access, Drift, Held, Live, Observed, Rival, Stored, Token, Work, compare,
+};
+use crate::decide::schedule::{self, Due, Expiry, ScheduleError, backoff};
+use crate::decide::validate::{check_spec, check_token};
 use crate::reason::{Blocked, Reason};
-use crate::schedule::{self, Due, Expiry, ScheduleError, backoff};
-use crate::validate::{check_spec, check_token};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 

@@ -1,7 +1,7 @@
 //! The only writer of a resource's status: under its own field manager, and always fenced.
 
 use crate::api::{Status, WorkspaceTokenRotation};
-use crate::scrub::api_error;
+use crate::text::api_error;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::{Map, Value, json};

@@ -3,11 +3,11 @@
 use crate::api::{
     Binding, Cause, HistoryEntry, LastRotation, Pending, RotationOutcome, Status, TokenStatus,
 };
-use crate::evidence::{Held, Live, Observed};
-use crate::plan::{Plan, Rotation, Setback, believe, plan};
+use crate::decide::evidence::{Held, Live, Observed};
+use crate::decide::plan::{Plan, Rotation, Setback, believe, plan};
+use crate::decide::schedule::backoff;
 use crate::reason::{Blocked, LIVE};
-use crate::schedule::backoff;
-use crate::scrub::line;
+use crate::text::line;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 

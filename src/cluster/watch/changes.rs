@@ -1,6 +1,6 @@
 //! One watch as a stream of changes that never ends: retried with back-off, and begun anew after a refusal.
 
-use crate::scrub::{api_error, scrub};
+use crate::text::{api_error, scrub};
 use futures::{Stream, StreamExt, stream};
 use kube::runtime::watcher::{Config, Error, Event};
 use kube::runtime::{WatchStreamExt, watcher};

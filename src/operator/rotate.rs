@@ -1,15 +1,16 @@
 //! One rotation: the one ordered sequence of effects, in a task of its own that nothing aborts.
 
-use crate::access::Grant;
 use crate::api::{Cause, Version, WorkspaceTokenRotation};
 use crate::astro::{Astro, Turn};
-use crate::evidence::{Held, Observed, Token, Work, rotation_id};
-use crate::leader::Identity;
-use crate::metrics::Metrics;
-use crate::plan::{Rotation, Setback};
+use crate::cluster;
+use crate::cluster::lease::Identity;
+use crate::cluster::secret::{self, Draft, Landed};
+use crate::decide::evidence::{Held, Observed, Token, Work, rotation_id};
+use crate::decide::plan::{Rotation, Setback};
+use crate::decide::status;
+use crate::operator::grant::Grant;
+use crate::process::metrics::Metrics;
 use crate::reason::{Blocked, Reason};
-use crate::secret::{self, Draft, Landed};
-use crate::{status, store};
 use kube::{Client, ResourceExt};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -121,7 +122,7 @@ impl Rotator {
         let holder = self.identity.to_string();
         let begun = Instant::now();
         let intent = status::begin(seen, rotation, id.clone(), holder);
-        let resource = store::write(&self.client, resource, &intent)
+        let resource = cluster::status::write(&self.client, resource, &intent)
             .await
             .map_err(not_recorded)?;
         if begun.elapsed() > LATEST_CALL {
@@ -242,11 +243,11 @@ pub fn rehearsal<'a>(seen: &'a Observed, rotation: &Rotation, id: String) -> Dra
     }
 }
 
-fn not_recorded(error: store::Error) -> Setback {
+fn not_recorded(error: cluster::status::Error) -> Setback {
     match error {
-        store::Error::Raced => Setback::Raced,
-        store::Error::Api(_) => Setback::Unavailable(error.to_string()),
-        store::Error::OldCrd(_) => Setback::Refused(Blocked::new(
+        cluster::status::Error::Raced => Setback::Raced,
+        cluster::status::Error::Api(_) => Setback::Unavailable(error.to_string()),
+        cluster::status::Error::OldCrd(_) => Setback::Refused(Blocked::new(
             Reason::TargetRefused,
             format!("the intent to rotate cannot be recorded, so nothing was rotated: {error}"),
         )),

@@ -7,9 +7,9 @@ mod tests;
 
 use self::changes::{Change, changes, is_refused, text};
 use crate::api::{MANAGED_BY, WorkspaceTokenRotation, evidence};
-use crate::config::SecretAccess;
-use crate::ownership::{self, Metadata};
-use crate::rivals::Claims;
+use crate::args::SecretAccess;
+use crate::decide::ownership::{self, Metadata};
+use crate::decide::rivals::Claims;
 use futures::future::join_all;
 use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;

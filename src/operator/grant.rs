@@ -1,11 +1,11 @@
 //! With what credential and in which Organization a resource's calls are made.
 
 use crate::api::WorkspaceTokenRotation;
-use crate::credential::Credential;
+use crate::astro::credential::Credential;
+use crate::cluster::secret;
+use crate::decide::validate::is_id;
 use crate::reason::{Blocked, Reason};
-use crate::scrub::scrub;
-use crate::secret;
-use crate::validate::is_id;
+use crate::text::scrub;
 use kube::{Client, ResourceExt};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeSet;

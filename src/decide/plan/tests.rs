@@ -4,9 +4,9 @@ use super::*;
 use crate::api::{
     HistoryEntry, LastRotation, Status, Version, WorkspaceTokenRotation, WorkspaceTokenRotationSpec,
 };
-use crate::evidence::{Settings, rotation_id};
-use crate::schedule::Schedule;
-use crate::status;
+use crate::decide::evidence::{Settings, rotation_id};
+use crate::decide::schedule::Schedule;
+use crate::decide::status;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use proptest::prelude::*;
 use std::sync::Arc;

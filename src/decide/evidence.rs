@@ -1,8 +1,8 @@
 //! What the operator can know about one resource: plain data, gathered by `observe`, judged by `plan`.
 
 use crate::api::{Pending, Version, WorkspaceTokenRotation, request};
+use crate::decide::schedule::{Schedule, ScheduleError};
 use crate::reason::Blocked;
-use crate::schedule::{Schedule, ScheduleError};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;

@@ -1,7 +1,7 @@
 //! The vendor's list of a Workspace's tokens: read once for all resources that need it, and shared.
 
 use crate::api::SecretKeyRef;
-use crate::evidence::Token;
+use crate::decide::evidence::Token;
 use crate::reason::Blocked;
 use jiff::SignedDuration;
 use std::collections::HashMap;

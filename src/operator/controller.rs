@@ -1,21 +1,21 @@
 //! The shell: reconcile, error policy and wiring. The only place that reads the clock.
 
-use crate::access::{DefaultCredential, Grant};
 use crate::api::{Status, WorkspaceTokenRotation};
+use crate::args::SecretAccess;
+use crate::astro::listing::Listings;
 use crate::astro::{Astro, Turn};
-use crate::config::SecretAccess;
-use crate::evidence::{Held, Live, Observed, Settings, Stored};
-use crate::leader::Identity;
-use crate::listing::Listings;
-use crate::metrics::{Metrics, ResourceSample};
-use crate::observe::{self, Observer};
-use crate::plan::{Plan, Rotation, Setback, plan, wake};
-use crate::rivals::Claims;
-use crate::rotate::{Rotator, Works};
-use crate::secret::{self, Draft};
-use crate::status::{self, Notice, notice, ready};
-use crate::store;
-use crate::watch::{self, Scope};
+use crate::cluster;
+use crate::cluster::lease::Identity;
+use crate::cluster::secret::{self, Draft};
+use crate::cluster::watch::{self, Scope};
+use crate::decide::evidence::{Held, Live, Observed, Settings, Stored};
+use crate::decide::plan::{Plan, Rotation, Setback, plan, wake};
+use crate::decide::rivals::Claims;
+use crate::decide::status::{self, Notice, notice, ready};
+use crate::operator::grant::{DefaultCredential, Grant};
+use crate::operator::observe::{self, Observer};
+use crate::operator::rotate::{Rotator, Works};
+use crate::process::metrics::{Metrics, ResourceSample};
 use futures::{FutureExt, StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Namespace;
@@ -184,7 +184,7 @@ enum Error {
     #[error(transparent)]
     Observe(#[from] observe::Error),
     #[error(transparent)]
-    Store(#[from] store::Error),
+    Store(#[from] cluster::status::Error),
     #[error("{0}")]
     Act(String),
     #[error("a fault in the operator; please report the place that was logged")]
@@ -203,7 +203,7 @@ async fn reconcile(
     let written = context.record(&mut pass, next).await;
     context.metrics.reconciled(begun.elapsed());
     match written {
-        Err(store::Error::Raced) => return Ok(Action::requeue(Duration::from_secs(1))),
+        Err(cluster::status::Error::Raced) => return Ok(Action::requeue(Duration::from_secs(1))),
         other => other?,
     }
     if pass.plan == Plan::Settle {
@@ -257,7 +257,7 @@ impl Context {
         }
         let (seen, grant) = self.observer.live(&pass.seen, now).await?;
         self.observer.judge(&seen);
-        let plan = after_look(&seen, crate::plan::plan(&seen));
+        let plan = after_look(&seen, crate::decide::plan::plan(&seen));
         Ok(Pass {
             seen,
             plan,
@@ -336,7 +336,7 @@ impl Context {
         let api: Api<WorkspaceTokenRotation> =
             Api::namespaced(self.rotator.client.clone(), &namespace);
         let found = api.get_opt(&resource.name_any()).await;
-        if let Some(found) = found.map_err(store::Error::Api)? {
+        if let Some(found) = found.map_err(cluster::status::Error::Api)? {
             pass.seen.resource = found;
         }
         Ok(())
@@ -404,10 +404,11 @@ impl Context {
     }
 
     /// Writes the status when it differs, and tells of what a person should hear.
-    async fn record(&self, pass: &mut Pass, next: Status) -> Result<(), store::Error> {
+    async fn record(&self, pass: &mut Pass, next: Status) -> Result<(), cluster::status::Error> {
         let old = pass.seen.resource.status.clone().unwrap_or_default();
         if next != old {
-            let written = store::write(&self.rotator.client, &pass.seen.resource, &next).await?;
+            let written =
+                cluster::status::write(&self.rotator.client, &pass.seen.resource, &next).await?;
             pass.seen.resource = written;
         }
         let notices = [pass.done.take(), notice(&old, &next)];

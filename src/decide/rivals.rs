@@ -1,9 +1,9 @@
 //! Who may work on a token and on a Secret: of several resources with a claim, the oldest that can.
 
 use crate::api::{RotationOutcome, WorkspaceTokenRotation};
-use crate::evidence::{Access, Live, Observed, Rival, Token};
+use crate::decide::evidence::{Access, Live, Observed, Rival, Token};
+use crate::decide::validate::{check_token, is_workable};
 use crate::reason::{Blocked, Reason};
-use crate::validate::{check_token, is_workable};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;

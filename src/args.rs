@@ -1,9 +1,9 @@
 //! The command line: every flag is also an environment variable, and `--help` teaches.
 
 use crate::cli::{explain, plan, request, rotate, status};
-use crate::schedule::parse_duration;
-use crate::telemetry::Format;
-use crate::validate::is_id;
+use crate::decide::schedule::parse_duration;
+use crate::decide::validate::is_id;
+use crate::process::telemetry::Format;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use jiff::SignedDuration;

@@ -1,0 +1,9 @@
+//! Decisions: pure functions from evidence to a plan and a status.
+
+pub mod evidence;
+pub mod ownership;
+pub mod plan;
+pub mod rivals;
+pub mod schedule;
+pub mod status;
+pub mod validate;

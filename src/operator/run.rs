@@ -1,0 +1,299 @@
+//! The `run` command: from flags to a controller that leads, serves and stops in order.
+
+use crate::api::WorkspaceTokenRotation;
+use crate::args::{AstroArgs, DecisionArgs, RunArgs};
+use crate::astro::{self, Astro};
+use crate::cluster::lease::{Candidate, Identity, Timing};
+use crate::cluster::watch::Scope;
+use crate::decide::evidence::Settings;
+use crate::operator::controller::{self, Setup, cluster_id, samples};
+use crate::operator::grant::{DefaultCredential, Source};
+use crate::process::metrics::Metrics;
+use crate::process::server::{self, Health};
+use crate::text::api_error;
+use anyhow::{Context, anyhow, bail};
+use jiff::SignedDuration;
+use kube::api::ListParams;
+use kube::{Client, Config};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Name of the Lease.
+const LEASE: &str = "astro-token-operator";
+/// Of calls to the API server: connect, and between two bytes.
+const API_TIMEOUT: Duration = Duration::from_secs(10);
+/// Readiness: the watches know everything.
+const SYNCED: &str = "watches synced, or standing by";
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What kept it from starting, or that it lost its leadership.
+pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let stop = stop_signal()?;
+    run_with(args, cluster_config().await?, stop).await
+}
+
+/// The cluster that the process is in, else the one of the current kubeconfig.
+pub(crate) async fn cluster_config() -> anyhow::Result<Config> {
+    let mut config = Config::infer().await.map_err(|_| {
+        anyhow!("no cluster: this is no pod, and there is no usable kubeconfig at $KUBECONFIG or ~/.kube/config")
+    })?;
+    // The variables are about the way to Astro; the way to the API server is the cluster's own.
+    config.proxy_url = None;
+    Ok(config)
+}
+
+/// Runs against the cluster of `config` until `stop`.
+///
+/// # Errors
+/// See [`run`].
+pub async fn run_with(
+    args: RunArgs,
+    config: Config,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let metrics = Metrics::new();
+    let own_credential = own_credential(&args.astro, &args.decisions)?;
+    let budgets = (args.reads_per_second, args.rotations_per_second);
+    let astro = vendor(&args.astro, budgets, metrics.clone())?;
+    let (watch_client, client) = (
+        Client::try_from(config.clone())?,
+        call_client(config.clone())?,
+    );
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("--listen {} cannot be used", args.listen))?;
+    let scope = Scope::new(args.namespaces);
+    let cluster = tokio::select! {
+        cluster = look_around(&client, &scope) => cluster.map_err(|error| {
+            let (server, error) = (&config.cluster_url, explain(&error));
+            anyhow!("the API server at {server} cannot be used: {error}")
+        })?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let identity = Identity::new(args.pod_name.clone());
+    let health = Health::new([SYNCED]);
+    let resources = Arc::new(Mutex::new(None));
+    let sampled = resources.clone();
+    // Served to the very end: what is unsaved while the process stops has to be seen.
+    let ended = CancellationToken::new();
+    let server = tokio::spawn(server::serve(
+        listener,
+        metrics.clone(),
+        health.clone(),
+        move || {
+            let shared = sampled.lock().ok();
+            let store = shared.as_ref().and_then(|store| store.as_ref());
+            store.map(samples).unwrap_or_default()
+        },
+        ended.clone(),
+    ));
+    info!(version = env!("CARGO_PKG_VERSION"), %identity, api_url = %args.astro.api_url, "started");
+
+    let settings = settings(&args.astro, &args.decisions, cluster)?;
+    let setup = Setup {
+        watch_client,
+        scope,
+        secret_access: args.decisions.secret_access,
+        client,
+        astro,
+        vendor_timeout: args.astro.vendor_timeout,
+        own_credential,
+        organization: args.astro.organization_id,
+        settings,
+        identity: identity.clone(),
+        metrics: metrics.clone(),
+        resources,
+    };
+    let outcome = if args.leader_election {
+        let candidate = Candidate {
+            // Its own connection: no other traffic may delay a renewal.
+            client: call_client(config)?,
+            namespace: args.leader_election_namespace,
+            name: LEASE.into(),
+            identity,
+            timing: Timing::default(),
+        };
+        lead(setup, candidate, &health, &stop).await
+    } else {
+        metrics.leading(true);
+        let synced = || health.set(SYNCED, true);
+        controller::run(setup, stop.clone(), synced).await;
+        Ok(())
+    };
+    ended.cancel();
+    server.await?.context("the HTTP server failed")?;
+    info!("stopped");
+    outcome
+}
+
+/// The cluster's identity, once it is clear that resources can be read; of namespaces one is enough, and none where
+/// all refuse: they may do so for now, and the watches tell.
+async fn look_around(client: &Client, scope: &Scope) -> kube::Result<String> {
+    let one = ListParams::default().limit(1);
+    for resources in scope.apis::<WorkspaceTokenRotation>(client) {
+        match (resources.list_metadata(&one).await, scope) {
+            (Ok(_), _) => break,
+            (Err(kube::Error::Api(status)), Scope::Namespaces(_)) if status.code == 403 => {}
+            (Err(error), _) => return Err(error),
+        }
+    }
+    cluster_id(client).await
+}
+
+/// What the API server said, with the remedy where it is known.
+pub(crate) fn explain(error: &kube::Error) -> String {
+    match error {
+        // By its code: the answer for an unknown path is plain text, without a reason.
+        kube::Error::Api(status) if status.code == 404 => {
+            "the CustomResourceDefinition is missing; install it with: astro-token-operator crd | kubectl apply -f -".into()
+        }
+        error => api_error(error, 400),
+    }
+}
+
+/// Waits for leadership, works while it lasts, gives it up at once when asked to stop.
+async fn lead(
+    setup: Setup,
+    candidate: Candidate,
+    health: &Health,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let metrics = setup.metrics.clone();
+    // A standby serves, and is ready to take over.
+    health.set(SYNCED, true);
+    let mut leadership = tokio::select! {
+        leadership = candidate.acquire() => leadership,
+        () = stop.cancelled() => return Ok(()),
+    };
+    health.set(SYNCED, false);
+    metrics.leading(true);
+    // Not a child of `stop`: the work must not be over before the select below is, which would poll it again.
+    let work_stop = CancellationToken::new();
+    let synced = || health.set(SYNCED, true);
+    let mut work = std::pin::pin!(controller::run(setup, work_stop.clone(), synced));
+    let lost = tokio::select! {
+        () = &mut work => false,
+        () = leadership.lost() => true,
+        () = stop.cancelled() => false,
+    };
+    metrics.leading(false);
+    // Nothing new is begun; what is in flight is finished, and its intents keep others away meanwhile.
+    work_stop.cancel();
+    if lost {
+        warn!("leadership lost; finishing what is in flight");
+        work.await;
+        bail!("leadership lost");
+    }
+    tokio::join!(leadership.release(), work);
+    Ok(())
+}
+
+/// Settings that decisions depend on.
+pub(crate) fn settings(
+    astro: &AstroArgs,
+    args: &DecisionArgs,
+    cluster: String,
+) -> anyhow::Result<Settings> {
+    Ok(Settings {
+        minimum_interval: args.minimum_interval,
+        in_flight: SignedDuration::try_from(astro.vendor_timeout + args.write_budget)?,
+        landing: args.landing_time,
+        audit_interval: args.audit_interval,
+        cluster,
+    })
+}
+
+/// The operator's own credential, and who may use it.
+pub(crate) fn own_credential(
+    astro: &AstroArgs,
+    args: &DecisionArgs,
+) -> anyhow::Result<DefaultCredential> {
+    let source = credential_source(astro)?;
+    if source.is_none() && !args.default_credentials_namespaces.is_empty() {
+        bail!("--default-credentials-namespaces needs ASTRO_API_TOKEN or --api-token-file");
+    }
+    if source.is_some() && args.default_credentials_namespaces.is_empty() {
+        warn!(
+            "the operator's own credential is not used: --default-credentials-namespaces is empty"
+        );
+    }
+    let namespaces = args
+        .default_credentials_namespaces
+        .iter()
+        .cloned()
+        .collect();
+    Ok(DefaultCredential { source, namespaces })
+}
+
+/// Where the credential of the command line comes from, if it names one.
+pub(crate) fn credential_source(args: &AstroArgs) -> anyhow::Result<Option<Source>> {
+    match (&args.api_token, &args.api_token_file) {
+        (Some(_), Some(_)) => bail!("give either ASTRO_API_TOKEN or --api-token-file"),
+        (Some(value), None) => Ok(Some(Source::Value(value.clone().into()))),
+        (None, Some(path)) => {
+            std::fs::metadata(path)
+                .with_context(|| format!("--api-token-file {} cannot be read", path.display()))?;
+            Ok(Some(Source::File(path.clone())))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// The vendor's client, for so many reads and rotations a second and credential.
+pub(crate) fn vendor(
+    args: &AstroArgs,
+    (reads, rotations): (NonZeroU32, NonZeroU32),
+    metrics: Metrics,
+) -> anyhow::Result<Astro> {
+    if args.vendor_connect_timeout >= args.vendor_timeout {
+        bail!("--vendor-connect-timeout must be shorter than --vendor-timeout");
+    }
+    let read = |path: &std::path::PathBuf| {
+        std::fs::read(path)
+            .with_context(|| format!("--ca-bundle {} cannot be read", path.display()))
+    };
+    let settings = astro::Settings {
+        url: args.api_url.clone(),
+        ca_bundle: args.ca_bundle.as_ref().map(read).transpose()?,
+        connect_timeout: args.vendor_connect_timeout,
+        timeout: args.vendor_timeout,
+        reads_per_second: reads,
+        rotations_per_second: rotations,
+    };
+    Ok(Astro::new(settings, metrics)?)
+}
+
+/// A client for single calls: with timeouts, and without retries that nobody decided on.
+pub(crate) fn call_client(mut config: Config) -> anyhow::Result<Client> {
+    config.connect_timeout = Some(API_TIMEOUT);
+    config.read_timeout = Some(API_TIMEOUT);
+    config.write_timeout = Some(API_TIMEOUT);
+    config.default_retry = false;
+    Ok(Client::try_from(config)?)
+}
+
+/// Cancelled by SIGTERM and SIGINT.
+pub(crate) fn stop_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let token = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("stopping");
+        token.cancel();
+    });
+    Ok(stop)
+}

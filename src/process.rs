@@ -1,0 +1,6 @@
+//! This process as others see it.
+
+pub mod memory;
+pub mod metrics;
+pub mod server;
+pub mod telemetry;
