@@ -1,16 +1,11 @@
 //! Bad input and bad luck: each has its reason and remedy in status, and nothing is lost.
 
-use super::MODE;
-use crate::stage::{self, Shared, Stage};
+use super::audited as stage;
+use crate::stage::{self, Stage};
 use astro_token_operator::api::Cause;
 use lab::astro::{Damage, Fault, Kind, NewToken, Operation, Reply, Step};
 use serde_json::{Value, json};
 use std::time::Duration;
-
-async fn stage() -> Stage {
-    static SHARED: Shared = Shared::new();
-    SHARED.stage(MODE, &["--leader-election=false"]).await
-}
 
 /// `Ready=False` for `reason`, with every one of `words` in the message, and not one rotation.
 async fn expect(stage: &Stage, name: &str, reason: &str, words: &[&str]) {
@@ -558,7 +553,7 @@ async fn a_secret_from_another_cluster_is_left_alone_until_a_person_says_so() {
 #[tokio::test]
 async fn a_full_quota_is_found_out_before_the_call() {
     let stage = stage().await;
-    if !stage::plane().await.has_controllers() {
+    if !stage.has_controllers {
         eprintln!("skipped: no kube-controller-manager, so nothing counts quotas");
         return;
     }
@@ -599,7 +594,7 @@ async fn a_resource_deleted_in_the_middle_of_its_rotation_leaves_a_live_value() 
 #[tokio::test]
 async fn a_namespace_that_goes_away_takes_nothing_with_it() {
     let stage = stage().await;
-    let rest = self::stage().await;
+    let rest = super::audited().await;
     stage.token("doomed");
     stage
         .create("doomed", json!({"schedule": {"every": "2s"}}))

@@ -1,19 +1,14 @@
 //! `rotate --into-secret`: by the operator's rules, and so that the operator can go on from it.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-#[path = "stage/process.rs"]
-mod process;
-mod stage;
 
 use astro_token_operator::api::{evidence, request};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::api::PostParams;
 use kube::{Api, ResourceExt};
 use lab::astro::{Astro, Fault, Issued, Operation, Step};
-use process::{Ended, Process, run};
+use crate::stage::process::{self, Ended, Process, run};
 use serde_json::json;
-use stage::{HOME, Operator, Stage, plane};
-use std::path::{Path, PathBuf};
+use crate::stage::{self, Stage, plane};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -103,8 +98,7 @@ async fn a_resource_takes_the_secret_over_without_a_rotation_and_then_owns_the_t
     assert_eq!(secret.annotations()[evidence::TOKEN_ID], token.id);
     assert_eq!(secret.annotations().get(evidence::REQUEST), None);
 
-    let account = plane().await.service_account(HOME, HOME).await.unwrap();
-    let _operator = Operator::start(account, &stage.astro, &["--leader-election=false"]);
+    let _operator = stage.operator(&["--leader-election=false"]).await;
     stage.create("ci", json!({})).await;
     let ready = |_: &_, status: &_| stage::is_ready(status);
     stage.until("ci", "ready", ready).await;
@@ -182,7 +176,7 @@ async fn who_may_not_look_for_an_owner_rotates_nothing() {
     let nobody = serde_json::from_value(json!({"metadata": {"name": "nobody"}})).unwrap();
     let params = PostParams::default();
     accounts.create(&params, &nobody).await.unwrap();
-    scene.kubeconfig = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nobody.kubeconfig");
+    scene.kubeconfig = scene.stage.dir().join("nobody.kubeconfig");
     plane()
         .await
         .service_account_kubeconfig(&namespace, "nobody", &scene.kubeconfig)

@@ -1,8 +1,5 @@
 //! What evidence there is decides: after a restore, a new start from nothing or a person's edit no value is rotated that
 //! is live, and a dead one is replaced once.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod stage;
 
 use astro_token_operator::api::{Cause, Status, WorkspaceTokenRotation};
 use futures::future::join_all;
@@ -10,17 +7,10 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, PostParams};
 use lab::astro::{Issued, Operation};
 use serde_json::{Value, json};
-use stage::{DEADLINE, Mode, Shared, Stage};
+use crate::stage::{self, DEADLINE, Stage};
+use crate::whole_cluster::audited as stage;
 
 const PREFIX: &str = "astro-token-operator.io";
-
-static SHARED: Shared = Shared::new();
-
-async fn stage() -> Stage {
-    SHARED
-        .stage(Mode::CLUSTER, &["--leader-election=false"])
-        .await
-}
 
 /// Waits until a resource that is alone in its namespace was looked at by a whole pass, on a record of the vendor's
 /// that was read after now.

@@ -1,16 +1,14 @@
 //! Leadership on a real API server: one leads, hands over, is succeeded, and steps down before anybody else can start.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
+use crate::stage::plane;
 use astro_token_operator::cluster::lease::{Candidate, Identity, Leadership, Timing};
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Namespace};
 use kube::{
     Api, Client, Config, ResourceExt,
     api::{Patch, PatchParams, PostParams},
 };
-use lab::control_plane::ControlPlane;
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -30,7 +28,7 @@ const SLACK: Duration = Duration::from_secs(2);
 
 /// A client of the administrator, and a namespace of its own for the test.
 async fn start() -> (Client, String) {
-    let client = ControlPlane::shared().await.unwrap().client();
+    let client = plane().await.client();
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let mut namespace = Namespace::default();
     namespace.metadata.generate_name = Some("leader-".into());
@@ -165,7 +163,7 @@ async fn an_edit_of_the_lease_does_not_end_leadership_but_another_holder_does() 
 #[tokio::test]
 async fn a_leader_that_is_cut_off_steps_down_before_another_starts() {
     let (client, namespace) = start().await;
-    let config = ControlPlane::shared().await.unwrap().config();
+    let config = plane().await.config();
     let unplugged = CancellationToken::new();
     let remote = behind(config, unplugged.clone()).await;
     let mut leader = lead(&remote, &namespace, "first").await;

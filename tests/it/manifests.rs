@@ -1,24 +1,22 @@
 //! What is shipped as YAML: in step with the code, accepted by a real API server, and allowed no more than is used.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 mod crd;
 mod deployment;
 mod examples;
 mod permissions;
 
+use crate::stage;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
-use lab::control_plane::{ControlPlane, apply};
+use lab::control_plane::ControlPlane;
 use lab::manifests::shipped;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use tokio::sync::OnceCell;
 
 const NAME: &str = "astro-token-operator";
 const IMAGE: &str = concat!("astro-token-operator:", env!("CARGO_PKG_VERSION"));
@@ -152,16 +150,9 @@ fn deployment_of(kustomization: &str, components: &[&str]) -> Deployment {
     serde_json::from_value(found.unwrap()).unwrap()
 }
 
-/// A cluster with everything of `deploy/`, and a client in a fresh namespace.
+/// A cluster with everything of `deploy/`, and a client in a new namespace of this name.
 async fn cluster(namespace: &str) -> (&'static ControlPlane, Client) {
-    static DEPLOYED: OnceCell<()> = OnceCell::const_new();
-    let plane = ControlPlane::shared().await.unwrap();
-    let deploy = async || {
-        for object in shipped("deploy", &[]).unwrap() {
-            apply(&plane.client(), &object.to_string()).await.unwrap();
-        }
-    };
-    DEPLOYED.get_or_init(deploy).await;
+    let plane = stage::plane().await;
     let namespaces: Api<Namespace> = Api::all(plane.client());
     let object = Namespace {
         metadata: ObjectMeta {

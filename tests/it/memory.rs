@@ -1,19 +1,12 @@
 //! What stays of values in the memory of a running operator, and what of its memory can get out.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-#[path = "stage/net.rs"]
-mod net;
-#[path = "stage/process.rs"]
-mod process;
-mod stage;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lab::astro::Astro;
-use net::Terminator;
-use process::Process;
+use crate::stage::net::Terminator;
+use crate::stage::process::{self, Process};
 use serde_json::json;
-use stage::{HOME, Stage};
+use crate::stage::{self, Mode, Stage};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -39,11 +32,8 @@ type Found = BTreeMap<(usize, &'static str), usize>;
 async fn no_value_stays_in_memory_at_rest() {
     let astro = Astro::start().await.unwrap();
     let stage = Stage::new(&astro).await;
-    let kubeconfig = stage::plane().await.dir().join("operator.kubeconfig");
-    let account = stage::plane()
-        .await
-        .service_account_kubeconfig(HOME, HOME, &kubeconfig);
-    account.await.unwrap();
+    let account = Mode::NAMESPACES.account();
+    let kubeconfig = stage.kubeconfig(stage::plane().await, account).await;
     // TLS has buffers of its own.
     let host = astro.url().replace("http://", "").replace("/v1", "");
     let front = Terminator::open(host.parse().unwrap()).await;
@@ -54,6 +44,7 @@ async fn no_value_stays_in_memory_at_rest() {
     let own = kubeconfig.with_file_name("own-credential");
     std::fs::write(&own, &stage.owner.value).unwrap();
     let own = format!("--api-token-file={}", own.display());
+    let only_here = format!("--namespaces={}", stage.namespace);
     let flags = [
         "run",
         &url,
@@ -63,6 +54,7 @@ async fn no_value_stays_in_memory_at_rest() {
         "--leader-election=false",
         "--listen=127.0.0.1:0",
         "--audit-interval=1h",
+        &only_here,
     ];
     let variables = [("KUBECONFIG", kubeconfig.to_str().unwrap())];
     let mut operator = Process::start(&flags, &variables);

@@ -2,9 +2,6 @@
 //!
 //! The API server's own audit log tells what the operator's account did in a life with everything in it; in each of
 //! the modes that must be the rules of that mode, all of them and no others.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod stage;
 
 use kube::api::{DeleteParams, DynamicObject};
 use kube::core::GroupVersionKind;
@@ -13,7 +10,7 @@ use kube::{Api, Client};
 use lab::astro::{Astro, Fault, Operation, Reply, Step};
 use lab::control_plane::ControlPlane;
 use serde_json::{Value, json};
-use stage::{HOME, Mode, Operator, Stage};
+use crate::stage::{self, HOME, Mode, Operator, Stage};
 use std::collections::BTreeSet;
 use std::time::Duration;
 

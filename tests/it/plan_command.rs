@@ -1,11 +1,6 @@
 //! `plan` as a process, on a real API server: what it says of every state, with what code it ends, and that it writes nothing.
 //!
 //! No operator runs here: states are made by hand, with the evidence and the status that an operator would have written.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-#[path = "stage/process.rs"]
-mod process;
-mod stage;
 
 use astro_token_operator::api::Version;
 use astro_token_operator::astro::credential::Credential;
@@ -22,9 +17,9 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use lab::astro::{Astro, Fault, Issued, NewToken, Operation, Reply, Step};
 use lab::control_plane::apply;
-use process::{BINARY, Ended, run};
+use crate::stage::process::{self, BINARY, Ended, run};
 use serde_json::{Value, json};
-use stage::{HOME, Stage, fresh_name, merge, next_second, plane};
+use crate::stage::{self, HOME, Stage, fresh_name, merge, next_second, plane};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -840,7 +835,7 @@ async fn where_the_cluster_s_id_may_not_be_read_no_cluster_is_called_another() {
     stage.create("clone", json!({})).await;
     // No more than the Role of a namespace, and no other namespace to be seen.
     let account = fresh_name();
-    let role = include_str!("../deploy/tenant/rbac.yaml");
+    let role = include_str!("../../deploy/tenant/rbac.yaml");
     let role = role.split("---").next().unwrap();
     let role = format!("{role}\n").replace(
         "name: astro-token-operator-tenant",

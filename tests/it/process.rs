@@ -1,28 +1,17 @@
 //! The operator as a process: what it says, when it starts, how it ends, and what its environment does to it.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-#[path = "stage/net.rs"]
-mod net;
-#[path = "stage/process.rs"]
-mod process;
-mod stage;
-
-use astro_token_operator::api::WorkspaceTokenRotation;
+use crate::stage::net::{Proxy, Terminator};
+use crate::stage::process::{Ended, Environment, Process, free_port, run};
+use crate::stage::{self, HOME, Mode, Stage, permit_to_lead, plane, spoilable};
 use astro_token_operator::args::Cli;
 use clap::CommandFactory;
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{DeleteParams, ListParams};
-use kube::{Api, ResourceExt};
 use lab::astro::{Astro, Fault, NewToken, Operation, Step};
-use lab::control_plane::ControlPlane;
-use net::{Proxy, Terminator};
-use process::{Ended, Environment, Process, free_port, run};
+use lab::control_plane::apply;
 use serde_json::{Value, json};
-use stage::{HOME, Stage};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
+const MODE: Mode = Mode::NAMESPACES;
 /// Longest wait for a step of a process.
 const SOON: Duration = Duration::from_secs(20);
 /// Longest wait for an end in good order, and for a successor that need not wait for a lease to expire.
@@ -41,26 +30,31 @@ const FLAGS: [&str; 8] = [
     "--audit-interval=1s",
 ];
 
-/// What a test has for itself: all resources of the cluster, a simulator, a namespace and the operator's account.
+/// A simulator, namespaces, and the account of operators that work in them.
 struct Scene {
     stage: Stage,
     kubeconfig: PathBuf,
-    _alone: MutexGuard<'static, ()>,
+    /// Where its operators work.
+    namespaces: String,
 }
 
 impl Scene {
     async fn start() -> Self {
-        static ALONE: Mutex<()> = Mutex::const_new(());
-        let alone = ALONE.lock().await;
-        let (plane, _) = plane().await;
-        clean(plane).await;
-        let kubeconfig = kubeconfig(plane, "astro-token-operator").await;
-        let astro = Astro::start().await.unwrap();
+        let stage = Stage::new(&Astro::start().await.unwrap()).await;
+        // Leaders have a Lease in the namespace that they work in.
+        permit_to_lead(plane().await, MODE, &stage.namespace).await;
         Self {
-            stage: Stage::new(&astro).await,
-            kubeconfig,
-            _alone: alone,
+            kubeconfig: stage.kubeconfig(plane().await, MODE.account()).await,
+            namespaces: stage.namespace.clone(),
+            stage,
         }
+    }
+
+    /// A second namespace that its operators work in.
+    async fn another(&mut self) -> Stage {
+        let stage = Stage::new(&self.stage.astro).await;
+        self.namespaces = format!("{},{}", self.namespaces, stage.namespace);
+        stage
     }
 
     /// An operator with further flags.
@@ -71,7 +65,8 @@ impl Scene {
     /// An operator with further flags and variables, which win over the usual ones.
     fn operator_in(&self, flags: &[&str], environment: Environment<'_>) -> Process {
         let url = format!("--api-url={}", self.stage.astro.url());
-        let usual = FLAGS.into_iter().chain([url.as_str()]);
+        let namespaces = format!("--namespaces={}", self.namespaces);
+        let usual = FLAGS.into_iter().chain([url.as_str(), &namespaces]);
         let name = |flag: &str| flag.split('=').next().unwrap().to_owned();
         let usual = usual.filter(|flag| !flags.iter().any(|it| name(it) == name(flag)));
         let flags: Vec<_> = ["run"]
@@ -91,11 +86,11 @@ impl Scene {
             format!("--listen=127.0.0.1:{port}"),
         );
         let flags = ["--leader-election", &pod, &listen];
-        self.operator_in(&flags, &[("POD_NAMESPACE", HOME)])
+        self.operator_in(&flags, &[("POD_NAMESPACE", &self.stage.namespace)])
     }
 
     fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.kubeconfig.with_file_name(name);
+        let path = self.stage.dir().join(name);
         std::fs::write(&path, text).unwrap();
         path
     }
@@ -106,45 +101,6 @@ impl Scene {
         self.stage.create(name, edit).await;
         token.id
     }
-}
-
-/// The shared control plane, and what the operator said before its CustomResourceDefinition was there.
-async fn plane() -> (&'static ControlPlane, &'static Ended) {
-    static BEFORE: OnceCell<Ended> = OnceCell::const_new();
-    let plane = ControlPlane::shared().await.unwrap();
-    let before = BEFORE.get_or_init(async || {
-        let admin = plane.kubeconfig();
-        let environment = [("KUBECONFIG", admin.to_str().unwrap())];
-        run(&["run", "--listen=127.0.0.1:0"], &environment).await
-    });
-    let before = before.await;
-    stage::plane().await;
-    (plane, before)
-}
-
-/// No resource and no leader of an earlier test is left.
-async fn clean(plane: &ControlPlane) {
-    let client = plane.client();
-    let all: Api<WorkspaceTokenRotation> = Api::all(client.clone());
-    for resource in all.list(&ListParams::default()).await.unwrap() {
-        let namespace = resource.namespace().unwrap();
-        let api: Api<WorkspaceTokenRotation> = Api::namespaced(client.clone(), &namespace);
-        let params = DeleteParams::default();
-        api.delete(&resource.name_any(), &params).await.unwrap();
-    }
-    let leases: Api<Lease> = Api::namespaced(client, HOME);
-    if leases.get_opt(HOME).await.unwrap().is_some() {
-        let params = DeleteParams::default();
-        leases.delete(HOME, &params).await.unwrap();
-    }
-}
-
-/// The kubeconfig of a service account in the operator's namespace.
-async fn kubeconfig(plane: &ControlPlane, account: &str) -> PathBuf {
-    let path = plane.dir().join(format!("{account}.kubeconfig"));
-    let written = plane.service_account_kubeconfig(HOME, account, &path);
-    written.await.unwrap();
-    path
 }
 
 /// A kubeconfig for a server that needs no credentials.
@@ -345,21 +301,24 @@ async fn a_cluster_that_cannot_be_used_is_named_with_the_reason() {
         assert_refused(&ended, 1, &["no cluster", "KUBECONFIG"]);
     }
 
-    let (plane, before) = plane().await;
+    let spoilable = spoilable().await;
     let words = [
+        &spoilable.plane.url(),
         "CustomResourceDefinition",
         "astro-token-operator crd | kubectl apply",
     ];
-    assert_refused(before, 1, &[&plane.url(), words[0], words[1]]);
+    assert_refused(&spoilable.before, 1, &words);
+    drop(spoilable);
 
     let account = json!({
         "apiVersion": "v1", "kind": "ServiceAccount",
         "metadata": {"name": "nobody", "namespace": HOME},
     });
-    lab::control_plane::apply(&plane.client(), &account.to_string())
-        .await
-        .unwrap();
-    let nobody = kubeconfig(plane, "nobody").await;
+    let plane = plane().await;
+    apply(&plane.client(), &account.to_string()).await.unwrap();
+    let nobody = plane.dir().join("nobody.kubeconfig");
+    let written = plane.service_account_kubeconfig(HOME, "nobody", &nobody);
+    written.await.unwrap();
     let ended = start(&[("KUBECONFIG", nobody.to_str().unwrap())]).await;
     let words = ["forbidden", "nobody", "workspacetokenrotations"];
     assert_refused(&ended, 1, &words);
@@ -488,9 +447,9 @@ async fn its_log_is_json_on_request_and_silent_while_nothing_happens() {
     assert_eq!(line["rotation_id"], id.last_rotation.unwrap().id.as_str());
 
     // With a resource that is fine, whose record it reads again and again.
-    let (pod, variables) = ("--pod-name=quiet", [("POD_NAMESPACE", HOME)]);
+    let variables = [("POD_NAMESPACE", stage.namespace.as_str())];
     stage.astro.clear_requests();
-    let mut quiet = scene.operator_in(&["--leader-election", pod], &variables);
+    let mut quiet = scene.operator_in(&["--leader-election", "--pod-name=quiet"], &variables);
     quiet.until("watching", SOON).await;
     let audits = stage.astro.until(|astro| astro.requests().len() >= 4);
     let audits = tokio::time::timeout(SOON, audits).await;
@@ -510,9 +469,9 @@ async fn its_log_is_json_on_request_and_silent_while_nothing_happens() {
 
 #[tokio::test]
 async fn its_own_credential_serves_only_the_namespaces_that_may_use_it() {
-    let scene = Scene::start().await;
+    let mut scene = Scene::start().await;
+    let other = scene.another().await;
     let stage = &scene.stage;
-    let other = Stage::new(&stage.astro).await;
     let allowed = format!("--default-credentials-namespaces=x,{}", stage.namespace);
     let credential = ("ASTRO_API_TOKEN", stage.owner.value.as_str());
     let operator = scene.operator_in(&[&allowed], &[credential]);
@@ -637,15 +596,14 @@ async fn the_vendor_is_called_through_the_proxy_of_the_environment() {
 #[tokio::test]
 async fn without_permission_to_write_secrets_nothing_is_rotated_until_it_is_given() {
     let mut scene = Scene::start().await;
-    let (plane, _) = plane().await;
-    let client = plane.client();
+    let client = scene.stage.client.clone();
     let permit = async |verbs: Value| {
         let permissions = stage::permissions("reader", verbs);
-        let applied = lab::control_plane::apply(&client, &permissions);
+        let applied = apply(&client, &permissions);
         applied.await.unwrap();
     };
     permit(json!(["get", "list", "watch"])).await;
-    scene.kubeconfig = kubeconfig(plane, "reader").await;
+    scene.kubeconfig = scene.stage.kubeconfig(plane().await, "reader").await;
     let stage = &scene.stage;
     let operator = scene.operator(&[]);
     let token = scene.create("ci", json!({})).await;

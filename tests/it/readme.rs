@@ -1,7 +1,5 @@
 //! The README tells the truth: what it shows is accepted, what it names exists, what is generated is up to date.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use astro_token_operator::api::{ScheduleSpec, WorkspaceTokenRotation};
 use astro_token_operator::args::Cli;
 use astro_token_operator::decide::schedule::Schedule;

@@ -1,74 +1,59 @@
 //! The API server will not take a value that is already issued: it is kept, told of, and stored as soon as it can be.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-#[path = "stage/net.rs"]
-mod net;
-#[path = "stage/process.rs"]
-mod process;
-mod stage;
-
+use crate::stage::net::Terminator;
+use crate::stage::process::{Process, free_port};
+use crate::stage::{self, DEADLINE, HOME, Stage, plane, spoilable};
 use axum::{Json, Router, routing::post};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 use lab::astro::{Astro, Fault, FaultHandle, Operation, Step};
 use lab::control_plane::ControlPlane;
-use net::Terminator;
-use process::{Process, free_port};
 use serde_json::{Value, json};
-use stage::{DEADLINE, HOME, Stage};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use tokio::time::{Instant, sleep, timeout};
 
-/// The operator's service account here: with the shipped permissions, but verbs on Secrets that tests change.
-const ACCOUNT: &str = "refusable";
 /// Longest wait for a step of a process.
 const SOON: Duration = Duration::from_secs(30);
 const READ: [&str; 3] = ["get", "list", "watch"];
 const WRITE: [&str; 5] = ["get", "list", "watch", "create", "patch"];
 const UNSAVED: &str = "astro_token_operator_unsaved_values";
 
-/// What a test has for itself: a control plane to spoil, a simulator, a namespace and an operator.
+/// A simulator, a namespace, and an operator with an account of its own.
 struct Scene {
     stage: Stage,
     operator: Process,
+    kubeconfig: PathBuf,
     port: u16,
     /// A client with the operator's account.
     account: Client,
-    plane: MutexGuard<'static, ControlPlane>,
 }
 
 impl Scene {
     async fn start() -> Self {
-        static PLANE: OnceCell<Mutex<ControlPlane>> = OnceCell::const_new();
-        let plane = PLANE.get_or_init(async || {
-            let plane = ControlPlane::start().await.unwrap();
-            stage::furnish(&plane, stage::Mode::CLUSTER).await;
-            Mutex::new(plane)
-        });
-        let plane = plane.await.lock().await;
-        let client = plane.client();
-        // A test that failed may have left it.
-        alarm(plane.etcd_url(), "DEACTIVATE").await;
-        permit(&client, &WRITE).await;
-        clean(&client).await;
-        let astro = Astro::start().await.unwrap();
-        let stage = Stage::on(&plane, &astro).await;
-        let account = plane.service_account(HOME, ACCOUNT).await.unwrap();
+        Self::start_on(plane().await).await
+    }
+
+    async fn start_on(plane: &ControlPlane) -> Self {
+        let stage = Stage::on(plane, &Astro::start().await.unwrap()).await;
+        let name = account(&stage);
+        permit(&stage, &WRITE).await;
+        let account = plane.service_account(HOME, &name).await.unwrap();
+        let kubeconfig = stage.kubeconfig(plane, &name).await;
         let port = free_port();
-        let mut operator = start(&plane, &astro, port).await;
+        let mut operator = start(&stage, &kubeconfig, port, &[]);
         operator.until("watching", SOON).await;
         Self {
             stage,
             operator,
+            kubeconfig,
             port,
             account: Client::try_from(account).unwrap(),
-            plane,
         }
     }
 
@@ -142,16 +127,18 @@ impl Scene {
     }
 }
 
-async fn start(plane: &ControlPlane, astro: &Astro, port: u16) -> Process {
-    let kubeconfig = plane.dir().join("operator.kubeconfig");
-    let written = plane.service_account_kubeconfig(HOME, ACCOUNT, &kubeconfig);
-    written.await.unwrap();
-    let url = format!("--api-url={}", astro.url());
+/// An operator that works in the namespace, and in these besides.
+fn start(stage: &Stage, kubeconfig: &Path, port: u16, others: &[&Stage]) -> Process {
+    let url = format!("--api-url={}", stage.astro.url());
     let listen = format!("--listen=127.0.0.1:{port}");
+    let stages = [stage].into_iter().chain(others.iter().copied());
+    let namespaces: Vec<_> = stages.map(|stage| stage.namespace.as_str()).collect();
+    let namespaces = format!("--namespaces={}", namespaces.join(","));
     let flags = [
         "run",
         &url,
         &listen,
+        &namespaces,
         "--leader-election=false",
         // A successor knows that its predecessor is dead.
         "--pod-name=pod",
@@ -163,23 +150,16 @@ async fn start(plane: &ControlPlane, astro: &Astro, port: u16) -> Process {
     Process::start(&flags, &[("KUBECONFIG", kubeconfig.to_str().unwrap())])
 }
 
-/// Lets the operator's account do this with Secrets.
-async fn permit(client: &Client, verbs: &[&str]) {
-    let permissions = stage::permissions(ACCOUNT, json!(verbs));
-    let applied = lab::control_plane::apply(client, &permissions);
-    applied.await.unwrap();
+/// The operator's service account: with the shipped permissions, but verbs on Secrets that the test changes.
+fn account(stage: &Stage) -> String {
+    format!("refusable-{}", stage.namespace)
 }
 
-/// No resource of an earlier test is left.
-async fn clean(client: &Client) {
-    use astro_token_operator::api::WorkspaceTokenRotation as Rotation;
-    let all: Api<Rotation> = Api::all(client.clone());
-    for resource in all.list(&ListParams::default()).await.unwrap() {
-        let namespace = resource.namespace().unwrap();
-        let api: Api<Rotation> = Api::namespaced(client.clone(), &namespace);
-        let params = DeleteParams::default();
-        api.delete(&resource.name_any(), &params).await.unwrap();
-    }
+/// Lets the operator's account do this with Secrets.
+async fn permit(stage: &Stage, verbs: &[&str]) {
+    let permissions = stage::permissions(&account(stage), json!(verbs));
+    let applied = lab::control_plane::apply(&stage.client, &permissions);
+    applied.await.unwrap();
 }
 
 async fn reached(held: &FaultHandle) {
@@ -212,18 +192,18 @@ async fn without_permission_the_value_waits_until_it_is_given_back() {
     let mut scene = Scene::start().await;
     let token = scene.create("ci").await;
     let held = scene.rotate("ci", &token).await;
-    permit(&scene.stage.client, &READ).await;
+    permit(&scene.stage, &READ).await;
     scene.until_refused().await;
     held.release();
     scene.assert_told("ci", &["cannot patch resource"]).await;
-    permit(&scene.stage.client, &WRITE).await;
+    permit(&scene.stage, &WRITE).await;
     scene.assert_landed("ci", &token, 2).await;
 }
 
 #[tokio::test]
 async fn with_a_full_quota_the_first_value_waits_until_there_is_room() {
     let mut scene = Scene::start().await;
-    if !scene.plane.has_controllers() {
+    if !scene.stage.has_controllers {
         eprintln!("skipped: no kube-controller-manager, so nothing counts quotas");
         return;
     }
@@ -271,12 +251,19 @@ async fn while_an_admission_webhook_cannot_be_reached_the_value_waits() {
 #[tokio::test]
 async fn with_its_namespace_a_value_goes_and_the_log_says_so() {
     let mut scene = Scene::start().await;
-    if !scene.plane.has_controllers() {
+    if !scene.stage.has_controllers {
         eprintln!("skipped: no kube-controller-manager, so no namespace ends");
         return;
     }
     let (client, namespace) = (scene.stage.client.clone(), scene.stage.namespace.clone());
-    let rest = Stage::on(&scene.plane, &scene.stage.astro).await;
+    let rest = Stage::new(&scene.stage.astro).await;
+    // One that works in both instead.
+    scene.operator.signal("TERM").await;
+    scene.port = free_port();
+    let next = start(&scene.stage, &scene.kubeconfig, scene.port, &[&rest]);
+    let former = std::mem::replace(&mut scene.operator, next);
+    former.end(SOON).await;
+    scene.operator.until("watching", SOON).await;
     // Keeps the namespace in its end until it is removed.
     let anchors: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
     let anchor = json!({"metadata": {"name": "anchor", "finalizers": ["example.com/anchor"]}});
@@ -325,29 +312,33 @@ async fn with_its_namespace_a_value_goes_and_the_log_says_so() {
 
 #[tokio::test]
 async fn while_etcd_takes_no_writes_log_and_gauge_tell_and_the_value_waits() {
-    let mut scene = Scene::start().await;
+    let spoilable = spoilable().await;
+    let etcd = spoilable.plane.etcd_url();
+    // A test that failed may have left it.
+    alarm(etcd, "DEACTIVATE").await;
+    let mut scene = Scene::start_on(&spoilable.plane).await;
     let token = scene.create("ci").await;
     let held = scene.rotate("ci", &token).await;
-    let etcd = scene.plane.etcd_url().to_owned();
-    alarm(&etcd, "ACTIVATE").await;
+    alarm(etcd, "ACTIVATE").await;
     scene.until_refused().await;
     held.release();
     scene.assert_kept().await;
     let log = scene.operator.log().concat();
     assert!(log.contains("database space exceeded"), "{log}");
-    alarm(&etcd, "DEACTIVATE").await;
+    alarm(etcd, "DEACTIVATE").await;
     scene.assert_landed("ci", &token, 2).await;
 }
 
 #[tokio::test]
 async fn while_the_api_server_is_down_log_and_gauge_tell_and_the_value_waits() {
-    let mut scene = Scene::start().await;
+    let mut spoilable = spoilable().await;
+    let mut scene = Scene::start_on(&spoilable.plane).await;
     let token = scene.create("ci").await;
     let held = scene.rotate("ci", &token).await;
-    scene.plane.stop_api_server();
+    spoilable.plane.stop_api_server();
     held.release();
     scene.assert_kept().await;
-    scene.plane.start_api_server().await.unwrap();
+    spoilable.plane.start_api_server().await.unwrap();
     scene.assert_landed("ci", &token, 2).await;
 }
 
@@ -358,20 +349,20 @@ async fn a_value_that_dies_with_the_process_is_replaced_by_one_more_rotation() {
     let mut scene = Scene::start().await;
     let token = scene.create("ci").await;
     let held = scene.rotate("ci", &token).await;
-    permit(&scene.stage.client, &READ).await;
+    permit(&scene.stage, &READ).await;
     scene.until_refused().await;
     held.release();
     scene.assert_told("ci", &["cannot patch resource"]).await;
-    let next = start(&scene.plane, &scene.stage.astro, free_port());
+    let next = start(&scene.stage, &scene.kubeconfig, free_port(), &[]);
     scene.operator.signal("KILL").await;
-    let killed = std::mem::replace(&mut scene.operator, next.await);
+    let killed = std::mem::replace(&mut scene.operator, next);
     killed.end(SOON).await;
 
     // Nothing is rotated for as long as nothing can be stored.
     let message = scene.stage.until_blocked("ci", "TargetRefused").await;
     assert!(message.contains("cannot patch resource"), "{message}");
     assert_eq!(scene.stage.astro.rotations(&token), 2);
-    permit(&scene.stage.client, &WRITE).await;
+    permit(&scene.stage, &WRITE).await;
     scene.stage.until_notice("ci", "Recovered").await;
     scene.stage.until_rotated("ci", 2).await;
     assert!(scene.stage.holds_live("ci").await);
@@ -385,7 +376,7 @@ async fn a_value_is_not_given_up_when_the_process_is_told_to_end() {
     let mut scene = Scene::start().await;
     let token = scene.create("ci").await;
     let held = scene.rotate("ci", &token).await;
-    permit(&scene.stage.client, &READ).await;
+    permit(&scene.stage, &READ).await;
     scene.until_refused().await;
     held.release();
     scene.assert_told("ci", &["cannot patch resource"]).await;
@@ -396,12 +387,12 @@ async fn a_value_is_not_given_up_when_the_process_is_told_to_end() {
     assert!(scene.operator.is_running(), "{:#?}", scene.operator.log());
     scene.until_unsaved(1).await;
 
-    permit(&scene.stage.client, &WRITE).await;
+    permit(&scene.stage, &WRITE).await;
     let (code, log) = scene.operator.end(SOON).await;
     assert_eq!(code, Some(0), "{log:#?}");
     assert!(scene.stage.holds_live("ci").await, "{log:#?}");
     assert_eq!(scene.stage.astro.rotations(&token), 2);
-    scene.operator = start(&scene.plane, &scene.stage.astro, scene.port).await;
+    scene.operator = start(&scene.stage, &scene.kubeconfig, scene.port, &[]);
     scene.assert_landed("ci", &token, 2).await;
 }
 

@@ -1,12 +1,9 @@
 //! Two replicas: killed, ended, paused and cut off at random, or both at work at once, they double nothing.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod stage;
 
 use lab::astro::{Astro, Fault, Operation, Step};
 use lab::crash::Storm;
 use serde_json::json;
-use stage::{Operator, Stage, service_account};
+use crate::stage::{self, Stage};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,13 +32,12 @@ async fn two_that_both_believe_to_lead_rotate_each_token_once() {
     // Both have planned before one of them has called.
     let slow = Step::Delay(Duration::from_millis(300));
     astro.fault(Fault::on(Operation::Get).before(slow));
-    let account = service_account().await;
-    let both = ["one", "two"].map(|pod| {
-        let pod = format!("--pod-name={pod}");
-        let flags = ["--leader-election=false", "--audit-interval=1h", &pod];
-        Operator::start(account.clone(), &astro, &flags)
-    });
     let stage = Stage::new(&astro).await;
+    let mut both = Vec::new();
+    for pod in ["--pod-name=one", "--pod-name=two"] {
+        let flags = ["--leader-election=false", "--audit-interval=1h", pod];
+        both.push(stage.operator(&flags).await);
+    }
     let names: Vec<_> = (0..RESOURCES).map(|n| format!("twice-{n}")).collect();
     let mut tokens = Vec::new();
     for name in &names {
@@ -69,10 +65,9 @@ async fn two_that_both_believe_to_lead_rotate_each_token_once() {
 async fn a_successor_whose_look_was_not_answered_looks_again_before_the_next_audit() {
     const SOON: Duration = Duration::from_secs(90);
     let astro = Astro::start().await.unwrap();
-    let account = service_account().await;
     let flags = ["--leader-election=false", "--audit-interval=1h"];
-    let first = Operator::start(account.clone(), &astro, &flags);
     let stage = Stage::new(&astro).await;
+    let first = stage.operator(&flags).await;
     let token = stage.token("looked-at");
     stage.create("looked-at", json!({})).await;
     stage.until_rotated("looked-at", 1).await;
@@ -82,7 +77,7 @@ async fn a_successor_whose_look_was_not_answered_looks_again_before_the_next_aud
     astro.rotate(&token.id);
     let silent = Fault::on(Operation::Get).token(&token.id).once();
     let silent = astro.fault(silent.before(Step::Close));
-    let second = Operator::start(account, &astro, &flags);
+    let second = stage.operator(&flags).await;
     silent.reached().await;
     let reclaimed = astro.until(|astro| astro.rotations(&token.id) == 2);
     let reclaimed = tokio::time::timeout(SOON, reclaimed).await;

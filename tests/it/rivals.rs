@@ -1,45 +1,31 @@
 //! Two resources with a claim to one token or one Secret: who works, who waits without a call, and who cannot squat.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod stage;
-
+use crate::stage::{self, Operator, Stage, next_second};
 use astro_token_operator::api::{Cause, WorkspaceTokenRotation};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::{Api, ResourceExt};
+use futures::future::join_all;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use lab::astro::{Astro, Issued, NewToken};
 use serde_json::{Value, json};
-use stage::{Operator, Stage, next_second, service_account};
-use tokio::sync::{Mutex, MutexGuard};
+use std::sync::Arc;
 
 /// No audit helps: what happens here happens because a watch says so.
 const FLAGS: [&str; 2] = ["--leader-election=false", "--audit-interval=1h"];
 
-/// A simulator and all resources of the cluster, for one test at a time: some of them start the operator anew.
+/// A simulator, some namespaces with a credential each, and an operator that works in them.
 struct Scene {
     astro: Astro,
+    tenants: Arc<[Stage]>,
     operator: Option<Operator>,
-    _alone: MutexGuard<'static, ()>,
 }
 
 impl Scene {
-    async fn start() -> Self {
-        static ALONE: Mutex<()> = Mutex::const_new(());
-        let alone = ALONE.lock().await;
-        let client = stage::plane().await.client();
-        let all: Api<WorkspaceTokenRotation> = Api::all(client.clone());
-        for resource in all.list(&ListParams::default()).await.unwrap() {
-            let namespaces: Api<Namespace> = Api::all(client.clone());
-            let namespace = resource.namespace().unwrap();
-            let params = DeleteParams::default();
-            namespaces.delete(&namespace, &params).await.unwrap();
-            let api: Api<WorkspaceTokenRotation> = Api::namespaced(client.clone(), &namespace);
-            api.delete(&resource.name_any(), &params).await.ok();
-        }
+    async fn start(tenants: usize) -> Self {
+        let astro = Astro::start().await.unwrap();
+        let tenants = join_all((0..tenants).map(|_| Stage::new(&astro))).await;
         let mut scene = Self {
-            astro: Astro::start().await.unwrap(),
+            astro,
+            tenants: tenants.into(),
             operator: None,
-            _alone: alone,
         };
         scene.restart().await;
         scene
@@ -48,19 +34,14 @@ impl Scene {
     /// A new operator, as after a crash of the one before.
     async fn restart(&mut self) {
         self.stop().await;
-        let account = service_account().await;
-        self.operator = Some(Operator::start(account, &self.astro, &FLAGS));
+        let tenants: Vec<_> = self.tenants.iter().collect();
+        self.operator = Some(Operator::start_in(&tenants, &FLAGS).await);
     }
 
     async fn stop(&mut self) {
         if let Some(operator) = self.operator.take() {
             operator.kill().await;
         }
-    }
-
-    /// A namespace with a credential of its own, by which its calls are told apart.
-    async fn tenant(&self) -> Stage {
-        Stage::new(&self.astro).await
     }
 
     /// Calls made with a credential so far.
@@ -106,68 +87,69 @@ async fn make_patient(stage: &Stage, name: &str, reason: &str) {
 
 #[tokio::test]
 async fn the_younger_of_two_on_one_token_makes_no_call_and_takes_over_by_a_watch() {
-    let scene = Scene::start().await;
-    for (older_by_id, younger_by_id) in [(true, true), (true, false), (false, true), (false, false)]
-    {
-        for one_namespace in [true, false] {
-            let first = scene.tenant().await;
-            let second = match one_namespace {
-                true => None,
-                false => Some(scene.tenant().await),
-            };
-            let token = first.token("shared");
-            let edit = |id: bool| match id {
-                true => by_id(&token),
-                false => json!({"token": {"name": first.token_name("shared")}}),
-            };
-            first.create("older", edit(older_by_id)).await;
-            first.until_rotated("older", 1).await;
-            next_second().await;
+    // Two namespaces for each row, of which some need one.
+    let scene = Scene::start(16).await;
+    let row = async |(number, (older_by_id, younger_by_id, one_namespace)): (usize, (bool, bool, bool))| {
+        let first = &scene.tenants[2 * number];
+        let token = first.token("shared");
+        let edit = |id: bool| match id {
+            true => by_id(&token),
+            false => json!({"token": {"name": first.token_name("shared")}}),
+        };
+        first.create("older", edit(older_by_id)).await;
+        first.until_rotated("older", 1).await;
+        next_second().await;
 
-            let stage = second.as_ref().unwrap_or(&first);
-            let own = credential(stage, "second").await;
-            let mut spec = stage.spec("younger", edit(younger_by_id));
-            spec["credentials"]["secretRef"]["name"] = "second".into();
-            let younger = json!({"metadata": {"name": "younger"}, "spec": spec});
-            stage.create_raw(younger).await.unwrap();
-            let message = stage.until_blocked("younger", "TokenConflict").await;
-            assert_eq!(
-                message.contains("older resource older"),
-                one_namespace,
-                "{message}"
-            );
-            assert!(!message.contains(&first.namespace), "{message}");
-            make_patient(stage, "younger", "TokenConflict").await;
-            let what = format!("{older_by_id} {younger_by_id} {one_namespace}");
-            assert_eq!(scene.calls(&own), 0, "{what}");
-            assert_eq!(scene.astro.rotations(&token.id), 1, "{what}");
+        let stage = match one_namespace {
+            true => first,
+            false => &scene.tenants[2 * number + 1],
+        };
+        let own = credential(stage, "second").await;
+        let mut spec = stage.spec("younger", edit(younger_by_id));
+        spec["credentials"]["secretRef"]["name"] = "second".into();
+        let younger = json!({"metadata": {"name": "younger"}, "spec": spec});
+        stage.create_raw(younger).await.unwrap();
+        let message = stage.until_blocked("younger", "TokenConflict").await;
+        assert_eq!(
+            message.contains("older resource older"),
+            one_namespace,
+            "{message}"
+        );
+        assert!(!message.contains(&first.namespace), "{message}");
+        make_patient(stage, "younger", "TokenConflict").await;
+        let what = format!("{older_by_id} {younger_by_id} {one_namespace}");
+        assert_eq!(scene.calls(&own), 0, "{what}");
+        assert_eq!(scene.astro.rotations(&token.id), 1, "{what}");
 
-            first.delete("older").await;
-            stage.until_rotated("younger", 1).await;
-            assert!(stage.holds_live("younger").await);
-            assert_eq!(scene.astro.rotations(&token.id), 2, "{what}");
-            stage.assert_no_leak().await;
-        }
-    }
+        first.delete("older").await;
+        stage.until_rotated("younger", 1).await;
+        assert!(stage.holds_live("younger").await);
+        assert_eq!(scene.astro.rotations(&token.id), 2, "{what}");
+        stage.assert_no_leak().await;
+    };
+    let both = [true, false];
+    let rows = both.into_iter().flat_map(|older| both.map(|younger| (older, younger)));
+    let rows = rows.flat_map(|(older, younger)| both.map(|one| (older, younger, one)));
+    join_all(rows.enumerate().map(|it| Box::pin(row(it)))).await;
 }
 
 #[tokio::test]
 async fn the_younger_of_two_on_one_secret_makes_no_call_and_takes_over_by_a_watch() {
-    let scene = Scene::start().await;
-    let stage = scene.tenant().await;
+    let scene = Scene::start(1).await;
+    let stage = &scene.tenants[0];
     let tokens = [stage.token("older"), stage.token("younger")];
     stage
         .create("older", json!({"target": {"name": "one"}}))
         .await;
     stage.until_rotated("older", 1).await;
     next_second().await;
-    let own = credential(&stage, "second").await;
+    let own = credential(stage, "second").await;
     let younger =
         json!({"target": {"name": "one"}, "credentials": {"secretRef": {"name": "second"}}});
     stage.create("younger", younger).await;
     let message = stage.until_blocked("younger", "TargetConflict").await;
     assert!(message.contains("target.name"), "{message}");
-    make_patient(&stage, "younger", "TargetConflict").await;
+    make_patient(stage, "younger", "TargetConflict").await;
     assert_eq!(scene.calls(&own), 0);
     stage.delete("older").await;
     stage.until_rotated("younger", 1).await;
@@ -182,12 +164,13 @@ async fn the_younger_of_two_on_one_secret_makes_no_call_and_takes_over_by_a_watc
 
 #[tokio::test]
 async fn when_the_operator_meets_both_at_once_the_older_works_whoever_is_first_in_the_list() {
-    let mut scene = Scene::start().await;
+    let mut scene = Scene::start(4).await;
+    let tenants = scene.tenants.clone();
     scene.stop().await;
     let mut rows = Vec::new();
     for (older, younger) in [("a", "z"), ("z", "a")] {
         for older_by_id in [true, false] {
-            let stage = scene.tenant().await;
+            let stage = &tenants[rows.len()];
             let token = stage.token("shared");
             let name = json!({"token": {"name": stage.token_name("shared")}});
             let edits = match older_by_id {
@@ -215,8 +198,8 @@ async fn when_the_operator_meets_both_at_once_the_older_works_whoever_is_first_i
 
 #[tokio::test]
 async fn an_edit_makes_a_conflict_and_ends_one_at_once() {
-    let scene = Scene::start().await;
-    let stage = scene.tenant().await;
+    let scene = Scene::start(1).await;
+    let stage = &scene.tenants[0];
     let (one, other) = (stage.token("one"), stage.token("other"));
     stage.create("older", by_id(&other)).await;
     stage.until_rotated("older", 1).await;
@@ -227,7 +210,7 @@ async fn an_edit_makes_a_conflict_and_ends_one_at_once() {
     stage.until_blocked("younger", "TokenConflict").await;
     stage.until_rotated("older", 2).await;
     assert!(!stage.holds_live("younger").await);
-    make_patient(&stage, "younger", "TokenConflict").await;
+    make_patient(stage, "younger", "TokenConflict").await;
     stage.edit("older", json!({"spec": by_id(&other)})).await;
     let resource = stage.until_rotated("younger", 2).await;
     let last = resource.status.unwrap().last_rotation.unwrap();
@@ -239,9 +222,8 @@ async fn an_edit_makes_a_conflict_and_ends_one_at_once() {
 /// An older resource in another namespace names the token of a younger one, and cannot work on it.
 #[tokio::test]
 async fn nobody_keeps_a_token_from_its_owner_by_naming_it_first() {
-    let scene = Scene::start().await;
-    let squatter = scene.tenant().await;
-    let owner = scene.tenant().await;
+    let scene = Scene::start(2).await;
+    let (squatter, owner) = (&scene.tenants[0], &scene.tenants[1]);
     let foreign = NewToken::owner("of another Workspace", "clmotherworkspace");
     let foreign = scene.astro.create(foreign);
     squatter
@@ -326,8 +308,9 @@ async fn nobody_keeps_a_token_from_its_owner_by_naming_it_first() {
 
 #[tokio::test]
 async fn a_start_of_the_operator_changes_nothing_for_one_that_is_older_than_a_squatter_can_be() {
-    let mut scene = Scene::start().await;
-    let (squatter, owner) = (scene.tenant().await, scene.tenant().await);
+    let mut scene = Scene::start(2).await;
+    let tenants = scene.tenants.clone();
+    let (squatter, owner) = (&tenants[0], &tenants[1]);
     let token = owner.token("mine");
     let mut edit = by_id(&token);
     edit["credentials"]["secretRef"]["name"] = "missing".into();
@@ -354,8 +337,9 @@ async fn a_start_of_the_operator_changes_nothing_for_one_that_is_older_than_a_sq
 
 #[tokio::test]
 async fn an_older_one_that_can_work_after_all_takes_the_token_once_and_keeps_it() {
-    let mut scene = Scene::start().await;
-    let (elder, junior) = (scene.tenant().await, scene.tenant().await);
+    let mut scene = Scene::start(2).await;
+    let tenants = scene.tenants.clone();
+    let (elder, junior) = (&tenants[0], &tenants[1]);
     let token = junior.token("both");
     let mut edit = by_id(&token);
     edit["credentials"]["secretRef"]["name"] = "later".into();
@@ -365,7 +349,7 @@ async fn an_older_one_that_can_work_after_all_takes_the_token_once_and_keeps_it(
     junior.create("both", by_id(&token)).await;
     junior.until_rotated("both", 1).await;
 
-    let own = credential(&elder, "later").await;
+    let own = credential(elder, "later").await;
     elder.until_rotated("both", 1).await;
     junior.until_blocked("both", "TokenConflict").await;
     assert!(elder.holds_live("both").await);
@@ -376,7 +360,7 @@ async fn an_older_one_that_can_work_after_all_takes_the_token_once_and_keeps_it(
     scene.restart().await;
     elder.until_blocked("both", "CredentialsRejected").await;
     let calls = scene.calls(&junior.owner);
-    make_patient(&junior, "both", "TokenConflict").await;
+    make_patient(junior, "both", "TokenConflict").await;
     assert_eq!(scene.calls(&junior.owner), calls);
     assert!(elder.holds_live("both").await);
     assert_eq!(scene.astro.rotations(&token.id), 2);

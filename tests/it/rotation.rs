@@ -1,21 +1,10 @@
 //! From a resource to a live value in a Secret: what the operator does whatever it may see of the cluster.
 
-use super::MODE;
-use crate::stage::{self, Shared, Stage};
+use super::patient as stage;
+use crate::stage;
 use astro_token_operator::api::Cause;
 use lab::astro::{Fault, Operation, Step};
 use serde_json::json;
-
-async fn stage() -> Stage {
-    static SHARED: Shared = Shared::new();
-    let flags: &[&str] = match MODE.get_secrets {
-        // What befalls a Secret is noticed by an audit.
-        true => &["--leader-election=false"],
-        // No audit helps: what happens here happens because a watch or a schedule says so.
-        false => &["--leader-election=false", "--audit-interval=1h"],
-    };
-    SHARED.stage(MODE, flags).await
-}
 
 fn cause(resource: &astro_token_operator::api::WorkspaceTokenRotation) -> Option<Cause> {
     let status = resource.status.as_ref()?;

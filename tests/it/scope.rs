@@ -14,7 +14,7 @@ async fn stage_in(plane: &ControlPlane, astro: &Astro, namespace: &str) -> Stage
 
 #[tokio::test]
 async fn a_namespace_without_a_role_or_that_is_not_there_yet_is_served_as_soon_as_it_can_be() {
-    let plane = stage::plane_for(MODE).await;
+    let plane = stage::plane().await;
     let astro = Astro::start().await.unwrap();
     let [served, bare, absent, other] = [(); 4].map(|()| stage::fresh_name());
     let named = [served.clone(), bare.clone(), absent.clone()];
@@ -32,7 +32,7 @@ async fn a_namespace_without_a_role_or_that_is_not_there_yet_is_served_as_soon_a
         waiting.push((stage, token));
     }
 
-    let account = plane.service_account(stage::HOME, stage::HOME).await;
+    let account = plane.service_account(stage::HOME, MODE.account()).await;
     let mut flags = MODE.flags(&named);
     flags.push("--leader-election=false".into());
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();

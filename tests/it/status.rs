@@ -1,18 +1,13 @@
 //! The commands for people, as processes on a real API server: what they print, how they end, what they may need.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-#[path = "stage/process.rs"]
-mod process;
-mod stage;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams};
 use lab::astro::Astro;
 use lab::control_plane::ControlPlane;
 use lab::link::{Link, Weather};
-use process::{BINARY, Ended, run};
+use crate::stage::process::{BINARY, Ended, run};
 use serde_json::{Value, json};
-use stage::{Operator, Stage, service_account};
+use crate::stage::{self, Stage};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -452,9 +447,8 @@ async fn nobody_reading_is_no_failure_and_ends_what_follows() {
 async fn a_request_rotates_once_and_the_wait_returns_the_rotation_of_the_live_value() {
     let scene = Scene::start().await;
     let stage = &scene.stage;
-    let only_here = format!("--namespaces={}", stage.namespace);
-    let flags = ["--leader-election=false", "--audit-interval=1h", &only_here];
-    let operator = Operator::start(service_account().await, &stage.astro, &flags);
+    let flags = ["--leader-election=false", "--audit-interval=1h"];
+    let operator = stage.operator(&flags).await;
     let tokens = ["ci", "etl"].map(|name| stage.token(name));
     for name in ["ci", "etl"] {
         stage.create(name, json!({})).await;

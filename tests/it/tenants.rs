@@ -1,7 +1,4 @@
 //! Tenants who share an operator: none reaches into another's namespace, and none can crash, stall or slow the others.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod stage;
 
 use astro_token_operator::api::Status;
 use astro_token_operator::decide::status::ready;
@@ -9,22 +6,24 @@ use futures::future::join_all;
 use kube::api::{Patch, PatchParams};
 use lab::astro::{Fault, NewToken, Operation, Reply, Step};
 use serde_json::{Value, json};
-use stage::{DEADLINE, Mode, Shared, Stage};
+use crate::stage::{self, DEADLINE, Mode, Shared, Stage};
 use std::time::{Duration, Instant};
 
 /// Noise of a busy machine that no comparison of times may trip over.
 const NOISE: Duration = Duration::from_secs(1);
+/// As many as the tests take.
+const NAMESPACES: usize = 19;
 
 /// With the vendor's own limits for each credential.
 async fn stage() -> Stage {
-    static SHARED: Shared = Shared::new();
-    let flags = [
+    const FLAGS: &[&str] = &[
         "--leader-election=false",
         "--audit-interval=5s",
         "--reads-per-second=25",
         "--rotations-per-second=10",
     ];
-    SHARED.stage(Mode::CLUSTER, &flags).await
+    static SHARED: Shared = Shared::of_namespaces(Mode::NAMESPACES, FLAGS, NAMESPACES);
+    SHARED.stage().await
 }
 
 /// The time from a request to the rotation it asks for: the middle one of several.

@@ -1,7 +1,5 @@
 //! docs/command-line.md tells the truth: each of its transcripts is run, in its order, against the simulator.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use jiff::SignedDuration;
 use lab::astro::{Astro, NewToken};
 use pty_process::{Command as Terminal, Size};

@@ -1,8 +1,4 @@
 //! The vendor's client over real connections: what it reads, what it sends, and what it makes of every failure.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-#[path = "stage/net.rs"]
-mod net;
 
 use astro_token_operator::astro::credential::Credential;
 use astro_token_operator::astro::{Astro, Error, Rotated, Settings, SetupError};
@@ -16,7 +12,7 @@ use lab::astro::{
     Astro as Simulator, Body, Damage, Fault, Issued, Limits, NewToken, Operation, Reply, Request,
     Settings as Switches, Step,
 };
-use net::Terminator;
+use crate::stage::net::Terminator;
 use secrecy::ExposeSecret;
 use serde_json::json;
 use std::collections::{BTreeSet, HashMap};
@@ -338,7 +334,7 @@ async fn an_odd_record_does_not_cost_the_value() {
 
     let body = r#"{"token": "a-value", "id": 7, "roles": "none"}"#;
     let url = serve(Router::new().fallback(async move || body)).await;
-    let rotated = crate::client(settings(&url));
+    let rotated = self::client(settings(&url));
     let rotated = soon(rotated.rotate(&lab.credential, "o", "t")).await;
     let rotated = rotated.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(rotated.value.expose_secret(), "a-value");

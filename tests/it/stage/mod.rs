@@ -1,214 +1,47 @@
 //! What integration tests share: a control plane, a simulator, an operator with the shipped permissions, and questions to ask.
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "a test may panic, and no test uses everything"
-)]
+
+mod install;
+mod log;
+pub mod net;
+mod operator;
+mod planes;
+pub mod process;
+
+pub use self::install::{Mode, install, permissions, permit, permit_to_lead};
+pub use self::operator::Operator;
+pub use self::planes::{Shared, plane, spoilable};
 
 use astro_token_operator::api::{Status, WorkspaceTokenRotation};
-use astro_token_operator::args::{Cli, Command};
 use astro_token_operator::decide::status;
-use astro_token_operator::operator::run as operator;
-use astro_token_operator::process::telemetry;
-use clap::Parser;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
-use kube::{Api, Client, Config, CustomResourceExt};
+use kube::{Api, Client, CustomResourceExt};
 use lab::astro::{Astro, Issued, NewToken};
 use lab::control_plane::ControlPlane;
+use lab::leak::has_value;
 use serde_json::{Value, json};
-use std::io::Write;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
 use std::time::Duration;
-use tokio::runtime::Runtime;
-use tokio::sync::OnceCell;
-use tokio_util::sync::CancellationToken;
-use tracing_subscriber::fmt::MakeWriter;
 
 /// Longest wait for anything that should happen by itself.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 /// Where the operator lives, by `deploy/`.
 pub const HOME: &str = "astro-token-operator";
 
-/// A namespace of its own on the shared control plane, with a credential in it.
+/// A namespace of a test's own, with a credential in it.
 pub struct Stage {
+    /// The administrator's.
     pub client: Client,
+    /// Whether quotas are counted and namespaces end.
+    pub has_controllers: bool,
+    dir: PathBuf,
     pub astro: Astro,
     pub namespace: String,
     pub workspace: String,
     /// Workspace Owner, in the Secret `owner`.
     pub owner: Issued,
-}
-
-/// How the operator is installed: what it may see of the cluster.
-#[derive(Clone, Copy)]
-pub struct Mode {
-    /// In some namespaces, by Roles.
-    pub namespaced: bool,
-    /// Without list and watch of Secrets.
-    pub get_secrets: bool,
-}
-
-impl Mode {
-    pub const CLUSTER: Self = Self {
-        namespaced: false,
-        get_secrets: false,
-    };
-    pub const CLUSTER_GET: Self = Self {
-        get_secrets: true,
-        ..Self::CLUSTER
-    };
-    pub const NAMESPACES: Self = Self {
-        namespaced: true,
-        ..Self::CLUSTER
-    };
-    pub const NAMESPACES_GET: Self = Self {
-        get_secrets: true,
-        ..Self::NAMESPACES
-    };
-
-    /// Everything that is installed once, but the workload.
-    pub fn permissions(self) -> Vec<Value> {
-        let install = match self.namespaced {
-            true => "deploy/namespaced",
-            false => "deploy",
-        };
-        lab::manifests::permissions(install, self.components()).unwrap()
-    }
-
-    /// What is applied to a namespace that is to be served.
-    pub fn tenant_permissions(self) -> Vec<Value> {
-        match self.namespaced {
-            true => lab::manifests::permissions("deploy/tenant", self.components()).unwrap(),
-            false => Vec::new(),
-        }
-    }
-
-    pub fn name(self) -> String {
-        let place = match self.namespaced {
-            true => "some namespaces",
-            false => "the whole cluster",
-        };
-        format!("in {place}, {:?}", self.components())
-    }
-
-    fn components(self) -> &'static [&'static str] {
-        match self.get_secrets {
-            true => &["get-secrets"],
-            false => &[],
-        }
-    }
-
-    /// Flags for an operator that works in these namespaces, which only counts where it has to be told.
-    pub fn flags(self, namespaces: &[String]) -> Vec<String> {
-        let namespaces = format!("--namespaces={}", namespaces.join(","));
-        let namespaces = self.namespaced.then_some(namespaces);
-        let access = self.get_secrets.then(|| "--secret-access=get".to_owned());
-        namespaces.into_iter().chain(access).collect()
-    }
-}
-
-/// One operator for all tests of a file, and a namespace for each.
-pub struct Shared(OnceCell<Running>);
-
-struct Running {
-    astro: Astro,
-    _operator: Operator,
-    /// Those the operator was told of, and no test has taken yet.
-    namespaces: Mutex<Vec<String>>,
-}
-
-/// As many namespaces as a file has tests, and some more.
-const NAMESPACES: usize = 24;
-
-impl Shared {
-    pub const fn new() -> Self {
-        Self(OnceCell::const_new())
-    }
-
-    /// A namespace of its own for a test, and the operator, which the first one starts with `flags`.
-    pub async fn stage(&self, mode: Mode, flags: &[&str]) -> Stage {
-        let start = async || {
-            let astro = Astro::start().await.unwrap();
-            let plane = plane_for(mode).await;
-            let mut namespaces = Vec::new();
-            if mode.namespaced {
-                namespaces.extend((0..NAMESPACES).map(|_| fresh_name()));
-            }
-            for name in &namespaces {
-                create_namespace(plane, name).await;
-                permit(plane, mode, name).await;
-            }
-            let account = plane.service_account(HOME, HOME).await.unwrap();
-            let scope = mode.flags(&namespaces);
-            let flags: Vec<_> = flags
-                .iter()
-                .copied()
-                .chain(scope.iter().map(String::as_str))
-                .collect();
-            Running {
-                _operator: Operator::start(account, &astro, &flags),
-                astro,
-                namespaces: Mutex::new(namespaces),
-            }
-        };
-        let running = self.0.get_or_init(start).await;
-        if !mode.namespaced {
-            return Stage::new(&running.astro).await;
-        }
-        let namespace = running.namespaces.lock().unwrap().pop();
-        let namespace = namespace.expect("more namespaces than NAMESPACES are needed");
-        Stage::in_namespace(plane_for(mode).await, &running.astro, namespace).await
-    }
-}
-
-/// The control plane with the CRD and the permissions for a whole cluster.
-pub async fn plane() -> &'static ControlPlane {
-    plane_for(Mode::CLUSTER).await
-}
-
-/// The control plane with the CRD and the permissions that the first caller asks for.
-pub async fn plane_for(mode: Mode) -> &'static ControlPlane {
-    static READY: OnceCell<()> = OnceCell::const_new();
-    watch_logs();
-    let plane = ControlPlane::shared().await.unwrap();
-    READY.get_or_init(async || furnish(plane, mode).await).await;
-    plane
-}
-
-/// Brings the CRD and the permissions into a cluster.
-pub async fn furnish(plane: &ControlPlane, mode: Mode) {
-    for object in mode.permissions() {
-        apply(&plane.client(), &object).await;
-    }
-}
-
-/// Installs the operator, but for the workload, on a control plane of a test's own, with one namespace to work in;
-/// returns what that took.
-pub async fn install(plane: &ControlPlane, mode: Mode, namespace: &str) -> Vec<Value> {
-    watch_logs();
-    furnish(plane, mode).await;
-    create_namespace(plane, namespace).await;
-    permit(plane, mode, namespace).await;
-    [mode.permissions(), mode.tenant_permissions()].concat()
-}
-
-/// Lets the operator work in a namespace, as `kubectl apply -k deploy/tenant` does.
-pub async fn permit(plane: &ControlPlane, mode: Mode, namespace: &str) {
-    let mut config = plane.config();
-    config.default_namespace = namespace.into();
-    let client = Client::try_from(config).unwrap();
-    for object in mode.tenant_permissions() {
-        apply(&client, &object).await;
-    }
-}
-
-async fn apply(client: &Client, object: &Value) {
-    let applied = lab::control_plane::apply(client, &object.to_string()).await;
-    applied.unwrap();
 }
 
 pub fn fresh_name() -> String {
@@ -224,9 +57,31 @@ pub async fn create_namespace(plane: &ControlPlane, name: &str) {
 }
 
 impl Stage {
-    /// A fresh namespace, for an operator that works in all.
+    /// A fresh namespace on the control plane that tests share, which the account of [`Mode::NAMESPACES`] may work in.
     pub async fn new(astro: &Astro) -> Self {
-        Self::on(plane().await, astro).await
+        let plane = plane().await;
+        let stage = Self::on(plane, astro).await;
+        permit(plane, Mode::NAMESPACES, &stage.namespace).await;
+        stage
+    }
+
+    /// An operator that works here, with further flags.
+    pub async fn operator(&self, flags: &[&str]) -> Operator {
+        Operator::start_in(&[self], flags).await
+    }
+
+    /// A folder for files of the test's own.
+    pub fn dir(&self) -> PathBuf {
+        std::fs::create_dir_all(&self.dir).unwrap();
+        self.dir.clone()
+    }
+
+    /// Writes the kubeconfig of a service account in the operator's namespace.
+    pub async fn kubeconfig(&self, plane: &ControlPlane, account: &str) -> PathBuf {
+        let path = self.dir().join(format!("{account}.kubeconfig"));
+        let written = plane.service_account_kubeconfig(HOME, account, &path);
+        written.await.unwrap();
+        path
     }
 
     /// A fresh namespace on this control plane.
@@ -242,6 +97,8 @@ impl Stage {
         let owner = astro.create(NewToken::owner(format!("owner {namespace}"), &workspace));
         let stage = Self {
             client: plane.client(),
+            has_controllers: plane.has_controllers(),
+            dir: plane.dir().join(format!("of-{namespace}")),
             astro: astro.clone(),
             namespace,
             workspace,
@@ -495,7 +352,7 @@ impl Stage {
 
     /// No value that was ever issued is anywhere but in Secrets. To be asked at the end of each test.
     pub async fn assert_no_leak(&self) {
-        assert!(!LEAKED.load(Ordering::Relaxed), "a value was logged");
+        assert!(!log::has_leaked(), "a value was logged");
         let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
         let events = events.list(&ListParams::default()).await.unwrap();
         let resources = self.resources().list(&ListParams::default()).await.unwrap();
@@ -527,114 +384,6 @@ pub fn is_ready(status: &Status) -> bool {
     status::ready(status).is_some_and(|ready| ready.status == "True")
 }
 
-/// An operator in this process, on a runtime of its own, so that it can be killed as a whole.
-pub struct Operator {
-    runtime: Option<Runtime>,
-    stop: CancellationToken,
-    ended: tokio::task::JoinHandle<anyhow::Result<()>>,
-}
-
-impl Operator {
-    /// Starts one with the flags of `run` that tests want, and `more`.
-    pub fn start(config: Config, astro: &Astro, more: &[&str]) -> Self {
-        let url = format!("--api-url={}", astro.url());
-        let common = [
-            "astro-token-operator",
-            "run",
-            &url,
-            "--listen=127.0.0.1:0",
-            "--minimum-interval=2s",
-            "--vendor-timeout=2s",
-            "--vendor-connect-timeout=1s",
-            "--write-budget=2s",
-            "--landing-time=1s",
-            "--audit-interval=2s",
-            "--rotations-per-second=1000",
-            "--reads-per-second=1000",
-        ];
-        let given = |flag: &&&str| {
-            let name = flag.split('=').next().unwrap();
-            more.iter().any(|it| it.starts_with(name))
-        };
-        let flags = common.iter().filter(|flag| !given(flag));
-        let flags = flags.chain(more);
-        let cli = Cli::try_parse_from(flags).unwrap_or_else(|error| panic!("{error}"));
-        let Command::Run(args) = cli.command else {
-            panic!("not run");
-        };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
-        let stop = CancellationToken::new();
-        let ended = runtime.spawn(operator::run_with(*args, config, stop.clone()));
-        Self {
-            runtime: Some(runtime),
-            stop,
-            ended,
-        }
-    }
-
-    /// As SIGKILL does: nothing of it runs any more when this returns, and nothing was cleaned up.
-    pub async fn kill(mut self) {
-        let runtime = self.runtime.take().unwrap();
-        let limit = Duration::from_secs(5);
-        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(limit))
-            .await
-            .unwrap();
-    }
-
-    /// As SIGTERM does.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
-        self.stop.cancel();
-        let ended = (&mut self.ended).await.unwrap();
-        self.kill().await;
-        ended
-    }
-}
-
-impl Drop for Operator {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-/// The operator's ServiceAccount, with exactly the permissions in `deploy/`.
-pub async fn service_account() -> Config {
-    let account = plane().await.service_account(HOME, "astro-token-operator");
-    account.await.unwrap()
-}
-
-/// A service account with the operator's ClusterRole, but these verbs on Secrets; as YAML.
-pub fn permissions(name: &str, verbs: Value) -> String {
-    let shipped = lab::manifests::permissions("deploy", &[]).unwrap();
-    let mut role = shipped
-        .into_iter()
-        .find(|it| it["kind"] == "ClusterRole")
-        .unwrap();
-    role["metadata"]["name"] = name.into();
-    let rules = role["rules"].as_array_mut().unwrap().iter_mut();
-    let mut secrets = rules.filter(|rule| rule["resources"] == json!(["secrets"]));
-    secrets.next().unwrap()["verbs"] = verbs;
-    assert!(secrets.next().is_none());
-    let account = json!({
-        "apiVersion": "v1", "kind": "ServiceAccount",
-        "metadata": {"name": name, "namespace": HOME},
-    });
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-        "metadata": {"name": name},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
-        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": HOME}],
-    });
-    [account, role, binding]
-        .map(|it| it.to_string())
-        .join("\n---\n")
-}
-
 pub fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
@@ -648,50 +397,4 @@ pub fn merge(into: &mut Value, from: Value) {
         }
         (into, from) => *into = from,
     }
-}
-
-// ── the leak test: every line that is logged, at trace, passes here ──
-
-static LEAKED: AtomicBool = AtomicBool::new(false);
-
-/// How every simulated value begins: as text, as bytes in a Debug, and in base64.
-fn has_value(text: &[u8]) -> bool {
-    let forms: [&[u8]; 3] = [b"eyJhbGci", b"101, 121, 74, 104", b"ZXlKaGJHY2"];
-    forms
-        .iter()
-        .any(|form| text.windows(form.len()).any(|window| window == *form))
-}
-
-struct Watcher;
-
-impl Write for Watcher {
-    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        if has_value(line) {
-            LEAKED.store(true, Ordering::Relaxed);
-        }
-        if std::env::var_os("SHOW_LOGS").is_some() {
-            std::io::stderr().write_all(line)?;
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'w> MakeWriter<'w> for Watcher {
-    type Writer = Self;
-
-    fn make_writer(&'w self) -> Self {
-        Self
-    }
-}
-
-fn watch_logs() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let level = std::env::var("SHOW_LOGS").unwrap_or_else(|_| "trace".into());
-        telemetry::init_to(&level, Watcher).unwrap();
-    });
 }

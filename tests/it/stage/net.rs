@@ -1,9 +1,4 @@
 //! What may stand between the operator and the vendor: a private certificate authority, and a forward proxy.
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "a test may panic, and no test uses everything"
-)]
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::net::SocketAddr;

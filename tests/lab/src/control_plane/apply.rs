@@ -4,15 +4,19 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{Scope, pinned_kind};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
+
+use crate::wait::poll;
 
 const FIELD_MANAGER: &str = "lab";
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
+/// Of a resource whose CustomResourceDefinition is new or has changed, while the server prepares its storage.
+const NOT_YET: u16 = 429;
 
 /// Applies every document of a YAML text, in its order, with server-side apply; objects without a namespace go to the
 /// client's default one. A CustomResourceDefinition is created or replaced instead, since Kubernetes 1.20 refuses to
@@ -38,9 +42,14 @@ async fn apply_object(
 ) -> anyhow::Result<()> {
     let api = api_of(client, kind, &object).await?;
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    api.patch(&object.name_any(), &parameters, &Patch::Apply(&object))
-        .await?;
-    Ok(())
+    let (name, patch) = (object.name_any(), Patch::Apply(&object));
+    poll("the server takes it", ESTABLISHED_WITHIN, async || {
+        match api.patch(&name, &parameters, &patch).await {
+            Err(kube::Error::Api(status)) if status.code == NOT_YET => Ok(Err(status.message)),
+            done => Ok(Ok(done.map(drop)?)),
+        }
+    })
+    .await
 }
 
 /// Creates or replaces a CustomResourceDefinition and waits until its objects can be asked for.
@@ -59,19 +68,30 @@ async fn define(
             api.replace(&name, &parameters, &crd).await?
         }
     };
-    timeout(ESTABLISHED_WITHIN, async {
-        let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-        let established = await_condition(crds, &name, conditions::is_crd_established()).await?;
-        for kind in established.iter().flat_map(served_kinds) {
-            // Discovery follows a moment later and cannot be watched.
-            while pinned_kind(client, &kind).await.is_err() {
-                sleep(Duration::from_millis(50)).await;
-            }
-        }
-        anyhow::Ok(())
-    })
-    .await
-    .context("is not established in time")?
+    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let established = await_condition(crds, &name, conditions::is_crd_established());
+    let established = timeout(ESTABLISHED_WITHIN, established)
+        .await
+        .context("is not established in time")??;
+    for kind in established.iter().flat_map(served_kinds) {
+        // Discovery and storage follow a moment later and cannot be watched.
+        poll(
+            "its objects can be listed",
+            ESTABLISHED_WITHIN,
+            async || Ok(can_be_listed(client, &kind).await),
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Whether objects of this kind can be listed; otherwise why not.
+async fn can_be_listed(client: &Client, kind: &GroupVersionKind) -> Result<(), String> {
+    let found = pinned_kind(client, kind).await;
+    let (resource, _) = found.map_err(|error| error.to_string())?;
+    let all: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let listed = all.list_metadata(&ListParams::default().limit(1)).await;
+    listed.map(drop).map_err(|error| error.to_string())
 }
 
 fn served_kinds(crd: &CustomResourceDefinition) -> impl Iterator<Item = GroupVersionKind> {

@@ -14,13 +14,14 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::gate::Gate;
-use super::ledger::{Account, Ledger, leaks};
+use super::ledger::{Account, Ledger};
 use super::plan::{Plan, Task, Trouble};
 use super::report::Report;
 use super::site::{End, Trap, What};
 use crate::astro::{Astro, Issued, NewToken};
 use crate::bench::now;
 use crate::control_plane::ControlPlane;
+use crate::leak::has_value;
 use crate::operator::{ACCOUNT, HOME, Operator, install};
 use crate::resource::{Resource, kind, status};
 
@@ -486,7 +487,7 @@ impl Range {
             ("a status", serde_json::to_vec(&resources.items)?),
         ];
         for (place, text) in texts {
-            ensure!(!leaks(&text), "a value is in {place}");
+            ensure!(!has_value(&text), "a value is in {place}");
         }
         Ok(())
     }

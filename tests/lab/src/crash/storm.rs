@@ -17,10 +17,11 @@ use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
-use super::ledger::{Ledger, leaks, median};
+use super::ledger::{Ledger, median};
 use crate::astro::{Astro, Fault, NewToken, Operation, Step};
 use crate::control_plane::ControlPlane;
 use crate::link::{Link, Weather};
+use crate::leak::has_value;
 use crate::operator::{ACCOUNT, HOME, Operator, install};
 use crate::resource::{kind, status};
 
@@ -143,7 +144,7 @@ impl Storm {
         }
         for berth in &berths {
             let log = std::fs::read(&berth.log)?;
-            ensure!(!leaks(&log), "a value is in {}", berth.log.display());
+            ensure!(!has_value(&log), "a value is in {}", berth.log.display());
         }
         let mut aftermath = self.take_stock(&ledger, &astro, &tokens);
         for (what, times) in accidents.into_iter().flatten().chain(servers) {

@@ -8,7 +8,6 @@
 
 mod cluster;
 mod example;
-mod leak;
 mod screen;
 mod stage;
 mod story;
@@ -24,6 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use self::cluster::Cluster;
 use self::screen::Screen;
 use self::stage::{NAMESPACE, Stage};
+use crate::leak::Search;
 
 /// As shells report a program that was interrupted.
 const INTERRUPTED: u8 = 130;
@@ -166,7 +166,7 @@ impl Demo {
         let text = std::fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let values = self.stage.as_ref().map(|stage| stage.astro.issued());
-        let search = leak::Search::new(&values.unwrap_or_default());
+        let search = Search::new(&values.unwrap_or_default());
         let detail = |line: &str| line.contains(" DEBUG ") || line.contains(" TRACE ");
         let shown = |line: &&str| !detail(line) && !search.finds(line);
         let mut lines: Vec<&str> = text.lines().rev().filter(shown).take(LINES).collect();

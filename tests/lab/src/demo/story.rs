@@ -7,10 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 use kube::api::ListParams;
 use serde_json::json;
 
-use super::leak::Search;
 use super::screen::Screen;
 use super::stage::{Held, Stage};
 use crate::astro::{Fault, Operation, Step};
+use crate::leak::Search;
 use crate::resource::Status;
 
 const OFTEN: &str = "10s";

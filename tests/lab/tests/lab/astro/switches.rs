@@ -1,6 +1,6 @@
 //! Each setting, seen from the client's side.
 
-use crate::{Lab, names, status, success};
+use super::{Lab, names, status, success};
 use jiff::{SignedDuration, Timestamp};
 use lab::astro::{Limits, NewToken, Reply};
 use reqwest::Method;

@@ -1,7 +1,5 @@
 //! The local control plane is as real as the other tests take it for.
 
-#![allow(clippy::unwrap_used)]
-
 use std::future::Future;
 use std::time::Duration;
 

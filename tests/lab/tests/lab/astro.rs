@@ -1,6 +1,5 @@
 //! The simulator as its clients see it: the vendor's contract, every fault, every switch.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "the simulator runs in real time")]
 
 mod contract;

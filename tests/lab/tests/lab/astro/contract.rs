@@ -1,6 +1,6 @@
 //! Lists, permissions, rotation and the rest of the vendor's contract.
 
-use crate::{Lab, names, status, success};
+use super::{Lab, names, status, success};
 use jiff::Timestamp;
 use lab::astro::{Kind, NewToken, Operation};
 use reqwest::Method;

@@ -1,6 +1,6 @@
 //! Each fault, seen from the client's side.
 
-use crate::{Lab, soon, status, success};
+use super::{Lab, soon, status, success};
 use lab::astro::{Damage, Fault, NewToken, Operation, Reply, Step};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;

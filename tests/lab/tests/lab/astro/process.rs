@@ -1,6 +1,6 @@
 //! The server's life, and `astro-sim` with its admin API.
 
-use crate::{Lab, soon, status, success};
+use super::{Lab, soon, status, success};
 use lab::astro::{Astro, Fault, Operation, Step};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
