@@ -1,6 +1,7 @@
 //! Decisions: pure functions from evidence to a plan and a status.
 
 pub mod evidence;
+pub mod identity;
 pub mod ownership;
 pub mod plan;
 pub mod rivals;

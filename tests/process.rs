@@ -8,7 +8,7 @@ mod process;
 mod stage;
 
 use astro_token_operator::api::WorkspaceTokenRotation;
-use astro_token_operator::args::Cli;
+use astro_token_operator::cli::Cli;
 use clap::CommandFactory;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DeleteParams, ListParams};

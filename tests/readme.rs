@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use astro_token_operator::api::{ScheduleSpec, WorkspaceTokenRotation};
-use astro_token_operator::args::Cli;
+use astro_token_operator::cli::Cli;
 use astro_token_operator::decide::schedule::Schedule;
 use astro_token_operator::decide::validate::check_spec;
 use astro_token_operator::process::metrics::{Metrics, ResourceSample};

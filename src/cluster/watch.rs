@@ -6,10 +6,10 @@ mod changes;
 mod tests;
 
 use self::changes::{Change, changes, is_refused, text};
-use crate::api::{MANAGED_BY, WorkspaceTokenRotation, evidence};
-use crate::args::SecretAccess;
+use crate::api::{Key, MANAGED_BY, WorkspaceTokenRotation, evidence};
 use crate::decide::ownership::{self, Metadata};
 use crate::decide::rivals::Claims;
+use clap::ValueEnum;
 use futures::future::join_all;
 use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;
@@ -20,11 +20,37 @@ use kube::{Api, Client, Resource, ResourceExt};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::SetOnce;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tracing::{info, warn};
 
-/// Sends a resource to be reconciled.
-pub type Wake = UnboundedSender<ObjectRef<WorkspaceTokenRotation>>;
+/// Sends resources to be reconciled.
+#[derive(Clone)]
+pub struct Wake(UnboundedSender<ObjectRef<WorkspaceTokenRotation>>);
+
+impl Wake {
+    /// It, and what comes out at its other end.
+    pub fn channel() -> (Self, UnboundedReceiver<ObjectRef<WorkspaceTokenRotation>>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+
+    /// Sends these. Nobody listens any more while the process stops, and then nothing is lost.
+    pub fn send(&self, resources: impl IntoIterator<Item = Key>) {
+        for Key { namespace, name } in resources {
+            let _ = self.0.send(ObjectRef::new(&name).within(&namespace));
+        }
+    }
+}
+
+/// How the operator learns what its Secrets hold; values are read in neither way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SecretAccess {
+    /// List and watch the metadata of its Secrets: a deleted one is noticed at once
+    #[default]
+    Watch,
+    /// Only get each by its name: a deleted one is noticed within an audit interval
+    Get,
+}
 
 /// Where the operator works.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,7 +213,7 @@ fn resources(
             }
             match change {
                 Change::Apply(resource) => {
-                    woken.push(ObjectRef::from(&resource));
+                    woken.push(Key::from(&resource));
                     woken.extend(claims.apply(&resource));
                     writer.apply_watcher_event(&Event::Apply(resource));
                 }
@@ -202,9 +228,7 @@ fn resources(
                 }
                 Change::Failed(error) => place.failed(&error, What::Resources),
             }
-            for resource in woken {
-                let _ = wake.send(resource);
-            }
+            wake.send(woken);
         }
     };
     (store, feed)
@@ -233,7 +257,8 @@ fn secrets(
                 && let Some(owner) = secret.annotations().get(evidence::OWNED_BY)
                 && let Some(namespace) = secret.namespace()
             {
-                let _ = wake.send(ObjectRef::new(owner).within(&namespace));
+                let name = owner.clone();
+                wake.send([Key { namespace, name }]);
             }
         };
         while let Some((place, change)) = watches.next().await {

@@ -1,14 +1,15 @@
-//! The shell: reconcile, error policy and wiring. The only place that reads the clock.
+//! Reconcile, error policy and wiring.
 
-use crate::api::{Status, WorkspaceTokenRotation};
-use crate::args::SecretAccess;
+use crate::api::{Key, Status, WorkspaceTokenRotation};
 use crate::astro::listing::Listings;
 use crate::astro::{Astro, Turn};
+use crate::clock::{now, until};
 use crate::cluster;
-use crate::cluster::lease::Identity;
 use crate::cluster::secret::{self, Draft};
-use crate::cluster::watch::{self, Scope};
+use crate::cluster::watch::SecretAccess;
+use crate::cluster::watch::{self, Scope, Wake};
 use crate::decide::evidence::{Held, Live, Observed, Settings, Stored};
+use crate::decide::identity::Identity;
 use crate::decide::plan::{Plan, Rotation, Setback, plan, wake};
 use crate::decide::rivals::Claims;
 use crate::decide::status::{self, Notice, notice, ready};
@@ -17,8 +18,7 @@ use crate::operator::observe::{self, Observer};
 use crate::operator::rotate::{Rotator, Works};
 use crate::process::metrics::{Metrics, ResourceSample};
 use futures::{FutureExt, StreamExt, stream};
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Namespace;
+use jiff::SignedDuration;
 use kube::runtime::applier;
 use kube::runtime::controller::{Action, Config, Error as ControllerError};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -27,7 +27,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -71,26 +71,16 @@ pub struct Setup {
     pub resources: Arc<Mutex<Option<Store<WorkspaceTokenRotation>>>>,
 }
 
-/// Uid of the `kube-system` namespace: the cluster's identity.
-///
-/// # Errors
-/// When it cannot be read.
-pub async fn cluster_id(client: &Client) -> Result<String, kube::Error> {
-    let api: Api<Namespace> = Api::all(client.clone());
-    let namespace = api.get_metadata("kube-system").await?;
-    Ok(namespace.uid().unwrap_or_default())
-}
-
 /// Reconciles until `shutdown`; `synced` is called once everything is known. Returns when nothing is in flight any more.
 pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce()) {
-    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let (wake, mut receiver) = Wake::channel();
     let claims: Arc<Mutex<Claims>> = Arc::default();
     let (watched, feeds) = watch::watch(
         &setup.watch_client,
         &setup.scope,
         setup.secret_access,
         claims.clone(),
-        sender.clone(),
+        wake.clone(),
     );
     let resources = watched.resources.clone();
     let works = Works::default();
@@ -107,7 +97,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
             secrets: watched.secrets.clone(),
             listings: Listings::default(),
             claims,
-            wake: sender.clone(),
+            wake: wake.clone(),
         },
         rotator: Rotator {
             client: setup.client.clone(),
@@ -124,7 +114,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
             },
         ),
         metrics: setup.metrics,
-        wake: sender,
+        wake,
         patience,
         tasks: TaskTracker::new(),
     });
@@ -173,7 +163,7 @@ struct Context {
     rotator: Rotator,
     recorder: Recorder,
     metrics: Metrics,
-    wake: watch::Wake,
+    wake: Wake,
     patience: Duration,
     tasks: TaskTracker,
 }
@@ -315,11 +305,11 @@ impl Context {
             Some(Err(_)) => Ok(Some(Setback::Raced)),
             // The task goes on alone; meanwhile status says what it is at.
             None => {
-                let resource = ObjectRef::from(&pass.seen.resource);
+                let resource = Key::from(&pass.seen.resource);
                 let wake = self.wake.clone();
                 self.tasks.spawn(async move {
                     let _ = task.await;
-                    let _ = wake.send(resource);
+                    wake.send([resource]);
                 });
                 self.refresh(pass).await?;
                 let uid = pass.seen.resource.uid().unwrap_or_default();
@@ -494,26 +484,4 @@ fn cut(text: &str, bytes: usize) -> &str {
         end -= 1;
     }
     &text[..end]
-}
-
-/// Whole seconds, as API times have.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the clock"
-)]
-pub(crate) fn now() -> Timestamp {
-    let now = Timestamp::now();
-    Timestamp::from_second(now.as_second()).unwrap_or(now)
-}
-
-/// From now until `at`, which is in whole seconds.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the clock"
-)]
-fn until(at: Timestamp) -> Duration {
-    let left = at
-        .duration_since(Timestamp::now())
-        .max(SignedDuration::ZERO);
-    Duration::try_from(left).unwrap_or_default()
 }

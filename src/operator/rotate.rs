@@ -3,9 +3,9 @@
 use crate::api::{Cause, Version, WorkspaceTokenRotation};
 use crate::astro::{Astro, Turn};
 use crate::cluster;
-use crate::cluster::lease::Identity;
 use crate::cluster::secret::{self, Draft, Landed};
 use crate::decide::evidence::{Held, Observed, Token, Work, rotation_id};
+use crate::decide::identity::Identity;
 use crate::decide::plan::{Rotation, Setback};
 use crate::decide::status;
 use crate::operator::grant::Grant;

@@ -17,6 +17,7 @@ use axum::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::now;
 use crate::process::metrics::{self, Metrics, ResourceSample};
 
 /// How long requests may go on after the shutdown: nobody who sends half a request can hold the process.
@@ -107,13 +108,10 @@ async fn readyz(State(sources): State<Sources>) -> impl IntoResponse {
 }
 
 async fn render(State(sources): State<Sources>) -> impl IntoResponse {
-    let text = sources.metrics.render((sources.samples)(), unix_now());
+    let text = sources
+        .metrics
+        .render((sources.samples)(), now().as_second());
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
-}
-
-#[expect(clippy::disallowed_methods, reason = "a scrape decides nothing")]
-fn unix_now() -> i64 {
-    jiff::Timestamp::now().as_second()
 }
 
 #[cfg(test)]

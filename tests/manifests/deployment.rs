@@ -1,7 +1,8 @@
 //! The Deployment starts the operator as the operator wants to be started, with or without a credential of its own.
 
 use super::{IMAGE, NAME, RULES_SINCE, cluster, deployment, deployment_of, documents, path, say};
-use astro_token_operator::args::{Cli, Command, SecretAccess};
+use astro_token_operator::cli::{Cli, Command};
+use astro_token_operator::cluster::watch::SecretAccess;
 use astro_token_operator::process::metrics::Metrics;
 use astro_token_operator::process::server::{Health, serve};
 use clap::{CommandFactory, Parser};

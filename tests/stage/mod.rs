@@ -6,7 +6,7 @@
 )]
 
 use astro_token_operator::api::{Status, WorkspaceTokenRotation};
-use astro_token_operator::args::{Cli, Command};
+use astro_token_operator::cli::{Cli, Command};
 use astro_token_operator::decide::status;
 use astro_token_operator::operator::run as operator;
 use astro_token_operator::process::telemetry;

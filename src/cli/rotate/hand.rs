@@ -4,11 +4,11 @@ use super::place::{Place, Site};
 use super::{Account, choose};
 use crate::api::{WorkspaceTokenRotation, request};
 use crate::cli::{Cluster, terminal};
+use crate::clock::now;
 use crate::cluster::secret::{self, Draft, Landed};
 use crate::decide::evidence::{Access, Held, Live, Observed, Settings, Token, rotation_id};
 use crate::decide::plan::Rotation;
 use crate::decide::status;
-use crate::operator::controller::now;
 use crate::operator::rotate::rehearsal;
 use crate::reason::Reason;
 use anyhow::{anyhow, bail};
@@ -116,7 +116,7 @@ impl Hand {
         if let Some(site) = &self.site {
             seen.stored = site.stored(&self.resource).await.map_err(|error| {
                 let secret = &self.resource.spec.target.name;
-                let error = crate::operator::run::explain(&error);
+                let error = crate::cluster::client::explain(&error);
                 anyhow!("Secret {secret} cannot be looked at: {error}")
             })?;
         }

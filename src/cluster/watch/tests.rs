@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// Longer than the first pauses of the back-off.
 const SOON: Duration = Duration::from_secs(20);
@@ -52,7 +51,7 @@ impl Server {
 
     /// Watches; tells what is known.
     fn watch(&self, scope: &Scope, access: SecretAccess) -> Watched {
-        let (wake, woken) = mpsc::unbounded_channel();
+        let (wake, woken) = Wake::channel();
         let (watched, feeds) = watch(&self.client(), scope, access, Arc::default(), wake);
         tokio::spawn(async move {
             feeds.await;
