@@ -1,6 +1,7 @@
 //! Flags that `run` and the other commands share: each is also an environment variable, and `--help` teaches.
 
 use crate::cluster::watch::SecretAccess;
+use crate::decide::pace::Pace;
 use crate::decide::schedule::parse_duration;
 use crate::decide::validate::is_id;
 use crate::process::telemetry::Format;
@@ -106,13 +107,49 @@ pub struct DecisionArgs {
     #[arg(long, env = "MINIMUM_INTERVAL", default_value = "5m", value_parser = signed, value_name = "DURATION", help_heading = "Rotation")]
     pub minimum_interval: SignedDuration,
 
+    /// How long the rest takes.
+    #[command(flatten)]
+    pace: PaceArgs,
+}
+
+impl DecisionArgs {
+    /// How long is waited for what.
+    pub fn pace(&self, astro: &AstroArgs) -> Pace {
+        Pace {
+            audit: self.audit_interval,
+            ..self.pace.pace(astro)
+        }
+    }
+}
+
+/// How long things take that people need not set; for tests.
+#[derive(Args)]
+pub struct PaceArgs {
+    /// Scales every wait that no other flag sets
+    #[arg(long = "pace", env = "PACE", default_value = "1", value_parser = factor, value_name = "FACTOR", hide = true)]
+    factor: f64,
+
     /// Longest time from Astro's answer to the value in the Secret that others wait for
-    #[arg(long, env = "WRITE_BUDGET", default_value = "20s", value_parser = duration, value_name = "DURATION", hide = true)]
-    pub write_budget: Duration,
+    #[arg(long, env = "WRITE_BUDGET", value_parser = duration, value_name = "DURATION", hide = true)]
+    write_budget: Option<Duration>,
 
     /// How long a call may still take effect after its caller has died
-    #[arg(long, env = "LANDING_TIME", default_value = "10s", value_parser = signed, value_name = "DURATION", hide = true)]
-    pub landing_time: SignedDuration,
+    #[arg(long, env = "LANDING_TIME", value_parser = signed, value_name = "DURATION", hide = true)]
+    landing_time: Option<SignedDuration>,
+}
+
+impl PaceArgs {
+    /// How long is waited for what.
+    pub fn pace(&self, astro: &AstroArgs) -> Pace {
+        let pace = Pace::SHIPPED.scaled(self.factor);
+        Pace {
+            vendor_timeout: astro.vendor_timeout,
+            vendor_connect_timeout: astro.vendor_connect_timeout,
+            write_budget: self.write_budget.unwrap_or(pace.write_budget),
+            landing: self.landing_time.unwrap_or(pace.landing),
+            ..pace
+        }
+    }
 }
 
 /// Flags of `run`.
@@ -224,6 +261,14 @@ pub(crate) fn id(text: &str) -> Result<String, String> {
     }
 }
 
+/// A factor to scale by.
+fn factor(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(factor) if (0.001..=100.0).contains(&factor) => Ok(factor),
+        _ => Err("expected a number from 0.001 to 100".into()),
+    }
+}
+
 fn one_namespace(text: &str) -> Result<String, String> {
     namespace(text).map_err(|_| "expected the name of a namespace".into())
 }
@@ -241,6 +286,38 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn pace(flags: &[&str]) -> Pace {
+        let flags = ["x"].iter().chain(flags);
+        let Flags { run } = Flags::try_parse_from(flags).unwrap_or_else(|error| panic!("{error}"));
+        run.decisions.pace(&run.astro)
+    }
+
+    #[test]
+    fn the_pace_is_what_is_shipped_and_a_factor_scales_what_no_flag_sets() {
+        assert_eq!(pace(&[]), Pace::SHIPPED);
+        let fast = pace(&["--pace=0.1", "--landing-time=7s", "--audit-interval=3s"]);
+        let scaled = Pace::SHIPPED.scaled(0.1);
+        assert_eq!(
+            (fast.landing, fast.audit),
+            (SignedDuration::from_secs(7), SignedDuration::from_secs(3))
+        );
+        assert_eq!(fast.vendor_timeout, Pace::SHIPPED.vendor_timeout);
+        assert_eq!(
+            (fast.look_retry, fast.write_budget),
+            (scaled.look_retry, scaled.write_budget)
+        );
+        for factor in ["0", "-1", "fast", "1000"] {
+            assert!(super::factor(factor).is_err(), "{factor}");
+        }
+    }
 
     #[test]
     fn a_wrong_url_is_explained() {

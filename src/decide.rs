@@ -3,6 +3,7 @@
 pub mod evidence;
 pub mod identity;
 pub mod ownership;
+pub mod pace;
 pub mod plan;
 pub mod rivals;
 pub mod schedule;

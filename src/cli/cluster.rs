@@ -3,6 +3,7 @@
 use crate::api::WorkspaceTokenRotation;
 use crate::args::ClusterArgs;
 use crate::cluster::client;
+use crate::decide::pace::Pace;
 use crate::text::scrub;
 use anyhow::{Context, anyhow};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -45,7 +46,7 @@ impl Cluster {
         config.auth_info.impersonate = args.as_user.clone().or(config.auth_info.impersonate);
         let namespace = args.namespace.clone();
         Ok(Self {
-            client: client::for_calls(config.clone())?,
+            client: client::for_calls(config.clone(), &Pace::SHIPPED)?,
             namespace: namespace.unwrap_or_else(|| config.default_namespace.clone()),
             config,
         })

@@ -1,13 +1,10 @@
 //! How the API server is reached, which cluster it is of, and what it means when it says no.
 
+use crate::decide::pace::Pace;
 use crate::text::api_error;
 use anyhow::anyhow;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, Config, ResourceExt};
-use std::time::Duration;
-
-/// Of calls to the API server: connect, and between two bytes.
-const API_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The cluster that the process is in, else the one of the current kubeconfig.
 pub async fn infer() -> anyhow::Result<Config> {
@@ -20,10 +17,10 @@ pub async fn infer() -> anyhow::Result<Config> {
 }
 
 /// A client for single calls: with timeouts, and without retries that nobody decided on.
-pub fn for_calls(mut config: Config) -> anyhow::Result<Client> {
-    config.connect_timeout = Some(API_TIMEOUT);
-    config.read_timeout = Some(API_TIMEOUT);
-    config.write_timeout = Some(API_TIMEOUT);
+pub fn for_calls(mut config: Config, pace: &Pace) -> anyhow::Result<Client> {
+    config.connect_timeout = Some(pace.api_timeout);
+    config.read_timeout = Some(pace.api_timeout);
+    config.write_timeout = Some(pace.api_timeout);
     config.default_retry = false;
     Ok(Client::try_from(config)?)
 }

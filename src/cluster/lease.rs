@@ -7,6 +7,7 @@
 use std::{error::Error as StdError, time::Duration};
 
 use crate::decide::identity::Identity;
+use crate::decide::pace::Pace;
 use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime};
 use kube::{Api, Client, api::PostParams, core::Status};
 use tokio::{
@@ -76,12 +77,12 @@ struct Sighting(Option<(String, Instant)>);
 #[derive(Default)]
 struct Said(String);
 
-impl Default for Timing {
-    fn default() -> Self {
+impl From<&Pace> for Timing {
+    fn from(pace: &Pace) -> Self {
         Self {
-            lease: Duration::from_secs(15),
-            renew_deadline: Duration::from_secs(10),
-            retry: Duration::from_secs(2),
+            lease: pace.lease,
+            renew_deadline: pace.lease_renew_deadline,
+            retry: pace.lease_retry,
         }
     }
 }
@@ -408,7 +409,7 @@ mod tests {
             identity: Identity::new(None, String::new(), Uuid::nil()),
             timing: Timing {
                 retry: Duration::ZERO,
-                ..Timing::default()
+                ..Timing::from(&Pace::SHIPPED)
             },
         };
         let (until, _) = watch::channel(Instant::now());

@@ -8,6 +8,7 @@ mod tests;
 use self::changes::{Change, changes, is_refused, text};
 use crate::api::{Key, MANAGED_BY, WorkspaceTokenRotation, evidence};
 use crate::decide::ownership::{self, Metadata};
+use crate::decide::pace::Pace;
 use crate::decide::rivals::Claims;
 use clap::ValueEnum;
 use futures::future::join_all;
@@ -142,13 +143,14 @@ pub fn watch(
     access: SecretAccess,
     claims: Arc<Mutex<Claims>>,
     wake: Wake,
+    pace: Pace,
 ) -> (Watched, impl Future<Output = ()> + use<>) {
     let places = scope.places();
     let (resources, feed_resources) =
-        resources(client, scope, places.clone(), claims, wake.clone());
+        resources(client, scope, places.clone(), claims, wake.clone(), pace);
     let (secrets, feed_secrets) = match access {
         SecretAccess::Watch => {
-            let (store, feed) = secrets(client, scope, places.clone(), wake);
+            let (store, feed) = secrets(client, scope, places.clone(), wake, pace);
             (Some(store), feed.left_future())
         }
         SecretAccess::Get => {
@@ -175,6 +177,7 @@ fn resources(
     places: Arc<[Place]>,
     claims: Arc<Mutex<Claims>>,
     wake: Wake,
+    pace: Pace,
 ) -> (
     Store<WorkspaceTokenRotation>,
     impl Future<Output = ()> + use<>,
@@ -190,7 +193,7 @@ fn resources(
                 if place.namespace.is_some() {
                     place.secrets_listed.wait().await;
                 }
-                changes(api, Config::default())
+                changes(api, Config::default(), &pace)
             };
             let changes = begin.into_stream().flatten();
             changes.map(move |change| (place, change)).boxed()
@@ -239,6 +242,7 @@ fn secrets(
     scope: &Scope,
     places: Arc<[Place]>,
     wake: Wake,
+    pace: Pace,
 ) -> (Store<Metadata>, impl Future<Output = ()> + use<>) {
     let mut writer = ready_writer::<Metadata>();
     let store = writer.as_reader();
@@ -247,7 +251,7 @@ fn secrets(
     let present = store.clone();
     let feed = async move {
         let watches = apis.into_iter().zip(places.iter()).map(|(api, place)| {
-            let changes = changes(api, Config::default().labels(&ours));
+            let changes = changes(api, Config::default().labels(&ours), &pace);
             changes.map(move |change| (place, change)).boxed()
         });
         let mut watches = stream::select_all(watches);

@@ -23,9 +23,6 @@ use secrecy::ExposeSecret;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A list no older than this tells as well as one read now which token has a name: resources that come together share it.
-const FRESH: Duration = Duration::from_secs(1);
-
 /// Where evidence comes from.
 pub struct Observer {
     /// For single calls.
@@ -271,7 +268,7 @@ impl Observer {
                 Err(error) => return Ok(of_failure(&failure(&error), true)),
             }
         }
-        let not_before = Instant::now().checked_sub(FRESH);
+        let not_before = Instant::now().checked_sub(self.settings.pace.list_fresh);
         let listing = self.listing(&seen.resource, not_before).await?;
         let token = match of_listing(seen, &listing, true) {
             Live::Token { token, .. } => token,

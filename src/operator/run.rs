@@ -8,13 +8,13 @@ use crate::cluster::lease::{Candidate, Timing};
 use crate::cluster::watch::Scope;
 use crate::decide::evidence::Settings;
 use crate::decide::identity::Identity;
+use crate::decide::pace::Pace;
 use crate::operator::controller::{self, Setup, samples};
 use crate::operator::grant::{DefaultCredential, Source};
 use crate::process::host;
 use crate::process::metrics::Metrics;
 use crate::process::server::{self, Health};
 use anyhow::{Context, anyhow, bail};
-use jiff::SignedDuration;
 use kube::api::ListParams;
 use kube::{Client, Config};
 use std::num::NonZeroU32;
@@ -49,12 +49,13 @@ pub async fn run_with(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let metrics = Metrics::new();
+    let pace = args.decisions.pace(&args.astro);
     let own_credential = own_credential(&args.astro, &args.decisions)?;
     let budgets = (args.reads_per_second, args.rotations_per_second);
-    let astro = vendor(&args.astro, budgets, metrics.clone())?;
+    let astro = vendor(&args.astro, budgets, pace, metrics.clone())?;
     let (watch_client, client) = (
         Client::try_from(config.clone())?,
-        client::for_calls(config.clone())?,
+        client::for_calls(config.clone(), &pace)?,
     );
     let listener = TcpListener::bind(args.listen)
         .await
@@ -83,17 +84,17 @@ pub async fn run_with(
             store.map(samples).unwrap_or_default()
         },
         ended.clone(),
+        pace.drain,
     ));
     info!(version = env!("CARGO_PKG_VERSION"), %identity, api_url = %args.astro.api_url, "started");
 
-    let settings = settings(&args.astro, &args.decisions, cluster)?;
+    let settings = settings(&args.astro, &args.decisions, cluster);
     let setup = Setup {
         watch_client,
         scope,
         secret_access: args.decisions.secret_access,
         client,
         astro,
-        vendor_timeout: args.astro.vendor_timeout,
         own_credential,
         organization: args.astro.organization_id,
         settings,
@@ -104,11 +105,11 @@ pub async fn run_with(
     let outcome = if args.leader_election {
         let candidate = Candidate {
             // Its own connection: no other traffic may delay a renewal.
-            client: client::for_calls(config)?,
+            client: client::for_calls(config, &pace)?,
             namespace: args.leader_election_namespace,
             name: LEASE.into(),
             identity,
-            timing: Timing::default(),
+            timing: Timing::from(&pace),
         };
         lead(setup, candidate, &health, &stop).await
     } else {
@@ -175,18 +176,12 @@ async fn lead(
 }
 
 /// Settings that decisions depend on.
-pub(crate) fn settings(
-    astro: &AstroArgs,
-    args: &DecisionArgs,
-    cluster: String,
-) -> anyhow::Result<Settings> {
-    Ok(Settings {
+pub(crate) fn settings(astro: &AstroArgs, args: &DecisionArgs, cluster: String) -> Settings {
+    Settings {
         minimum_interval: args.minimum_interval,
-        in_flight: SignedDuration::try_from(astro.vendor_timeout + args.write_budget)?,
-        landing: args.landing_time,
-        audit_interval: args.audit_interval,
+        pace: args.pace(astro),
         cluster,
-    })
+    }
 }
 
 /// The operator's own credential, and who may use it.
@@ -229,6 +224,7 @@ pub(crate) fn credential_source(args: &AstroArgs) -> anyhow::Result<Option<Sourc
 pub(crate) fn vendor(
     args: &AstroArgs,
     (reads, rotations): (NonZeroU32, NonZeroU32),
+    pace: Pace,
     metrics: Metrics,
 ) -> anyhow::Result<Astro> {
     if args.vendor_connect_timeout >= args.vendor_timeout {
@@ -241,8 +237,7 @@ pub(crate) fn vendor(
     let settings = astro::Settings {
         url: args.api_url.clone(),
         ca_bundle: args.ca_bundle.as_ref().map(read).transpose()?,
-        connect_timeout: args.vendor_connect_timeout,
-        timeout: args.vendor_timeout,
+        pace,
         reads_per_second: reads,
         rotations_per_second: rotations,
     };

@@ -66,6 +66,7 @@ impl Looker {
             store.apply_watcher_event(&Event::Apply(resource.clone()));
             claims.apply(resource);
         }
+        let listings = Listings::new(&sources.settings.pace);
         // Whoever is woken is looked at in any case.
         let (wake, _) = Wake::channel();
         Self {
@@ -78,7 +79,7 @@ impl Looker {
                 identity: Identity::new(None, host::name(), Uuid::new_v4()),
                 resources: store.as_reader(),
                 secrets: None,
-                listings: Listings::default(),
+                listings,
                 claims: Arc::new(Mutex::new(claims)),
                 wake,
             },

@@ -52,7 +52,14 @@ impl Server {
     /// Watches; tells what is known.
     fn watch(&self, scope: &Scope, access: SecretAccess) -> Watched {
         let (wake, woken) = Wake::channel();
-        let (watched, feeds) = watch(&self.client(), scope, access, Arc::default(), wake);
+        let (watched, feeds) = watch(
+            &self.client(),
+            scope,
+            access,
+            Arc::default(),
+            wake,
+            Pace::SHIPPED,
+        );
         tokio::spawn(async move {
             feeds.await;
             drop(woken);
