@@ -1,10 +1,28 @@
 //! The custom resource: its types, and the label and annotation keys the operator writes and reads.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::{CustomResource, KubeSchema};
+use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// Which resource: its namespace and its name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl From<&WorkspaceTokenRotation> for Key {
+    fn from(resource: &WorkspaceTokenRotation) -> Self {
+        Self {
+            namespace: resource.namespace().unwrap_or_default(),
+            name: resource.name_any(),
+        }
+    }
+}
 
 /// API group, and the prefix of every annotation the operator owns.
 pub const GROUP: &str = "astro-token-operator.io";

@@ -1,155 +1,16 @@
-//! The command line: every flag is also an environment variable, and `--help` teaches.
+//! Flags that `run` and the other commands share: each is also an environment variable, and `--help` teaches.
 
-use crate::cli::{explain, plan, request, rotate, status};
+use crate::cluster::watch::SecretAccess;
+use crate::decide::pace::Pace;
 use crate::decide::schedule::parse_duration;
 use crate::decide::validate::is_id;
 use crate::process::telemetry::Format;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use clap_complete::Shell;
+use clap::Args;
 use jiff::SignedDuration;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// Rotates Astro (Astronomer) Workspace API tokens on schedule and keeps the live value in a Secret.
-///
-/// A WorkspaceTokenRotation resource names a token, a schedule and a Secret. The operator calls Astro's rotate
-/// endpoint when rotation is due, stores the new value, and says in the resource's status what it did and what comes next.
-#[derive(Parser)]
-#[command(version, max_term_width = 100)]
-pub struct Cli {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-
-    /// What is logged, as in RUST_LOG; no level shows a token value
-    #[arg(
-        long,
-        env = "RUST_LOG",
-        value_name = "FILTER",
-        global = true,
-        help_heading = "Process"
-    )]
-    pub log_filter: Option<String>,
-}
-
-/// What to do.
-#[derive(Subcommand)]
-pub enum Command {
-    /// Run the controller, in a cluster or with the current kubeconfig
-    #[command(after_help = RUN_EXAMPLES)]
-    Run(Box<RunArgs>),
-    /// Say what the operator would do now, why, and when next; change nothing
-    #[command(after_help = PLAN_EXAMPLES)]
-    Plan(Box<plan::Args>),
-    /// Show which tokens are well, how old their values are and when they are rotated next
-    #[command(after_help = STATUS_EXAMPLES)]
-    Status(status::Args),
-    /// Rotate tokens now, once
-    #[command(after_help = TRIGGER_EXAMPLES)]
-    Trigger(request::Args),
-    /// Rotate tokens now because their values may have leaked
-    #[command(long_about = REVOKE, after_help = REVOKE_EXAMPLES)]
-    Revoke(request::Args),
-    /// Explain a reason of Ready=False: what it means, what the operator does, what you do
-    #[command(after_help = EXPLAIN_EXAMPLES)]
-    Explain(explain::Args),
-    /// Rotate one token by hand, and print its new value
-    #[command(after_help = ROTATE_EXAMPLES)]
-    Rotate(Box<rotate::Args>),
-    /// Print the CustomResourceDefinition as YAML
-    #[command(after_help = "Example:\n  astro-token-operator crd | kubectl apply -f -")]
-    Crd,
-    /// Print the script that completes the command line in a shell
-    #[command(after_help = COMPLETION_EXAMPLES)]
-    Completion {
-        /// The shell
-        shell: Shell,
-    },
-}
-
-const RUN_EXAMPLES: &str = "Examples:
-  Every resource brings its own credential (spec.credentials):
-    astro-token-operator run
-  Resources in the namespace data may use the operator's own credential:
-    astro-token-operator run --api-token-file /etc/astro/token --default-credentials-namespaces data
-  Work in two namespaces only, with a Role in each, and without a list of Secrets:
-    astro-token-operator run --namespaces data,ml --secret-access get
-  Try it on a laptop against the current kubeconfig, with more to read:
-    astro-token-operator run --leader-election=false --log-filter info,astro_token_operator=debug
-
-HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured for calls to Astro.";
-
-const ROTATE_EXAMPLES: &str = "Examples, with a Workspace Owner's API token in the variable ASTRO_API_TOKEN:
-  On a terminal: shows what is about to die, and asks first:
-    astro-token-operator rotate --name 'My token'
-  In a script: the value and nothing else, and no question:
-    value=$(astro-token-operator rotate --name 'My token' --force --clean-output)
-  Into a Secret, which a WorkspaceTokenRotation can take over later without a rotation:
-    astro-token-operator rotate clm8q7f6q000008lcgyougpsk --into-secret data/ci-deployer-token
-
-The value goes to stdout, all else to stderr. The exit code is 0 only if the value was handed over. The credential is \
-never written to disk. An operator that owns the token notices a rotation by hand, and rotates once more; see trigger.";
-
-const STATUS_EXAMPLES: &str = "Examples:
-  The namespace of the current context:
-    astro-token-operator status
-  All namespaces, and then each change until Ctrl-C:
-    astro-token-operator status -A --watch
-  What is not ready, for a program:
-    astro-token-operator status -A -o json | jq '.[] | select(.ready | not)'
-
-AGE is how old the value in the Secret is: since the time that Astro gave it, else since its rotation by the operator's \
-clock. NEXT is when it is rotated next. Why one is not ready stands below the table.";
-
-const TRIGGER_EXAMPLES: &str = "Examples:
-  Ask, and go on:
-    astro-token-operator trigger ci-deployer
-  Ask for two, and wait until their Secrets hold live values again:
-    astro-token-operator trigger ci-deployer etl --wait=5m
-
-It writes the annotation astro-token-operator.io/rotate, and the operator does the rest.";
-
-const REVOKE: &str = "Rotate tokens now because their values may have leaked
-
-Today this does what `trigger` does: Astro's rotation kills the value that is in the Secret at once, and there is no \
-second one; the request is kept apart from `trigger` for resources that take turns with two tokens, which do not exist yet.";
-
-const REVOKE_EXAMPLES: &str = "Example:
-  Kill the value that is in the Secret, and wait until another one has taken its place:
-    astro-token-operator revoke ci-deployer --wait
-
-It writes the annotation astro-token-operator.io/revoke, and the operator does the rest.";
-
-const EXPLAIN_EXAMPLES: &str = "Examples:
-  All reasons, one line each:
-    astro-token-operator explain
-  One of them, as it stands in `kubectl get wtr`:
-    astro-token-operator explain TokenAmbiguous";
-
-const PLAN_EXAMPLES: &str = "Examples:
-  All resources of the context's namespace:
-    astro-token-operator plan
-  A file before it is applied, without a cluster too:
-    astro-token-operator plan -f rotation.yaml
-  With the operator's permissions instead of your own:
-    astro-token-operator plan --as system:serviceaccount:astro-token-operator:astro-token-operator
-
-Permissions are checked of whoever asks, which is you without --as. Evidence is read now, from the API server and from \
-Astro; nothing is written: no status, no event, and to the Secret no more than a dry run.
-
-Exit codes:
-  0  every resource can be worked on: it is idle, would be rotated, or waits in the normal course
-  1  the command failed: no such resource, a file that cannot be read, no answer from the cluster
-  2  the command line is wrong
-  3  a resource is blocked, or a check says no";
-
-const COMPLETION_EXAMPLES: &str = "Examples:
-  bash:  source <(astro-token-operator completion bash)
-  zsh:   source <(astro-token-operator completion zsh)
-  fish:  astro-token-operator completion fish | source
-Put the line into the shell's start-up file to have it in every new shell.";
 
 /// How to reach Astro, and as whom.
 #[derive(Args)]
@@ -246,13 +107,49 @@ pub struct DecisionArgs {
     #[arg(long, env = "MINIMUM_INTERVAL", default_value = "5m", value_parser = signed, value_name = "DURATION", help_heading = "Rotation")]
     pub minimum_interval: SignedDuration,
 
+    /// How long the rest takes.
+    #[command(flatten)]
+    pace: PaceArgs,
+}
+
+impl DecisionArgs {
+    /// How long is waited for what.
+    pub fn pace(&self, astro: &AstroArgs) -> Pace {
+        Pace {
+            audit: self.audit_interval,
+            ..self.pace.pace(astro)
+        }
+    }
+}
+
+/// How long things take that people need not set; for tests.
+#[derive(Args)]
+pub struct PaceArgs {
+    /// Scales every wait that no other flag sets
+    #[arg(long = "pace", env = "PACE", default_value = "1", value_parser = factor, value_name = "FACTOR", hide = true)]
+    factor: f64,
+
     /// Longest time from Astro's answer to the value in the Secret that others wait for
-    #[arg(long, env = "WRITE_BUDGET", default_value = "20s", value_parser = duration, value_name = "DURATION", hide = true)]
-    pub write_budget: Duration,
+    #[arg(long, env = "WRITE_BUDGET", value_parser = duration, value_name = "DURATION", hide = true)]
+    write_budget: Option<Duration>,
 
     /// How long a call may still take effect after its caller has died
-    #[arg(long, env = "LANDING_TIME", default_value = "10s", value_parser = signed, value_name = "DURATION", hide = true)]
-    pub landing_time: SignedDuration,
+    #[arg(long, env = "LANDING_TIME", value_parser = signed, value_name = "DURATION", hide = true)]
+    landing_time: Option<SignedDuration>,
+}
+
+impl PaceArgs {
+    /// How long is waited for what.
+    pub fn pace(&self, astro: &AstroArgs) -> Pace {
+        let pace = Pace::SHIPPED.scaled(self.factor);
+        Pace {
+            vendor_timeout: astro.vendor_timeout,
+            vendor_connect_timeout: astro.vendor_connect_timeout,
+            write_budget: self.write_budget.unwrap_or(pace.write_budget),
+            landing: self.landing_time.unwrap_or(pace.landing),
+            ..pace
+        }
+    }
 }
 
 /// Flags of `run`.
@@ -325,16 +222,6 @@ pub struct RunArgs {
     pub log_format: Format,
 }
 
-/// How the operator learns what its Secrets hold; values are read in neither way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum SecretAccess {
-    /// List and watch the metadata of its Secrets: a deleted one is noticed at once
-    #[default]
-    Watch,
-    /// Only get each by its name: a deleted one is noticed within an audit interval
-    Get,
-}
-
 fn api_url(text: &str) -> Result<reqwest::Url, String> {
     let url: reqwest::Url = text.parse().map_err(|error| format!("{error}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
@@ -374,6 +261,14 @@ pub(crate) fn id(text: &str) -> Result<String, String> {
     }
 }
 
+/// A factor to scale by.
+fn factor(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(factor) if (0.001..=100.0).contains(&factor) => Ok(factor),
+        _ => Err("expected a number from 0.001 to 100".into()),
+    }
+}
+
 fn one_namespace(text: &str) -> Result<String, String> {
     namespace(text).map_err(|_| "expected the name of a namespace".into())
 }
@@ -391,11 +286,37 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn pace(flags: &[&str]) -> Pace {
+        let flags = ["x"].iter().chain(flags);
+        let Flags { run } = Flags::try_parse_from(flags).unwrap_or_else(|error| panic!("{error}"));
+        run.decisions.pace(&run.astro)
+    }
 
     #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+    fn the_pace_is_what_is_shipped_and_a_factor_scales_what_no_flag_sets() {
+        assert_eq!(pace(&[]), Pace::SHIPPED);
+        let fast = pace(&["--pace=0.1", "--landing-time=7s", "--audit-interval=3s"]);
+        let scaled = Pace::SHIPPED.scaled(0.1);
+        assert_eq!(
+            (fast.landing, fast.audit),
+            (SignedDuration::from_secs(7), SignedDuration::from_secs(3))
+        );
+        assert_eq!(fast.vendor_timeout, Pace::SHIPPED.vendor_timeout);
+        assert_eq!(
+            (fast.look_retry, fast.write_budget),
+            (scaled.look_retry, scaled.write_budget)
+        );
+        for factor in ["0", "-1", "fast", "1000"] {
+            assert!(super::factor(factor).is_err(), "{factor}");
+        }
     }
 
     #[test]
@@ -412,20 +333,5 @@ mod tests {
             );
         }
         assert!(api_url("http://127.0.0.1:8888/v1/").is_ok());
-    }
-
-    #[test]
-    fn namespaces_are_names_and_nothing_stands_for_all_of_them() {
-        let parse = |text: &str| Cli::try_parse_from(["x", "run", "--namespaces", text]);
-        let Ok(cli) = parse("data, ml-2") else {
-            panic!("refused")
-        };
-        let Command::Run(run) = cli.command else {
-            panic!("not run")
-        };
-        assert_eq!(run.namespaces, ["data", "ml-2"]);
-        for text in ["", "*", "data,", "Data", "a/b"] {
-            assert!(parse(text).is_err(), "{text:?}");
-        }
     }
 }

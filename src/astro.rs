@@ -6,6 +6,7 @@ mod wire;
 
 use crate::astro::credential::Credential;
 use crate::decide::evidence::Token;
+use crate::decide::pace::Pace;
 use crate::process::metrics::Metrics;
 use crate::reason::{Blocked, Reason};
 use crate::text::scrub;
@@ -37,14 +38,6 @@ const LONGEST_ID: usize = 64;
 /// Rotations in flight at once for one credential: enough to keep servers busy, few enough that the write of a
 /// value does not queue behind the preparations of hundreds of others.
 const IN_FLIGHT: usize = 32;
-/// How long an unused connection is kept: its buffers hold the credential for as long.
-const IDLE: Duration = Duration::from_secs(5);
-/// Pause after a 429 that does not say for how long.
-const DEFAULT_PAUSE: Duration = Duration::from_secs(2);
-/// A pause this long is reported as a failure instead of waited for.
-const LONG_PAUSE: Duration = Duration::from_secs(30);
-/// Longest pause a vendor may ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// How to reach the vendor.
 #[derive(Clone, Debug)]
@@ -53,10 +46,8 @@ pub struct Settings {
     pub url: Url,
     /// PEM bundle of further certificate authorities.
     pub ca_bundle: Option<Vec<u8>>,
-    /// For the TCP and TLS handshakes.
-    pub connect_timeout: Duration,
-    /// For a whole call, longer than `connect_timeout`.
-    pub timeout: Duration,
+    /// How long is waited for what.
+    pub pace: Pace,
     /// Calls a second and credential: reads (the vendor's limit is 25).
     pub reads_per_second: NonZeroU32,
     /// Calls a second and credential: rotations (the vendor's limit is 10).
@@ -210,11 +201,11 @@ impl Astro {
         let build = |pool| -> Result<Client, SetupError> {
             let mut builder = Client::builder()
                 .user_agent(concat!("astro-token-operator/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(settings.connect_timeout)
+                .connect_timeout(settings.pace.vendor_connect_timeout)
                 // The default would POST again on 307 and 308, and re-send on some broken connections.
                 .redirect(reqwest::redirect::Policy::none())
                 .retry(reqwest::retry::never())
-                .pool_idle_timeout(IDLE)
+                .pool_idle_timeout(settings.pace.vendor_idle)
                 .pool_max_idle_per_host(pool);
             if let Some(pem) = &settings.ca_bundle {
                 let certificates =
@@ -338,7 +329,7 @@ impl Astro {
         // A pause that the vendor asked for is no failure of those who wait; a long one is worth reporting.
         if let Some(left) = self
             .pause_left(credential)
-            .filter(|left| *left < LONG_PAUSE)
+            .filter(|left| *left < self.0.settings.pace.vendor_long_pause)
         {
             tokio::time::sleep(left).await;
         }
@@ -454,11 +445,12 @@ impl Astro {
             .header(ACCEPT, "application/json");
         let begun = Instant::now();
         // Not the client's own timeout, which starts anew with each byte of some phases.
-        let limit = self.0.settings.timeout;
+        let pace = &self.0.settings.pace;
+        let limit = pace.vendor_timeout;
         let answer = tokio::time::timeout(limit, async {
             let response = request.send().await.map_err(transport)?;
             let status = response.status();
-            let retry_after = retry_after(&response);
+            let retry_after = retry_after(&response, pace.vendor_longest_pause);
             let body = body(response).await?;
             Ok((status, retry_after, body))
         })
@@ -478,7 +470,7 @@ impl Astro {
             ..
         }) = &result
         {
-            self.pause(credential, retry_after.unwrap_or(DEFAULT_PAUSE));
+            self.pause(credential, retry_after.unwrap_or(pace.vendor_default_pause));
         }
         debug!(operation, code, "called Astro");
         let metrics = &self.0.metrics;
@@ -581,10 +573,10 @@ fn refusal(
 }
 
 /// `Retry-After` in seconds or as an HTTP date, bounded.
-fn retry_after(response: &Response) -> Option<Duration> {
+fn retry_after(response: &Response, longest: Duration) -> Option<Duration> {
     let text = |name| response.headers().get(name)?.to_str().ok();
     let pause = wire::pause(text(RETRY_AFTER)?, text(DATE))?;
-    Some(pause.min(LONGEST_PAUSE))
+    Some(pause.min(longest))
 }
 
 fn separated(separator: &str, text: &str) -> String {

@@ -1,6 +1,8 @@
-//! The commands for people: what they share is how they are called, how they reach a cluster and how they print.
+//! The command line: what can be called, how it is read, and how a command that failed says so.
 
+mod cluster;
 pub mod explain;
+mod help;
 pub mod plan;
 mod plugin;
 pub mod request;
@@ -8,19 +10,70 @@ pub mod rotate;
 pub mod status;
 pub mod terminal;
 
+use self::cluster::Cluster;
 use self::plugin::Called;
-use crate::api::WorkspaceTokenRotation;
-use crate::args::{Cli, ClusterArgs};
-use crate::operator::run::{call_client, cluster_config, explain as explain_error};
-use crate::text::scrub;
-use anyhow::{Context, anyhow};
-use clap::FromArgMatches;
+use crate::args::RunArgs;
+use clap::{FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::watcher;
-use kube::{Api, Client, Config};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
+
+/// Rotates Astro (Astronomer) Workspace API tokens on schedule and keeps the live value in a Secret.
+///
+/// A WorkspaceTokenRotation resource names a token, a schedule and a Secret. The operator calls Astro's rotate
+/// endpoint when rotation is due, stores the new value, and says in the resource's status what it did and what comes next.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// What is logged, as in RUST_LOG; no level shows a token value
+    #[arg(
+        long,
+        env = "RUST_LOG",
+        value_name = "FILTER",
+        global = true,
+        help_heading = "Process"
+    )]
+    pub log_filter: Option<String>,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run the controller, in a cluster or with the current kubeconfig
+    #[command(after_help = help::RUN)]
+    Run(Box<RunArgs>),
+    /// Say what the operator would do now, why, and when next; change nothing
+    #[command(after_help = help::PLAN)]
+    Plan(Box<plan::Args>),
+    /// Show which tokens are well, how old their values are and when they are rotated next
+    #[command(after_help = help::STATUS)]
+    Status(status::Args),
+    /// Rotate tokens now, once
+    #[command(after_help = help::TRIGGER)]
+    Trigger(request::Args),
+    /// Rotate tokens now because their values may have leaked
+    #[command(long_about = help::ABOUT_REVOKE, after_help = help::REVOKE)]
+    Revoke(request::Args),
+    /// Explain a reason of Ready=False: what it means, what the operator does, what you do
+    #[command(after_help = help::EXPLAIN)]
+    Explain(explain::Args),
+    /// Rotate one token by hand, and print its new value
+    #[command(after_help = help::ROTATE)]
+    Rotate(Box<rotate::Args>),
+    /// Print the CustomResourceDefinition as YAML
+    #[command(after_help = "Example:\n  astro-token-operator crd | kubectl apply -f -")]
+    Crd,
+    /// Print the script that completes the command line in a shell
+    #[command(after_help = help::COMPLETION)]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+}
 
 /// Reads the command line; as a plugin of kubectl it speaks of itself as `kubectl wtr`. Ends the process on a wrong one,
 /// and when it only had to complete words for kubectl.
@@ -63,95 +116,30 @@ pub fn is_unread(error: &anyhow::Error) -> bool {
     error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
-/// A cluster to ask.
-pub struct Cluster {
-    /// For single calls.
-    pub client: Client,
-    /// How it was reached.
-    pub config: Config,
-    /// The namespace that was asked for, else the context's.
-    pub namespace: String,
-}
-
-impl Cluster {
-    /// The cluster that the flags name.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub async fn connect(args: &ClusterArgs) -> anyhow::Result<Self> {
-        let options = KubeConfigOptions {
-            context: args.context.clone(),
-            ..KubeConfigOptions::default()
-        };
-        let mut config = match (&args.kubeconfig, &args.context) {
-            (None, None) => cluster_config().await?,
-            (file, _) => {
-                let kubeconfig = match file {
-                    Some(file) => Kubeconfig::read_from(file),
-                    None => Kubeconfig::read(),
-                };
-                let kubeconfig = kubeconfig.context("the kubeconfig cannot be used")?;
-                let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-                config.context("the kubeconfig cannot be used")?
-            }
-        };
-        config.proxy_url = None;
-        config.auth_info.impersonate = args.as_user.clone().or(config.auth_info.impersonate);
-        let namespace = args.namespace.clone();
-        Ok(Self {
-            client: call_client(config.clone())?,
-            namespace: namespace.unwrap_or_else(|| config.default_namespace.clone()),
-            config,
-        })
-    }
-
-    /// What it said, with its address.
-    pub fn error(&self, error: &kube::Error) -> anyhow::Error {
-        let server = &self.config.cluster_url;
-        anyhow!("the API server at {server}: {}", explain_error(error))
-    }
-
-    /// The same of a watch.
-    pub fn watch_error(&self, error: &watcher::Error) -> anyhow::Error {
-        use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
-        match error {
-            InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
-                self.error(error)
-            }
-            error => {
-                let (server, error) = (&self.config.cluster_url, scrub(&error.to_string(), 400));
-                anyhow!("the API server at {server}: {error}")
-            }
-        }
-    }
-
-    /// A resource; `None` when there is none of this name.
-    ///
-    /// # Errors
-    /// When the API server does not say so.
-    pub async fn get(
-        &self,
-        api: &Api<WorkspaceTokenRotation>,
-        name: &str,
-    ) -> anyhow::Result<Option<WorkspaceTokenRotation>> {
-        match api.get(name).await {
-            Ok(resource) => Ok(Some(resource)),
-            // By its reason: without the CustomResourceDefinition the code is the same.
-            Err(kube::Error::Api(status)) if status.reason == "NotFound" => Ok(None),
-            Err(error) => Err(self.error(&error)),
-        }
-    }
-
-    /// What is said of resources that are not there.
-    pub fn missing(&self, names: &str) -> anyhow::Error {
-        let namespace = &self.namespace;
-        anyhow!("no WorkspaceTokenRotation {names} in namespace {namespace}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn namespaces_are_names_and_nothing_stands_for_all_of_them() {
+        let parse = |text: &str| Cli::try_parse_from(["x", "run", "--namespaces", text]);
+        let Ok(cli) = parse("data, ml-2") else {
+            panic!("refused")
+        };
+        let Command::Run(run) = cli.command else {
+            panic!("not run")
+        };
+        assert_eq!(run.namespaces, ["data", "ml-2"]);
+        for text in ["", "*", "data,", "Data", "a/b"] {
+            assert!(parse(text).is_err(), "{text:?}");
+        }
+    }
 
     #[test]
     fn only_output_that_nobody_reads_is_no_failure() {

@@ -15,6 +15,7 @@ pub mod api;
 pub mod args;
 pub mod astro;
 pub mod cli;
+pub mod clock;
 pub mod cluster;
 pub mod decide;
 pub mod operator;

@@ -2,8 +2,7 @@
 
 use anyhow::Context;
 use astro_token_operator::api::{WorkspaceTokenRotation, request};
-use astro_token_operator::args::{Cli, Command};
-use astro_token_operator::cli;
+use astro_token_operator::cli::{self, Cli, Command};
 use astro_token_operator::operator::run as operator;
 use astro_token_operator::process::telemetry::Format;
 use astro_token_operator::process::{memory, telemetry};

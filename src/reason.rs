@@ -1,15 +1,13 @@
 //! The closed list of `Ready=False` reasons: what each means, what the operator does, what you do.
 
 use crate::text::line;
-use clap::ValueEnum;
 use std::fmt;
 
 /// Longest message, characters.
 const LONGEST_MESSAGE: usize = 1024;
 
 /// Why a resource is not ready; users read it in `kubectl get wtr` and build alerts on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum)]
-#[value(rename_all = "PascalCase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(
     missing_docs,
     reason = "every variant is explained by its row in EXPLANATIONS"

@@ -2,14 +2,12 @@
 
 use crate::api::SecretKeyRef;
 use crate::decide::evidence::Token;
+use crate::decide::pace::Pace;
 use crate::reason::Blocked;
 use jiff::SignedDuration;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-/// A failure is shared for this long: many resources with one bad credential make one attempt.
-const FAILURE_SHARED: Duration = Duration::from_secs(5);
 
 /// Whose list: credential and Workspace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,10 +56,24 @@ impl Listing {
 }
 
 /// All lists.
-#[derive(Default)]
-pub struct Listings(Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Option<Listing>>>>>);
+pub struct Listings {
+    all: Mutex<HashMap<Key, Place>>,
+    /// How long a failure is shared: many resources with one bad credential make one attempt.
+    failure_shared: Duration,
+}
+
+/// Whoever reads the list locks it for as long.
+type Place = Arc<tokio::sync::Mutex<Option<Listing>>>;
 
 impl Listings {
+    /// None yet.
+    pub fn new(pace: &Pace) -> Self {
+        Self {
+            all: Mutex::default(),
+            failure_shared: pace.vendor_failure_shared,
+        }
+    }
+
     /// A list whose reading began at or after `not_before` (`None`: any); read with `read` when there is none.
     ///
     /// Of callers that come together one reads and the others share.
@@ -70,14 +82,14 @@ impl Listings {
         F: AsyncFnOnce() -> (Result<Vec<Token>, Failure>, Option<String>),
     {
         let place = {
-            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
             all.entry(key.clone()).or_default().clone()
         };
         let mut place = place.lock().await;
         let serves = |listing: &&Listing| match &listing.tokens {
             Ok(_) => not_before.is_none_or(|at| listing.began >= at),
             // However old a list may be: a failure may be over.
-            Err(_) => listing.age() < FAILURE_SHARED,
+            Err(_) => listing.age() < self.failure_shared,
         };
         if let Some(listing) = place.as_ref().filter(serves) {
             return listing.clone();
@@ -95,7 +107,7 @@ impl Listings {
 
     /// Forgets lists that nobody has asked for in `idle`.
     pub fn forget_older_than(&self, idle: Duration) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, place| match place.try_lock() {
             Ok(listing) => listing.as_ref().is_some_and(|l| l.began.elapsed() < idle),
             Err(_) => true,
@@ -119,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn callers_that_come_together_share_one_reading_and_a_fresh_one_is_read_anew() {
-        let (listings, reads) = (Listings::default(), AtomicUsize::new(0));
+        let (listings, reads) = (Listings::new(&Pace::SHIPPED), AtomicUsize::new(0));
         let asked = Instant::now();
         let get = async |not_before| {
             let read = async || {
@@ -137,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_is_shared_for_a_while_even_by_those_who_want_it_fresh() {
-        let (listings, reads) = (Listings::default(), AtomicUsize::new(0));
+        let (listings, reads) = (Listings::new(&Pace::SHIPPED), AtomicUsize::new(0));
         for _ in 0..3 {
             let read = async || {
                 reads.fetch_add(1, Ordering::Relaxed);

@@ -2,13 +2,24 @@
 
 use super::terminal::{self, BOLD};
 use crate::reason::{EXPLANATIONS, Explanation, Reason};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 /// Flags of `explain`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The reason, as it stands in the status; all of them when it is left out
-    #[arg(value_enum, ignore_case = true, hide_possible_values = true)]
-    pub reason: Option<Reason>,
+    #[arg(value_parser = reason(), ignore_case = true, hide_possible_values = true)]
+    reason: Option<Reason>,
+}
+
+/// By its name; the names are completed by shells, and suggested after a slip.
+fn reason() -> impl TypedValueParser<Value = Reason> {
+    let names = EXPLANATIONS.iter().map(|row| row.reason.to_string());
+    PossibleValuesParser::new(names).try_map(|name| {
+        let is_it = |row: &&Explanation| row.reason.to_string().eq_ignore_ascii_case(&name);
+        let row = EXPLANATIONS.iter().find(is_it);
+        row.map(|row| row.reason).ok_or("there is no such reason")
+    })
 }
 
 /// Prints the explanation of one reason, or the list of all.

@@ -22,9 +22,10 @@ use super::{Cluster, terminal};
 use crate::api::{Cause, WorkspaceTokenRotation};
 use crate::args::{AstroArgs, ClusterArgs, DecisionArgs};
 use crate::astro::Astro;
+use crate::clock::now;
+use crate::cluster::client::cluster_id;
 use crate::decide::evidence::{Access, Live, Observed, Settings, Stored, rotation_id};
 use crate::decide::plan::{Plan, rotation};
-use crate::operator::controller::{cluster_id, now};
 use crate::operator::rotate;
 use crate::operator::run::{own_credential, settings, vendor};
 use crate::process::metrics::Metrics;
@@ -113,7 +114,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         anstream::eprintln!("{skipped}");
     }
     let documents = named(&args, documents.resources)?;
-    let astro = vendor(&args.astro, (BUDGET, BUDGET), Metrics::new())?;
+    let pace = args.decisions.pace(&args.astro);
+    let astro = vendor(&args.astro, (BUDGET, BUDGET), pace, Metrics::new())?;
     let reached = match reach(&args, &documents).await {
         Ok(reached) => Ok(reached),
         // A file can be judged without a cluster; a cluster that was named is to be asked.
@@ -180,7 +182,7 @@ async fn online(
         astro,
         own_credential: own_credential(&args.astro, &args.decisions)?,
         organization: args.astro.organization_id.clone(),
-        settings: settings(&args.astro, &args.decisions, id)?,
+        settings: settings(&args.astro, &args.decisions, id),
         knows_cluster,
     };
     let mut looker = Looker::new(sources, all);
@@ -298,7 +300,7 @@ fn blind(
     mut checks: Vec<Check>,
     why: String,
 ) -> anyhow::Result<Report> {
-    let settings = settings(&args.astro, &args.decisions, String::new())?;
+    let settings = settings(&args.astro, &args.decisions, String::new());
     let mut decided = decide(begin(&chosen.resource, now(), settings));
     // They spoke without evidence.
     decided.rules.clear();
@@ -321,7 +323,7 @@ fn blind(
 fn offline(args: &Args, documents: Vec<Document>, why: &str) -> anyhow::Result<Vec<Report>> {
     let default = args.cluster.namespace.as_deref().unwrap_or("default");
     let documents = placed(args, &documents, default)?;
-    let settings = settings(&args.astro, &args.decisions, String::new())?;
+    let settings = settings(&args.astro, &args.decisions, String::new());
     let reports = chosen(documents, &BTreeMap::new()).into_iter().map(|it| {
         let decided = decide(begin(&it.resource, now(), settings.clone()));
         let verdict = assumed(&decided);

@@ -1,6 +1,6 @@
 //! The binary as a plugin of kubectl, which finds it on the PATH by its name: `kubectl wtr`.
 
-use crate::args::Cli;
+use super::Cli;
 use clap::{Command, CommandFactory};
 use clap_complete::engine;
 use std::ffi::OsString;

@@ -3,9 +3,9 @@
 use super::{Cluster, print_error, terminal};
 use crate::api::{LastRotation, Status, WorkspaceTokenRotation};
 use crate::args::{ClusterArgs, duration};
+use crate::clock::now;
 use crate::decide::evidence::requested;
 use crate::decide::status::ready;
-use crate::operator::controller::now;
 use crate::text::line;
 use anyhow::{anyhow, bail};
 use futures::StreamExt;

@@ -18,27 +18,26 @@ pub use place::Place;
 use super::Cluster;
 use super::terminal::{self, BOLD, WARN};
 use crate::api::Cause;
-use crate::args::{AstroArgs, ClusterArgs, id, signed};
+use crate::args::{AstroArgs, ClusterArgs, PaceArgs, id};
 use crate::astro::credential::Credential;
 use crate::astro::{Astro, Details};
+use crate::clock::now;
 use crate::decide::evidence::Observed;
+use crate::decide::pace::Pace;
 use crate::decide::plan::{Plan, plan};
 use crate::decide::validate::is_id;
-use crate::operator::controller::now;
 use crate::operator::run as operator;
 use crate::process::metrics::Metrics;
 use anyhow::{Context, anyhow, bail};
 use clap::builder::NonEmptyStringValueParser;
 use hand::{Hand, Handed};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use std::io::{IsTerminal, Write};
 use std::num::NonZeroU32;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Calls for one rotation: each answer that is lost costs one more, and somewhere it has to end.
 const MOST_CALLS: i32 = 3;
-/// How long Astro is asked what a call came to.
-const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 
 /// Flags of `rotate`; the names are those of `astro workspace token rotate`.
 #[derive(clap::Args)]
@@ -73,9 +72,8 @@ pub struct Args {
     #[command(flatten)]
     cluster: ClusterArgs,
 
-    /// How long a call may still take effect after its answer was given up
-    #[arg(long, env = "LANDING_TIME", default_value = "10s", value_parser = signed, value_name = "DURATION", hide = true)]
-    landing_time: SignedDuration,
+    #[command(flatten)]
+    pace: PaceArgs,
 }
 
 /// The vendor, and as whom it is called.
@@ -91,13 +89,14 @@ struct Account {
 /// # Errors
 /// Whatever kept the value from being handed over, and whether the token was rotated all the same.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let account = Account::new(&args)?;
+    let pace = args.pace.pace(&args.astro);
+    let account = Account::new(&args, pace)?;
     let secret = match &args.into_secret {
         Some(place) => Some((place, Cluster::connect(&args.cluster).await?)),
         None => None,
     };
     let chosen = choose::token(&account, args.token_id.as_deref(), args.name.as_deref()).await?;
-    let mut hand = Hand::new(account, &chosen.token, args.landing_time)?;
+    let mut hand = Hand::new(account, &chosen.token, pace)?;
     if let Some((place, cluster)) = secret {
         hand.aim(place, cluster, &chosen.token).await?;
     }
@@ -120,7 +119,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 /// Makes the rotation, and whatever further call a lost answer asks for.
 async fn rotate(mut hand: Hand, mut seen: Observed, quiet: bool) -> anyhow::Result<()> {
-    let latest = now() + PATIENCE;
+    let latest = now() + seen.pace().by_hand_patience;
     loop {
         // What is certain when it ends without a value.
         let ended = match seen.pending() {
@@ -154,9 +153,7 @@ async fn rotate(mut hand: Hand, mut seen: Observed, quiet: bool) -> anyhow::Resu
                 until,
                 blocked: why,
             } if seen.pending().is_some() && *until < latest => {
-                let pause = until
-                    .duration_since(seen.now)
-                    .max(SignedDuration::from_secs(1));
+                let pause = until.duration_since(seen.now).max(seen.pace().raced_retry);
                 say(&format!("{} ({})", why.message, terminal::short(pause)));
                 tokio::time::sleep(pause.unsigned_abs()).await;
             }
@@ -305,7 +302,7 @@ async fn given_up() {
 }
 
 impl Account {
-    fn new(args: &Args) -> anyhow::Result<Self> {
+    fn new(args: &Args, pace: Pace) -> anyhow::Result<Self> {
         let credential = match operator::credential_source(&args.astro)? {
             Some(source) => source
                 .read()
@@ -322,7 +319,7 @@ impl Account {
         // One person, one token: any limit will do.
         let budgets = (NonZeroU32::MAX, NonZeroU32::MAX);
         Ok(Self {
-            astro: operator::vendor(&args.astro, budgets, Metrics::new())?,
+            astro: operator::vendor(&args.astro, budgets, pace, Metrics::new())?,
             organization: organization.context(
                 "no Organization: the credential names none; give --organization-id, or check that it is an API token of Astro's",
             )?,

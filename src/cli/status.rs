@@ -9,7 +9,7 @@ use super::terminal::{self, Columns};
 use super::{Cluster, print_error};
 use crate::api::WorkspaceTokenRotation;
 use crate::args::ClusterArgs;
-use crate::operator::controller::now;
+use crate::clock::now;
 use crate::operator::run::stop_signal;
 use anyhow::anyhow;
 use clap::ValueEnum;

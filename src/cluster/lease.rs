@@ -4,15 +4,11 @@
 //! No clock is compared with another host's: a rival's lease has expired when this process has seen it unchanged for
 //! as long as the lease says, and a leader counts its own time from before it sent the renewal that succeeded.
 
-use std::{
-    error::Error as StdError,
-    fmt::{self, Display},
-    time::Duration,
-};
+use std::{error::Error as StdError, time::Duration};
 
-use k8s_openapi::{
-    api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp,
-};
+use crate::decide::identity::Identity;
+use crate::decide::pace::Pace;
+use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime};
 use kube::{Api, Client, api::PostParams, core::Status};
 use tokio::{
     sync::watch,
@@ -20,16 +16,6 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
-use uuid::Uuid;
-
-/// Who we are: `<pod>/<process>`; `process` is random for each start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    pod: String,
-    process: String,
-    /// Whether `pod` is known to be the pod's name, so that no other live process has it.
-    certain: bool,
-}
 
 /// How fast leadership is renewed, given up and taken over.
 #[derive(Clone, Copy, Debug)]
@@ -91,48 +77,12 @@ struct Sighting(Option<(String, Instant)>);
 #[derive(Default)]
 struct Said(String);
 
-impl Identity {
-    /// `pod` is the pod's name from the downward API; without it the host's name tells people who leads, and proves nothing.
-    pub fn new(pod: Option<String>) -> Self {
-        let certain = pod.is_some();
-        let host = || {
-            let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-            let name = name.trim().to_owned();
-            if name.is_empty() {
-                "unknown".into()
-            } else {
-                name
-            }
-        };
+impl From<&Pace> for Timing {
+    fn from(pace: &Pace) -> Self {
         Self {
-            pod: pod.unwrap_or_else(host),
-            process: Uuid::new_v4().simple().to_string(),
-            certain,
-        }
-    }
-
-    /// Whether `holder` is an earlier process of this very pod. It is dead then: a container is started again only after
-    /// the last one ended. Never true when the pod's name was not given.
-    pub fn succeeds(&self, holder: &str) -> bool {
-        self.certain
-            && holder
-                .split_once('/')
-                .is_some_and(|(pod, process)| pod == self.pod && process != self.process)
-    }
-}
-
-impl Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.pod, self.process)
-    }
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            lease: Duration::from_secs(15),
-            renew_deadline: Duration::from_secs(10),
-            retry: Duration::from_secs(2),
+            lease: pace.lease,
+            renew_deadline: pace.lease_renew_deadline,
+            retry: pace.lease_retry,
         }
     }
 }
@@ -371,12 +321,8 @@ fn holder(lease: &Lease) -> &str {
         .unwrap_or_default()
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "times in the lease are for people to read; nothing is decided on them"
-)]
 fn now() -> MicroTime {
-    MicroTime(Timestamp::now())
+    MicroTime(crate::clock::precise())
 }
 
 #[cfg(test)]
@@ -387,6 +333,7 @@ mod tests {
     use k8s_openapi::api::coordination::v1::LeaseSpec;
 
     use super::*;
+    use uuid::Uuid;
 
     const LEASE: Duration = Duration::from_secs(15);
 
@@ -418,19 +365,6 @@ mod tests {
         let now = Instant::now();
         let expiry = Sighting::default().expiry(&lease("1", None), LEASE, now);
         assert_eq!(expiry, now + LEASE);
-    }
-
-    #[test]
-    fn only_an_earlier_process_of_a_pod_that_is_certain_is_succeeded() {
-        let us = Identity::new(Some("pod-a".into()));
-        assert!(us.succeeds("pod-a/before"));
-        assert!(!us.succeeds(&us.to_string()));
-        assert!(!us.succeeds("pod-b/before"));
-        assert!(!us.succeeds("pod-a"));
-        assert!(!us.succeeds(""));
-
-        let guess = Identity::new(None);
-        assert!(!guess.succeeds(&format!("{}/before", guess.pod)));
     }
 
     #[test]
@@ -472,10 +406,10 @@ mod tests {
             client: Client::new(server, "operator"),
             namespace: "operator".into(),
             name: "operator".into(),
-            identity: Identity::new(None),
+            identity: Identity::new(None, String::new(), Uuid::nil()),
             timing: Timing {
                 retry: Duration::ZERO,
-                ..Timing::default()
+                ..Timing::from(&Pace::SHIPPED)
             },
         };
         let (until, _) = watch::channel(Instant::now());

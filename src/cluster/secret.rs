@@ -3,6 +3,7 @@
 use crate::api::{MANAGED_BY, WorkspaceTokenRotation, evidence, request};
 use crate::decide::evidence::{Drift, Held, compare};
 use crate::decide::ownership::{MANAGER, Metadata, held};
+use crate::decide::pace::Pace;
 use crate::decide::plan::Setback;
 use crate::reason::{Blocked, Reason};
 use crate::text::{api_error, scrub};
@@ -14,7 +15,6 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
-use std::time::Duration;
 
 /// Characters of the rehearsal's stand-in for the value; vendor values have about a thousand.
 const DUMMY_LENGTH: usize = 1200;
@@ -115,13 +115,14 @@ pub async fn land(
     mut draft: Draft<'_>,
     value: &SecretString,
     mut fresh: bool,
+    pace: &Pace,
     mut failing: impl FnMut(&Error),
 ) -> Landed {
     let api: Api<Secret> = api(client, draft.owner);
     let name = draft.held.secret.clone();
     let mut pauses = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(5))
+        .with_min_delay(pace.write_retry)
+        .with_max_delay(pace.write_longest_retry)
         .without_max_times()
         .with_jitter()
         .build();
@@ -152,7 +153,7 @@ pub async fn land(
             }
             Err(error) => {
                 failing(&error);
-                let pause = pauses.next().unwrap_or(Duration::from_secs(5));
+                let pause = pauses.next().unwrap_or(pace.write_longest_retry);
                 tokio::time::sleep(pause).await;
             }
         }

@@ -6,10 +6,11 @@ mod changes;
 mod tests;
 
 use self::changes::{Change, changes, is_refused, text};
-use crate::api::{MANAGED_BY, WorkspaceTokenRotation, evidence};
-use crate::args::SecretAccess;
+use crate::api::{Key, MANAGED_BY, WorkspaceTokenRotation, evidence};
 use crate::decide::ownership::{self, Metadata};
+use crate::decide::pace::Pace;
 use crate::decide::rivals::Claims;
+use clap::ValueEnum;
 use futures::future::join_all;
 use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;
@@ -20,11 +21,37 @@ use kube::{Api, Client, Resource, ResourceExt};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::SetOnce;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tracing::{info, warn};
 
-/// Sends a resource to be reconciled.
-pub type Wake = UnboundedSender<ObjectRef<WorkspaceTokenRotation>>;
+/// Sends resources to be reconciled.
+#[derive(Clone)]
+pub struct Wake(UnboundedSender<ObjectRef<WorkspaceTokenRotation>>);
+
+impl Wake {
+    /// It, and what comes out at its other end.
+    pub fn channel() -> (Self, UnboundedReceiver<ObjectRef<WorkspaceTokenRotation>>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+
+    /// Sends these. Nobody listens any more while the process stops, and then nothing is lost.
+    pub fn send(&self, resources: impl IntoIterator<Item = Key>) {
+        for Key { namespace, name } in resources {
+            let _ = self.0.send(ObjectRef::new(&name).within(&namespace));
+        }
+    }
+}
+
+/// How the operator learns what its Secrets hold; values are read in neither way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SecretAccess {
+    /// List and watch the metadata of its Secrets: a deleted one is noticed at once
+    #[default]
+    Watch,
+    /// Only get each by its name: a deleted one is noticed within an audit interval
+    Get,
+}
 
 /// Where the operator works.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,13 +143,14 @@ pub fn watch(
     access: SecretAccess,
     claims: Arc<Mutex<Claims>>,
     wake: Wake,
+    pace: Pace,
 ) -> (Watched, impl Future<Output = ()> + use<>) {
     let places = scope.places();
     let (resources, feed_resources) =
-        resources(client, scope, places.clone(), claims, wake.clone());
+        resources(client, scope, places.clone(), claims, wake.clone(), pace);
     let (secrets, feed_secrets) = match access {
         SecretAccess::Watch => {
-            let (store, feed) = secrets(client, scope, places.clone(), wake);
+            let (store, feed) = secrets(client, scope, places.clone(), wake, pace);
             (Some(store), feed.left_future())
         }
         SecretAccess::Get => {
@@ -149,6 +177,7 @@ fn resources(
     places: Arc<[Place]>,
     claims: Arc<Mutex<Claims>>,
     wake: Wake,
+    pace: Pace,
 ) -> (
     Store<WorkspaceTokenRotation>,
     impl Future<Output = ()> + use<>,
@@ -164,7 +193,7 @@ fn resources(
                 if place.namespace.is_some() {
                     place.secrets_listed.wait().await;
                 }
-                changes(api, Config::default())
+                changes(api, Config::default(), &pace)
             };
             let changes = begin.into_stream().flatten();
             changes.map(move |change| (place, change)).boxed()
@@ -187,7 +216,7 @@ fn resources(
             }
             match change {
                 Change::Apply(resource) => {
-                    woken.push(ObjectRef::from(&resource));
+                    woken.push(Key::from(&resource));
                     woken.extend(claims.apply(&resource));
                     writer.apply_watcher_event(&Event::Apply(resource));
                 }
@@ -202,9 +231,7 @@ fn resources(
                 }
                 Change::Failed(error) => place.failed(&error, What::Resources),
             }
-            for resource in woken {
-                let _ = wake.send(resource);
-            }
+            wake.send(woken);
         }
     };
     (store, feed)
@@ -215,6 +242,7 @@ fn secrets(
     scope: &Scope,
     places: Arc<[Place]>,
     wake: Wake,
+    pace: Pace,
 ) -> (Store<Metadata>, impl Future<Output = ()> + use<>) {
     let mut writer = ready_writer::<Metadata>();
     let store = writer.as_reader();
@@ -223,7 +251,7 @@ fn secrets(
     let present = store.clone();
     let feed = async move {
         let watches = apis.into_iter().zip(places.iter()).map(|(api, place)| {
-            let changes = changes(api, Config::default().labels(&ours));
+            let changes = changes(api, Config::default().labels(&ours), &pace);
             changes.map(move |change| (place, change)).boxed()
         });
         let mut watches = stream::select_all(watches);
@@ -233,7 +261,8 @@ fn secrets(
                 && let Some(owner) = secret.annotations().get(evidence::OWNED_BY)
                 && let Some(namespace) = secret.namespace()
             {
-                let _ = wake.send(ObjectRef::new(owner).within(&namespace));
+                let name = owner.clone();
+                wake.send([Key { namespace, name }]);
             }
         };
         while let Some((place, change)) = watches.next().await {

@@ -1,6 +1,7 @@
 //! What the operator can know about one resource: plain data, gathered by `observe`, judged by `plan`.
 
 use crate::api::{Pending, Version, WorkspaceTokenRotation, request};
+use crate::decide::pace::Pace;
 use crate::decide::schedule::{Schedule, ScheduleError};
 use crate::reason::Blocked;
 use jiff::{SignedDuration, Timestamp};
@@ -51,12 +52,8 @@ pub struct Rival {
 pub struct Settings {
     /// Shortest interval a schedule may ask for.
     pub minimum_interval: SignedDuration,
-    /// How long a recorded rotation may still be worked on by a live holder: call, write and slack.
-    pub in_flight: SignedDuration,
-    /// How long a call may still land at the vendor after its caller has died.
-    pub landing: SignedDuration,
-    /// How old the vendor's list of tokens may be.
-    pub audit_interval: SignedDuration,
+    /// How long is waited for what.
+    pub pace: Pace,
     /// Uid of the cluster's `kube-system` namespace.
     pub cluster: String,
 }
@@ -84,6 +81,11 @@ impl Observed {
             work: None,
             holder_is_done: false,
         }
+    }
+
+    /// How long is waited for what.
+    pub fn pace(&self) -> &Pace {
+        &self.settings.pace
     }
 
     /// The recorded intent.

@@ -11,7 +11,7 @@ use crate::api::{Cause, ExternalRotation, Pending, RotationOutcome, request};
 use crate::decide::evidence::{
     Access, Drift, Held, Live, Observed, Rival, Stored, Token, Work, compare,
 };
-use crate::decide::schedule::{self, Due, Expiry, ScheduleError, backoff};
+use crate::decide::schedule::{self, Due, Expiry, ScheduleError};
 use crate::decide::validate::{check_spec, check_token};
 use crate::reason::{Blocked, Reason};
 use jiff::{SignedDuration, Timestamp};
@@ -88,17 +88,6 @@ pub struct Rotation {
     /// The target Secret's resourceVersion as just read; `None`: there is no Secret.
     pub secret_version: Option<String>,
 }
-
-/// How long a reading of the vendor older than our own last write is taken for stale.
-const STALE_FOR: SignedDuration = SignedDuration::from_mins(60);
-/// Between two looks while the vendor answers with stale readings.
-const STALE_RETRY: SignedDuration = SignedDuration::from_secs(5);
-/// Until an older resource is looked at once more; it wakes this one as soon as it was.
-const RIVAL_RETRY: SignedDuration = SignedDuration::from_secs(5);
-/// No failure asks for a longer pause; a status that does was written by a clock that is wrong.
-const LONGEST_PAUSE: SignedDuration = SignedDuration::from_hours(1);
-/// One reclaim in this time; a second needs a person.
-const CONTEST_WINDOW: SignedDuration = SignedDuration::from_hours(24);
 
 /// A rule of the table.
 pub struct Rule {
@@ -259,7 +248,7 @@ fn older_rival(seen: &Observed) -> Option<Plan> {
         return Some(Plan::Block(blocked));
     }
     Some(Plan::Wait {
-        until: seen.now + RIVAL_RETRY,
+        until: seen.now + seen.pace().rival_retry,
         doubt: said.or(seen.held().is_none().then_some(blocked)),
     })
 }
@@ -325,14 +314,14 @@ fn in_flight(seen: &Observed) -> Option<Plan> {
             )),
         };
         return Some(Plan::Wait {
-            until: seen.now + seen.settings.in_flight,
+            until: seen.now + seen.pace().in_flight(),
             doubt,
         });
     }
     let pending = seen.pending()?;
     let until = in_flight_until(seen, pending);
     // A clock that was far ahead must not keep it in flight for ever.
-    let from_future = pending.started_at.0.duration_since(seen.now) > seen.settings.in_flight;
+    let from_future = pending.started_at.0.duration_since(seen.now) > seen.pace().in_flight();
     (seen.now < until && !from_future).then(|| Plan::Wait {
         until,
         doubt: Some(in_doubt(pending, "waiting until it can no longer land")),
@@ -382,7 +371,7 @@ fn backing_off(seen: &Observed) -> Option<Plan> {
     let until = status.retry_at.as_ref()?.0;
     let edited = status.observed_generation != seen.resource.metadata.generation;
     let asked = seen.pending().is_none() && seen.unhandled_request().is_some();
-    let from_future = until.duration_since(seen.now) > LONGEST_PAUSE;
+    let from_future = until.duration_since(seen.now) > seen.pace().longest_retry;
     if seen.now >= until || from_future || edited || asked {
         return None;
     }
@@ -415,7 +404,7 @@ fn resolve_pending(seen: &Observed) -> Option<Plan> {
         Drift::LiveNewer => Cause::Lost,
         Drift::StoredNewer => {
             return Some(Plan::Wait {
-                until: seen.now + STALE_RETRY,
+                until: seen.now + seen.pace().stale_retry,
                 doubt: Some(in_doubt(pending, "the vendor answers with an old record")),
             });
         }
@@ -432,7 +421,7 @@ fn resolve_pending(seen: &Observed) -> Option<Plan> {
 fn stale_read(seen: &Observed) -> Option<Plan> {
     let (drift, held, _, fresh) = seen.drift()?;
     (drift == Drift::StoredNewer && fresh && is_recent(seen, held)).then(|| Plan::Wait {
-        until: seen.now + STALE_RETRY,
+        until: seen.now + seen.pace().stale_retry,
         doubt: None,
     })
 }
@@ -440,7 +429,7 @@ fn stale_read(seen: &Observed) -> Option<Plan> {
 /// Whether the vendor may still answer with a record older than this value.
 fn is_recent(seen: &Observed, held: &Held) -> bool {
     held.obtained_at()
-        .is_some_and(|at| seen.now < at.saturating_add(STALE_FOR).unwrap_or(at))
+        .is_some_and(|at| seen.now < at.saturating_add(seen.pace().stale_for).unwrap_or(at))
 }
 
 /// 11. Somebody else rotated the token: the Secret's value is dead.
@@ -458,7 +447,7 @@ fn drift(seen: &Observed) -> Option<Plan> {
         return (!asked).then(|| Plan::Block(rotated_elsewhere(held, token)));
     }
     match last_reclaim(seen) {
-        Some(at) if seen.now.duration_since(at).abs() < CONTEST_WINDOW => {
+        Some(at) if seen.now.duration_since(at).abs() < seen.pace().contest_window => {
             if seen.unhandled_request().is_some() {
                 return None;
             }
@@ -551,7 +540,7 @@ fn adopt(seen: &Observed) -> Option<Plan> {
                     from: Box::new(from),
                 }),
                 Drift::StoredNewer if is_recent(seen, &from) => Some(Plan::Wait {
-                    until: seen.now + STALE_RETRY,
+                    until: seen.now + seen.pace().stale_retry,
                     doubt: None,
                 }),
                 Drift::StoredNewer | Drift::LiveNewer => None,
@@ -687,7 +676,8 @@ fn fresh(seen: &Observed, doubt: impl Fn(&str) -> Blocked) -> Result<&Token, Pla
             retry_after,
         } => {
             let failures = seen.resource.status.as_ref().and_then(|s| s.failures);
-            let pause = backoff(failures.unwrap_or(0).max(0).unsigned_abs() + 1);
+            let pause =
+                (seen.pace()).after_failures(failures.unwrap_or(0).max(0).unsigned_abs() + 1);
             Err(Plan::Retry {
                 until: seen.now + retry_after.unwrap_or(pause).max(pause),
                 blocked: doubt(message),
@@ -725,13 +715,13 @@ pub fn rotation(seen: &Observed, token: &Token, cause: Cause, attempt: i32) -> R
 /// Until when a holder, or a call it made, may still be at work; longer with each attempt.
 fn in_flight_until(seen: &Observed, pending: &Pending) -> Timestamp {
     let holder = if seen.holder_is_done {
-        seen.settings.landing
+        seen.pace().landing
     } else {
-        seen.settings.in_flight
+        seen.pace().in_flight()
     };
     let pause = match pending.attempt {
         ..=1 => SignedDuration::ZERO,
-        more => backoff(more.unsigned_abs() - 1),
+        more => seen.pace().after_failures(more.unsigned_abs() - 1),
     };
     let started = pending.started_at.0;
     started.saturating_add(holder.max(pause)).unwrap_or(started)

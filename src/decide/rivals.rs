@@ -1,12 +1,11 @@
 //! Who may work on a token and on a Secret: of several resources with a claim, the oldest that can.
 
-use crate::api::{RotationOutcome, WorkspaceTokenRotation};
+use crate::api::{Key, RotationOutcome, WorkspaceTokenRotation};
 use crate::decide::evidence::{Access, Live, Observed, Rival, Token};
 use crate::decide::validate::{check_token, is_workable};
 use crate::reason::{Blocked, Reason};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::runtime::reflector::ObjectRef;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Something that only one resource may have.
@@ -61,7 +60,7 @@ pub struct Claims {
     claimants: HashMap<Claim, BTreeSet<Claimant>>,
     known: HashMap<Claimant, Known>,
     /// Who waits for whom, by uid: to be woken when that one changes or goes.
-    waiting: HashMap<String, HashSet<ObjectRef<WorkspaceTokenRotation>>>,
+    waiting: HashMap<String, HashSet<Key>>,
 }
 
 impl std::hash::Hash for Claimant {
@@ -71,8 +70,11 @@ impl std::hash::Hash for Claimant {
 }
 
 impl Claimant {
-    fn reference(&self) -> ObjectRef<WorkspaceTokenRotation> {
-        ObjectRef::new(&self.name).within(&self.namespace)
+    fn key(&self) -> Key {
+        Key {
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+        }
     }
 }
 
@@ -106,10 +108,7 @@ impl Known {
 
 impl Claims {
     /// Takes note of a resource as it is now; returns who has to look again.
-    pub fn apply(
-        &mut self,
-        resource: &WorkspaceTokenRotation,
-    ) -> Vec<ObjectRef<WorkspaceTokenRotation>> {
+    pub fn apply(&mut self, resource: &WorkspaceTokenRotation) -> Vec<Key> {
         let asked = asked(resource);
         self.change(resource, |known| {
             if known.asked != asked {
@@ -123,11 +122,7 @@ impl Claims {
     }
 
     /// Takes note of the token that a resource means, so that its rivals are found without a call.
-    pub fn learn(
-        &mut self,
-        resource: &WorkspaceTokenRotation,
-        token: &Token,
-    ) -> Vec<ObjectRef<WorkspaceTokenRotation>> {
+    pub fn learn(&mut self, resource: &WorkspaceTokenRotation, token: &Token) -> Vec<Key> {
         let workspace = resource.spec.workspace_id.clone();
         let name = token.name.clone();
         let found = vec![
@@ -138,27 +133,17 @@ impl Claims {
     }
 
     /// Takes note of whether a resource can work on its token.
-    pub fn judge(
-        &mut self,
-        resource: &WorkspaceTokenRotation,
-        able: bool,
-    ) -> Vec<ObjectRef<WorkspaceTokenRotation>> {
+    pub fn judge(&mut self, resource: &WorkspaceTokenRotation, able: bool) -> Vec<Key> {
         self.change_seen(resource, |known| known.able = Some(able))
     }
 
     /// Forgets a resource; returns who waited for that.
-    pub fn remove(
-        &mut self,
-        resource: &WorkspaceTokenRotation,
-    ) -> Vec<ObjectRef<WorkspaceTokenRotation>> {
+    pub fn remove(&mut self, resource: &WorkspaceTokenRotation) -> Vec<Key> {
         self.forget(&claimant(resource))
     }
 
     /// Forgets everything that is not in `present`: deletions may be missed while a watch is down.
-    pub fn retain(
-        &mut self,
-        present: &[std::sync::Arc<WorkspaceTokenRotation>],
-    ) -> Vec<ObjectRef<WorkspaceTokenRotation>> {
+    pub fn retain(&mut self, present: &[std::sync::Arc<WorkspaceTokenRotation>]) -> Vec<Key> {
         let present: HashSet<_> = present.iter().map(|resource| claimant(resource)).collect();
         let gone = self.known.keys().filter(|known| !present.contains(*known));
         let gone: Vec<_> = gone.cloned().collect();
@@ -188,7 +173,7 @@ impl Claims {
         let looked_at = matches!(claim, Claim::Secret { .. })
             || self.known.get(&older).is_some_and(|of| of.able.is_some());
         let waiting = self.waiting.entry(older.uid.clone()).or_default();
-        waiting.insert(own.reference());
+        waiting.insert(own.key());
         let (reason, what, remedy) = match claim {
             Claim::Secret { .. } => (
                 Reason::TargetConflict,
@@ -217,7 +202,7 @@ impl Claims {
         &mut self,
         resource: &WorkspaceTokenRotation,
         edit: impl FnOnce(&mut Known),
-    ) -> Vec<ObjectRef<WorkspaceTokenRotation>> {
+    ) -> Vec<Key> {
         match self.known.get(&claimant(resource)) {
             Some(known) if known.asked == asked(resource) => self.change(resource, edit),
             _ => Vec::new(),
@@ -229,7 +214,7 @@ impl Claims {
         &mut self,
         resource: &WorkspaceTokenRotation,
         edit: impl FnOnce(&mut Known),
-    ) -> Vec<ObjectRef<WorkspaceTokenRotation>> {
+    ) -> Vec<Key> {
         let claimant = claimant(resource);
         let old = self.known.get(&claimant).cloned();
         let mut known = old.clone().unwrap_or_default();
@@ -244,14 +229,14 @@ impl Claims {
                 let of = self.known.get(*one);
                 of.is_some_and(|of| of.able == Some(true))
             });
-            woken.extend(younger.map(Claimant::reference));
+            woken.extend(younger.map(Claimant::key));
             all.insert(claimant.clone());
         }
         self.known.insert(claimant, known);
         woken
     }
 
-    fn forget(&mut self, claimant: &Claimant) -> Vec<ObjectRef<WorkspaceTokenRotation>> {
+    fn forget(&mut self, claimant: &Claimant) -> Vec<Key> {
         let known = self.known.remove(claimant).unwrap_or_default();
         for claim in known.claims() {
             if let Some(all) = self.claimants.get_mut(claim) {
@@ -381,7 +366,7 @@ mod tests {
             let mut claims = of(&order);
             assert_eq!(claims.rival(&old), None);
             assert_eq!(reason(&mut claims, &young), Some(Reason::TokenConflict));
-            assert_eq!(claims.remove(&old), [ObjectRef::from(&young)]);
+            assert_eq!(claims.remove(&old), [Key::from(&young)]);
             assert_eq!(claims.rival(&young), None);
         }
     }
@@ -415,7 +400,7 @@ mod tests {
         claims.learn(&by_name, &token("id-2", "CI"));
         assert!(claims.rival(&young).is_some());
         let woken = claims.learn(&by_name, &token("id-3", "CI"));
-        assert_eq!(woken, [ObjectRef::from(&young)]);
+        assert_eq!(woken, [Key::from(&young)]);
         assert_eq!(claims.rival(&young), None);
     }
 
@@ -427,7 +412,7 @@ mod tests {
         assert_eq!(reason(&mut claims, &young), Some(Reason::TargetConflict));
         assert!(claims.apply(&old).is_empty(), "nothing changed");
         let moved = resource("x", 9, "id-1", "elsewhere");
-        assert_eq!(claims.apply(&moved), [ObjectRef::from(&young)]);
+        assert_eq!(claims.apply(&moved), [Key::from(&young)]);
         assert_eq!(claims.rival(&young), None);
     }
 
@@ -436,11 +421,11 @@ mod tests {
         let (old, young) = (resource("x", 9, "id-1", "a"), resource("y", 5, "id-1", "b"));
         let mut claims = of(&[&old, &young]);
         assert!(!claims.rival(&young).unwrap().looked_at);
-        assert_eq!(claims.judge(&old, false), [ObjectRef::from(&young)]);
+        assert_eq!(claims.judge(&old, false), [Key::from(&young)]);
         assert_eq!(claims.rival(&young), None);
         claims.judge(&young, true);
         // It can after all: whoever took its place is told.
-        assert_eq!(claims.judge(&old, true), [ObjectRef::from(&young)]);
+        assert_eq!(claims.judge(&old, true), [Key::from(&young)]);
         assert!(claims.rival(&young).unwrap().looked_at);
     }
 
@@ -468,7 +453,7 @@ mod tests {
         claims.judge(&old, false);
         let edited = resource("x", 9, "id-1", "a");
         claims.judge(&young, true);
-        assert_eq!(claims.apply(&edited), [ObjectRef::from(&young)]);
+        assert_eq!(claims.apply(&edited), [Key::from(&young)]);
         assert!(!claims.rival(&young).unwrap().looked_at);
         claims.judge(&old, false);
         assert!(claims.rival(&young).is_some(), "a verdict on the old spec");

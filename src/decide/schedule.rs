@@ -213,12 +213,6 @@ pub fn parse_duration(text: &str) -> Result<SignedDuration, String> {
     }
 }
 
-/// How long to wait after so many `failures` in a row (1 or more): 15 s, doubled each time, at most 10 minutes.
-pub fn backoff(failures: u32) -> SignedDuration {
-    let doublings = failures.saturating_sub(1).min(6);
-    SignedDuration::from_secs((15 << doublings).min(600))
-}
-
 /// Reads a field if it is there, and names it in the error.
 fn read<T>(
     field: &str,

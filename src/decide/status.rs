@@ -5,7 +5,6 @@ use crate::api::{
 };
 use crate::decide::evidence::{Held, Live, Observed};
 use crate::decide::plan::{Plan, Rotation, Setback, believe, plan};
-use crate::decide::schedule::backoff;
 use crate::reason::{Blocked, LIVE};
 use crate::text::line;
 use jiff::{SignedDuration, Timestamp};
@@ -29,9 +28,9 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
         (Some(Setback::Raced | Setback::Unavailable(_)), _) => return old,
         (Some(Setback::Definite { retry_after, .. }), _) => {
             new.pending = None;
-            fail(&mut new, seen.now, *retry_after);
+            fail(&mut new, seen, *retry_after);
         }
-        (Some(Setback::InDoubt(_)), _) => fail(&mut new, seen.now, None),
+        (Some(Setback::InDoubt(_)), _) => fail(&mut new, seen, None),
         (None, Plan::Settle) => return settle(seen, new),
         (None, Plan::Idle { .. }) => calm(seen, &mut new),
         (None, Plan::Retry { until, .. }) => {
@@ -116,11 +115,11 @@ pub fn begin(seen: &Observed, rotation: &Rotation, id: String, holder: String) -
     new
 }
 
-fn fail(new: &mut Status, now: Timestamp, retry_after: Option<SignedDuration>) {
+fn fail(new: &mut Status, seen: &Observed, retry_after: Option<SignedDuration>) {
     let failures = new.failures.unwrap_or(0).saturating_add(1);
-    let pause = backoff(failures.unsigned_abs());
+    let pause = seen.pace().after_failures(failures.unsigned_abs());
     new.failures = Some(failures);
-    new.retry_at = Some(Time(now + retry_after.unwrap_or(pause).max(pause)));
+    new.retry_at = Some(Time(seen.now + retry_after.unwrap_or(pause).max(pause)));
 }
 
 fn remember(new: &mut Status, pending: &Pending, outcome: RotationOutcome) {

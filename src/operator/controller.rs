@@ -1,14 +1,15 @@
-//! The shell: reconcile, error policy and wiring. The only place that reads the clock.
+//! Reconcile, error policy and wiring.
 
-use crate::api::{Status, WorkspaceTokenRotation};
-use crate::args::SecretAccess;
+use crate::api::{Key, Status, WorkspaceTokenRotation};
 use crate::astro::listing::Listings;
 use crate::astro::{Astro, Turn};
+use crate::clock::{now, until};
 use crate::cluster;
-use crate::cluster::lease::Identity;
 use crate::cluster::secret::{self, Draft};
-use crate::cluster::watch::{self, Scope};
+use crate::cluster::watch::SecretAccess;
+use crate::cluster::watch::{self, Scope, Wake};
 use crate::decide::evidence::{Held, Live, Observed, Settings, Stored};
+use crate::decide::identity::Identity;
 use crate::decide::plan::{Plan, Rotation, Setback, plan, wake};
 use crate::decide::rivals::Claims;
 use crate::decide::status::{self, Notice, notice, ready};
@@ -17,8 +18,6 @@ use crate::operator::observe::{self, Observer};
 use crate::operator::rotate::{Rotator, Works};
 use crate::process::metrics::{Metrics, ResourceSample};
 use futures::{FutureExt, StreamExt, stream};
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::applier;
 use kube::runtime::controller::{Action, Config, Error as ControllerError};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -26,20 +25,12 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-use tokio::sync::{Notify, mpsc};
+use std::time::Instant;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-/// How long a reconcile waits for a rotation before it lets the task go on alone.
-const PATIENCE_AFTER_CALL: Duration = Duration::from_secs(10);
-/// After an error that is nobody's fault.
-const ERROR_RETRY: Duration = Duration::from_secs(5);
-/// After a fresh look that did not settle the matter.
-const LOOK_RETRY: SignedDuration = SignedDuration::from_secs(5);
-/// How often lists of vanished Workspaces are forgotten.
-const HOUSEKEEPING: Duration = Duration::from_secs(600);
 /// Longest note of an event, bytes; the API server's limit is 1024.
 const LONGEST_NOTE: usize = 1000;
 
@@ -55,8 +46,6 @@ pub struct Setup {
     pub client: Client,
     /// The vendor.
     pub astro: Astro,
-    /// The vendor's call timeout.
-    pub vendor_timeout: Duration,
     /// The operator's own credential.
     pub own_credential: DefaultCredential,
     /// The operator's `--organization-id`.
@@ -71,30 +60,21 @@ pub struct Setup {
     pub resources: Arc<Mutex<Option<Store<WorkspaceTokenRotation>>>>,
 }
 
-/// Uid of the `kube-system` namespace: the cluster's identity.
-///
-/// # Errors
-/// When it cannot be read.
-pub async fn cluster_id(client: &Client) -> Result<String, kube::Error> {
-    let api: Api<Namespace> = Api::all(client.clone());
-    let namespace = api.get_metadata("kube-system").await?;
-    Ok(namespace.uid().unwrap_or_default())
-}
-
 /// Reconciles until `shutdown`; `synced` is called once everything is known. Returns when nothing is in flight any more.
 pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce()) {
-    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let pace = setup.settings.pace;
+    let (wake, mut receiver) = Wake::channel();
     let claims: Arc<Mutex<Claims>> = Arc::default();
     let (watched, feeds) = watch::watch(
         &setup.watch_client,
         &setup.scope,
         setup.secret_access,
         claims.clone(),
-        sender.clone(),
+        wake.clone(),
+        pace,
     );
     let resources = watched.resources.clone();
     let works = Works::default();
-    let patience = setup.vendor_timeout + PATIENCE_AFTER_CALL;
     let context = Arc::new(Context {
         observer: Observer {
             client: setup.client.clone(),
@@ -105,9 +85,9 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
             identity: setup.identity.clone(),
             resources: resources.clone(),
             secrets: watched.secrets.clone(),
-            listings: Listings::default(),
+            listings: Listings::new(&pace),
             claims,
-            wake: sender.clone(),
+            wake: wake.clone(),
         },
         rotator: Rotator {
             client: setup.client.clone(),
@@ -124,8 +104,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
             },
         ),
         metrics: setup.metrics,
-        wake: sender,
-        patience,
+        wake,
         tasks: TaskTracker::new(),
     });
     let feeds = async { tokio::join!(feeds, context.clean_up()) };
@@ -173,8 +152,7 @@ struct Context {
     rotator: Rotator,
     recorder: Recorder,
     metrics: Metrics,
-    wake: watch::Wake,
-    patience: Duration,
+    wake: Wake,
     tasks: TaskTracker,
 }
 
@@ -203,7 +181,9 @@ async fn reconcile(
     let written = context.record(&mut pass, next).await;
     context.metrics.reconciled(begun.elapsed());
     match written {
-        Err(cluster::status::Error::Raced) => return Ok(Action::requeue(Duration::from_secs(1))),
+        Err(cluster::status::Error::Raced) => {
+            return Ok(Action::requeue(pass.seen.pace().raced_retry.unsigned_abs()));
+        }
         other => other?,
     }
     if pass.plan == Plan::Settle {
@@ -213,10 +193,14 @@ async fn reconcile(
     Ok(Action::requeue(until(at)))
 }
 
-fn error_policy(resource: Arc<WorkspaceTokenRotation>, error: &Error, _: Arc<Context>) -> Action {
+fn error_policy(
+    resource: Arc<WorkspaceTokenRotation>,
+    error: &Error,
+    context: Arc<Context>,
+) -> Action {
     let (namespace, name) = (resource.namespace(), resource.name_any());
     warn!(namespace, name, %error, "reconcile failed, trying again");
-    Action::requeue(ERROR_RETRY)
+    Action::requeue(context.observer.settings.pace.error_retry)
 }
 
 fn report<Q: std::error::Error>(
@@ -285,6 +269,7 @@ impl Context {
             return Ok(Some(Setback::Raced));
         };
         let (rotator, seen) = (self.rotator.clone(), pass.seen.clone());
+        let pace = self.observer.settings.pace;
         let stuck = Arc::new(Notify::new());
         let notified = stuck.clone();
         let mut task = self
@@ -293,7 +278,7 @@ impl Context {
         let ended = tokio::select! {
             ended = &mut task => Some(ended),
             () = stuck.notified() => None,
-            () = tokio::time::sleep(self.patience) => None,
+            () = tokio::time::sleep(pace.vendor_timeout + pace.pass_patience) => None,
         };
         match ended {
             Some(Ok(Ok(done))) => {
@@ -315,11 +300,11 @@ impl Context {
             Some(Err(_)) => Ok(Some(Setback::Raced)),
             // The task goes on alone; meanwhile status says what it is at.
             None => {
-                let resource = ObjectRef::from(&pass.seen.resource);
+                let resource = Key::from(&pass.seen.resource);
                 let wake = self.wake.clone();
                 self.tasks.spawn(async move {
                     let _ = task.await;
-                    let _ = wake.send(resource);
+                    wake.send([resource]);
                 });
                 self.refresh(pass).await?;
                 let uid = pass.seen.resource.uid().unwrap_or_default();
@@ -395,7 +380,7 @@ impl Context {
         pass.plan = match plan(&pass.seen) {
             // Somebody undoes what we write: no race with them.
             Plan::Rewrite { .. } => Plan::Wait {
-                until: pass.seen.now + pass.seen.settings.audit_interval,
+                until: pass.seen.now + pass.seen.pace().audit,
                 doubt: None,
             },
             plan => plan,
@@ -445,9 +430,9 @@ impl Context {
 
     async fn clean_up(&self) {
         loop {
-            tokio::time::sleep(HOUSEKEEPING).await;
-            let idle = self.observer.settings.audit_interval * 3;
-            let idle = Duration::try_from(idle).unwrap_or(HOUSEKEEPING);
+            let pace = &self.observer.settings.pace;
+            tokio::time::sleep(pace.housekeeping).await;
+            let idle = (pace.audit * 3).unsigned_abs();
             self.observer.listings.forget_older_than(idle);
             self.observer.astro.forget_idle();
         }
@@ -480,7 +465,7 @@ pub fn samples(resources: &Store<WorkspaceTokenRotation>) -> Vec<ResourceSample>
 pub(crate) fn after_look(seen: &Observed, plan: Plan) -> Plan {
     match plan {
         Plan::Look => Plan::Wait {
-            until: seen.now + LOOK_RETRY,
+            until: seen.now + seen.pace().look_retry,
             doubt: None,
         },
         plan => plan,
@@ -494,26 +479,4 @@ fn cut(text: &str, bytes: usize) -> &str {
         end -= 1;
     }
     &text[..end]
-}
-
-/// Whole seconds, as API times have.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the clock"
-)]
-pub(crate) fn now() -> Timestamp {
-    let now = Timestamp::now();
-    Timestamp::from_second(now.as_second()).unwrap_or(now)
-}
-
-/// From now until `at`, which is in whole seconds.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the clock"
-)]
-fn until(at: Timestamp) -> Duration {
-    let left = at
-        .duration_since(Timestamp::now())
-        .max(SignedDuration::ZERO);
-    Duration::try_from(left).unwrap_or_default()
 }

@@ -4,10 +4,10 @@ use crate::api::{WorkspaceTokenRotation, evidence};
 use crate::astro::credential::Credential;
 use crate::astro::listing::{Failure, Key, Listing, Listings};
 use crate::astro::{Astro, Turn};
-use crate::cluster::lease::Identity;
 use crate::cluster::secret;
 use crate::cluster::watch::Wake;
 use crate::decide::evidence::{Access, Held, Live, Observed, Settings, Stored, Token, Work};
+use crate::decide::identity::Identity;
 use crate::decide::ownership::{self, Metadata};
 use crate::decide::plan::reading_not_before;
 use crate::decide::rivals::{Claims, is_able};
@@ -22,9 +22,6 @@ use kube::{Api, Client, ResourceExt};
 use secrecy::ExposeSecret;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-/// A list no older than this tells as well as one read now which token has a name: resources that come together share it.
-const FRESH: Duration = Duration::from_secs(1);
 
 /// Where evidence comes from.
 pub struct Observer {
@@ -271,7 +268,7 @@ impl Observer {
                 Err(error) => return Ok(of_failure(&failure(&error), true)),
             }
         }
-        let not_before = Instant::now().checked_sub(FRESH);
+        let not_before = Instant::now().checked_sub(self.settings.pace.list_fresh);
         let listing = self.listing(&seen.resource, not_before).await?;
         let token = match of_listing(seen, &listing, true) {
             Live::Token { token, .. } => token,
@@ -375,7 +372,7 @@ impl Observer {
     fn find_rival(&self, seen: &mut Observed) {
         let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
         if let Live::Token { token, .. } = &seen.live {
-            self.wake(claims.learn(&seen.resource, token));
+            self.wake.send(claims.learn(&seen.resource, token));
         }
         seen.rival = claims.rival(&seen.resource);
     }
@@ -384,13 +381,7 @@ impl Observer {
     pub fn judge(&self, seen: &Observed) {
         if let Some(able) = is_able(seen) {
             let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
-            self.wake(claims.judge(&seen.resource, able));
-        }
-    }
-
-    fn wake(&self, woken: Vec<ObjectRef<WorkspaceTokenRotation>>) {
-        for resource in woken {
-            let _ = self.wake.send(resource);
+            self.wake.send(claims.judge(&seen.resource, able));
         }
     }
 }

@@ -3,9 +3,9 @@
 use crate::api::{Cause, Version, WorkspaceTokenRotation};
 use crate::astro::{Astro, Turn};
 use crate::cluster;
-use crate::cluster::lease::Identity;
 use crate::cluster::secret::{self, Draft, Landed};
 use crate::decide::evidence::{Held, Observed, Token, Work, rotation_id};
+use crate::decide::identity::Identity;
 use crate::decide::plan::{Rotation, Setback};
 use crate::decide::status;
 use crate::operator::grant::Grant;
@@ -14,17 +14,10 @@ use crate::reason::{Blocked, Reason};
 use kube::{Client, ResourceExt};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::Notify;
 use tracing::{error, warn};
 use uuid::Uuid;
-
-/// Between intent and call no more than this may pass: a process that was paused must not fire late.
-const LATEST_CALL: Duration = Duration::from_secs(5);
-/// A value that cannot be stored for this long is told of, instead of a pass waiting for its end.
-const LATE_WRITE: Duration = Duration::from_secs(2);
-/// A value older than this is not written over a Secret that was not read again.
-const FRESH_WRITE: Duration = Duration::from_secs(2);
 
 /// What a rotation needs.
 #[derive(Clone)]
@@ -111,7 +104,7 @@ impl Rotator {
         turn: Turn,
         stuck: &Notify,
     ) -> Result<Done, Setback> {
-        let resource = &seen.resource;
+        let (resource, pace) = (&seen.resource, seen.pace());
         let uid = resource.uid().unwrap_or_default();
         let work = self.works.begin(&uid).ok_or(Setback::Raced)?;
         let id = rotation_id(seen.now, Uuid::new_v4().as_u128());
@@ -125,7 +118,7 @@ impl Rotator {
         let resource = cluster::status::write(&self.client, resource, &intent)
             .await
             .map_err(not_recorded)?;
-        if begun.elapsed() > LATEST_CALL {
+        if begun.elapsed() > pace.latest_call {
             return Err(Setback::InDoubt(Blocked::new(
                 Reason::RotationInDoubt,
                 format!(
@@ -164,20 +157,27 @@ impl Rotator {
             held,
             force: true,
         };
-        let fresh = rotated.answered.duration_since(begun) < FRESH_WRITE
-            && rotated.answered.elapsed() < FRESH_WRITE;
-        let landed = secret::land(&self.client, draft, &rotated.value, fresh, |problem| {
-            if self.works.get(&uid) == Some(Work::Calling) {
-                let (namespace, name) = (resource.namespace(), resource.name_any());
-                error!(namespace, name, rotation_id = id, error = %problem, "the new value cannot be stored; trying until it can");
-            }
-            work.storing(problem.to_string());
-            // What cannot be stored for long must not keep others waiting.
-            turn.take();
-            if rotated.answered.elapsed() > LATE_WRITE {
-                stuck.notify_one();
-            }
-        });
+        let fresh = rotated.answered.duration_since(begun) < pace.fresh_write
+            && rotated.answered.elapsed() < pace.fresh_write;
+        let landed = secret::land(
+            &self.client,
+            draft,
+            &rotated.value,
+            fresh,
+            pace,
+            |problem| {
+                if self.works.get(&uid) == Some(Work::Calling) {
+                    let (namespace, name) = (resource.namespace(), resource.name_any());
+                    error!(namespace, name, rotation_id = id, error = %problem, "the new value cannot be stored; trying until it can");
+                }
+                work.storing(problem.to_string());
+                // What cannot be stored for long must not keep others waiting.
+                turn.take();
+                if rotated.answered.elapsed() > pace.late_write {
+                    stuck.notify_one();
+                }
+            },
+        );
         let held = match landed.await {
             Landed::Stored(held) => *held,
             dropped @ (Landed::Superseded | Landed::NoPlace) => {

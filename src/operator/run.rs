@@ -3,30 +3,30 @@
 use crate::api::WorkspaceTokenRotation;
 use crate::args::{AstroArgs, DecisionArgs, RunArgs};
 use crate::astro::{self, Astro};
-use crate::cluster::lease::{Candidate, Identity, Timing};
+use crate::cluster::client;
+use crate::cluster::lease::{Candidate, Timing};
 use crate::cluster::watch::Scope;
 use crate::decide::evidence::Settings;
-use crate::operator::controller::{self, Setup, cluster_id, samples};
+use crate::decide::identity::Identity;
+use crate::decide::pace::Pace;
+use crate::operator::controller::{self, Setup, samples};
 use crate::operator::grant::{DefaultCredential, Source};
+use crate::process::host;
 use crate::process::metrics::Metrics;
 use crate::process::server::{self, Health};
-use crate::text::api_error;
 use anyhow::{Context, anyhow, bail};
-use jiff::SignedDuration;
 use kube::api::ListParams;
 use kube::{Client, Config};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 /// Name of the Lease.
 const LEASE: &str = "astro-token-operator";
-/// Of calls to the API server: connect, and between two bytes.
-const API_TIMEOUT: Duration = Duration::from_secs(10);
 /// Readiness: the watches know everything.
 const SYNCED: &str = "watches synced, or standing by";
 
@@ -36,17 +36,7 @@ const SYNCED: &str = "watches synced, or standing by";
 /// What kept it from starting, or that it lost its leadership.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let stop = stop_signal()?;
-    run_with(args, cluster_config().await?, stop).await
-}
-
-/// The cluster that the process is in, else the one of the current kubeconfig.
-pub(crate) async fn cluster_config() -> anyhow::Result<Config> {
-    let mut config = Config::infer().await.map_err(|_| {
-        anyhow!("no cluster: this is no pod, and there is no usable kubeconfig at $KUBECONFIG or ~/.kube/config")
-    })?;
-    // The variables are about the way to Astro; the way to the API server is the cluster's own.
-    config.proxy_url = None;
-    Ok(config)
+    run_with(args, client::infer().await?, stop).await
 }
 
 /// Runs against the cluster of `config` until `stop`.
@@ -59,12 +49,13 @@ pub async fn run_with(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let metrics = Metrics::new();
+    let pace = args.decisions.pace(&args.astro);
     let own_credential = own_credential(&args.astro, &args.decisions)?;
     let budgets = (args.reads_per_second, args.rotations_per_second);
-    let astro = vendor(&args.astro, budgets, metrics.clone())?;
+    let astro = vendor(&args.astro, budgets, pace, metrics.clone())?;
     let (watch_client, client) = (
         Client::try_from(config.clone())?,
-        call_client(config.clone())?,
+        client::for_calls(config.clone(), &pace)?,
     );
     let listener = TcpListener::bind(args.listen)
         .await
@@ -72,12 +63,12 @@ pub async fn run_with(
     let scope = Scope::new(args.namespaces);
     let cluster = tokio::select! {
         cluster = look_around(&client, &scope) => cluster.map_err(|error| {
-            let (server, error) = (&config.cluster_url, explain(&error));
+            let (server, error) = (&config.cluster_url, client::explain(&error));
             anyhow!("the API server at {server} cannot be used: {error}")
         })?,
         () = stop.cancelled() => return Ok(()),
     };
-    let identity = Identity::new(args.pod_name.clone());
+    let identity = Identity::new(args.pod_name.clone(), host::name(), Uuid::new_v4());
     let health = Health::new([SYNCED]);
     let resources = Arc::new(Mutex::new(None));
     let sampled = resources.clone();
@@ -93,17 +84,17 @@ pub async fn run_with(
             store.map(samples).unwrap_or_default()
         },
         ended.clone(),
+        pace.drain,
     ));
     info!(version = env!("CARGO_PKG_VERSION"), %identity, api_url = %args.astro.api_url, "started");
 
-    let settings = settings(&args.astro, &args.decisions, cluster)?;
+    let settings = settings(&args.astro, &args.decisions, cluster);
     let setup = Setup {
         watch_client,
         scope,
         secret_access: args.decisions.secret_access,
         client,
         astro,
-        vendor_timeout: args.astro.vendor_timeout,
         own_credential,
         organization: args.astro.organization_id,
         settings,
@@ -114,11 +105,11 @@ pub async fn run_with(
     let outcome = if args.leader_election {
         let candidate = Candidate {
             // Its own connection: no other traffic may delay a renewal.
-            client: call_client(config)?,
+            client: client::for_calls(config, &pace)?,
             namespace: args.leader_election_namespace,
             name: LEASE.into(),
             identity,
-            timing: Timing::default(),
+            timing: Timing::from(&pace),
         };
         lead(setup, candidate, &health, &stop).await
     } else {
@@ -144,18 +135,7 @@ async fn look_around(client: &Client, scope: &Scope) -> kube::Result<String> {
             (Err(error), _) => return Err(error),
         }
     }
-    cluster_id(client).await
-}
-
-/// What the API server said, with the remedy where it is known.
-pub(crate) fn explain(error: &kube::Error) -> String {
-    match error {
-        // By its code: the answer for an unknown path is plain text, without a reason.
-        kube::Error::Api(status) if status.code == 404 => {
-            "the CustomResourceDefinition is missing; install it with: astro-token-operator crd | kubectl apply -f -".into()
-        }
-        error => api_error(error, 400),
-    }
+    client::cluster_id(client).await
 }
 
 /// Waits for leadership, works while it lasts, gives it up at once when asked to stop.
@@ -196,18 +176,12 @@ async fn lead(
 }
 
 /// Settings that decisions depend on.
-pub(crate) fn settings(
-    astro: &AstroArgs,
-    args: &DecisionArgs,
-    cluster: String,
-) -> anyhow::Result<Settings> {
-    Ok(Settings {
+pub(crate) fn settings(astro: &AstroArgs, args: &DecisionArgs, cluster: String) -> Settings {
+    Settings {
         minimum_interval: args.minimum_interval,
-        in_flight: SignedDuration::try_from(astro.vendor_timeout + args.write_budget)?,
-        landing: args.landing_time,
-        audit_interval: args.audit_interval,
+        pace: args.pace(astro),
         cluster,
-    })
+    }
 }
 
 /// The operator's own credential, and who may use it.
@@ -250,6 +224,7 @@ pub(crate) fn credential_source(args: &AstroArgs) -> anyhow::Result<Option<Sourc
 pub(crate) fn vendor(
     args: &AstroArgs,
     (reads, rotations): (NonZeroU32, NonZeroU32),
+    pace: Pace,
     metrics: Metrics,
 ) -> anyhow::Result<Astro> {
     if args.vendor_connect_timeout >= args.vendor_timeout {
@@ -262,21 +237,11 @@ pub(crate) fn vendor(
     let settings = astro::Settings {
         url: args.api_url.clone(),
         ca_bundle: args.ca_bundle.as_ref().map(read).transpose()?,
-        connect_timeout: args.vendor_connect_timeout,
-        timeout: args.vendor_timeout,
+        pace,
         reads_per_second: reads,
         rotations_per_second: rotations,
     };
     Ok(Astro::new(settings, metrics)?)
-}
-
-/// A client for single calls: with timeouts, and without retries that nobody decided on.
-pub(crate) fn call_client(mut config: Config) -> anyhow::Result<Client> {
-    config.connect_timeout = Some(API_TIMEOUT);
-    config.read_timeout = Some(API_TIMEOUT);
-    config.write_timeout = Some(API_TIMEOUT);
-    config.default_retry = false;
-    Ok(Client::try_from(config)?)
 }
 
 /// Cancelled by SIGTERM and SIGINT.

@@ -17,10 +17,8 @@ use axum::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::now;
 use crate::process::metrics::{self, Metrics, ResourceSample};
-
-/// How long requests may go on after the shutdown: nobody who sends half a request can hold the process.
-const DRAIN: Duration = Duration::from_secs(1);
 
 /// What has to hold before this process is ready. Clones share the checks.
 ///
@@ -64,13 +62,14 @@ impl Health {
     }
 }
 
-/// Serves on `listener` until `shutdown`, then lets open requests end for up to a second.
+/// Serves on `listener` until `shutdown`, then lets open requests end for as long as `drain` at most.
 pub async fn serve(
     listener: TcpListener,
     metrics: Metrics,
     health: Health,
     samples: impl Fn() -> Vec<ResourceSample> + Send + Sync + 'static,
     shutdown: CancellationToken,
+    drain: Duration,
 ) -> io::Result<()> {
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
@@ -85,7 +84,7 @@ pub async fn serve(
         let shutdown = shutdown.clone();
         async move {
             shutdown.cancelled().await;
-            tokio::time::sleep(DRAIN).await;
+            tokio::time::sleep(drain).await;
         }
     };
     tokio::select! {
@@ -107,19 +106,18 @@ async fn readyz(State(sources): State<Sources>) -> impl IntoResponse {
 }
 
 async fn render(State(sources): State<Sources>) -> impl IntoResponse {
-    let text = sources.metrics.render((sources.samples)(), unix_now());
+    let text = sources
+        .metrics
+        .render((sources.samples)(), now().as_second());
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
-}
-
-#[expect(clippy::disallowed_methods, reason = "a scrape decides nothing")]
-fn unix_now() -> i64 {
-    jiff::Timestamp::now().as_second()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinHandle};
+
+    const DRAIN: Duration = Duration::from_secs(1);
 
     struct Served {
         base: String,
@@ -150,6 +148,7 @@ mod tests {
             health.clone(),
             move || vec![sample.clone()],
             shutdown.clone(),
+            DRAIN,
         ));
         Served {
             base,

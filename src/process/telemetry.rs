@@ -236,16 +236,17 @@ mod tests {
             let _ = panic::catch_unwind(|| panic!("{VALUE}"));
             return;
         }
-        let name = "telemetry::tests::a_panic_is_logged_without_its_message";
+        let module = module_path!().split_once("::").unwrap().1;
+        let name = format!("{module}::a_panic_is_logged_without_its_message");
         let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture"])
+            .args(["--exact", &name, "--nocapture"])
             .env(CHILD, "1")
             .output()
             .unwrap();
         let printed = String::from_utf8(child.stderr).unwrap();
         assert!(child.status.success(), "{printed}");
         assert!(
-            printed.contains("panicked place=\"src/telemetry.rs:"),
+            printed.contains(&format!("panicked place=\"{}:", file!())),
             "{printed}"
         );
         assert!(!printed.contains(VALUE), "{printed}");

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::stage::plane;
-use astro_token_operator::cluster::lease::{Candidate, Identity, Leadership, Timing};
+use astro_token_operator::cluster::lease::{Candidate, Leadership, Timing};
+use astro_token_operator::decide::identity::Identity;
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Namespace};
 use kube::{
     Api, Client, Config, ResourceExt,
@@ -16,6 +17,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 const LEASE: &str = "operator";
 const TIMING: Timing = Timing {
@@ -44,7 +46,7 @@ fn candidate(client: &Client, namespace: &str, pod: &str) -> Candidate {
         client: client.clone(),
         namespace: namespace.into(),
         name: LEASE.into(),
-        identity: Identity::new(Some(pod.into())),
+        identity: Identity::new(Some(pod.into()), String::new(), Uuid::new_v4()),
         timing: TIMING,
     }
 }

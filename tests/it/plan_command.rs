@@ -6,6 +6,7 @@ use astro_token_operator::api::Version;
 use astro_token_operator::astro::credential::Credential;
 use astro_token_operator::astro::{self, Details};
 use astro_token_operator::decide::evidence::rotation_id;
+use astro_token_operator::decide::pace::Pace;
 use astro_token_operator::process::metrics::Metrics;
 use astro_token_operator::reason::EXPLANATIONS;
 use jiff::{SignedDuration, Timestamp};
@@ -24,7 +25,6 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
@@ -80,8 +80,7 @@ impl Scene {
         let settings = astro::Settings {
             url: self.0.astro.url().parse().unwrap(),
             ca_bundle: None,
-            connect_timeout: Duration::from_secs(1),
-            timeout: Duration::from_secs(5),
+            pace: Pace::SHIPPED,
             reads_per_second: NonZeroU32::MAX,
             rotations_per_second: NonZeroU32::MAX,
         };

@@ -3,7 +3,7 @@
 use crate::stage::net::{Proxy, Terminator};
 use crate::stage::process::{Ended, Environment, Process, free_port, run};
 use crate::stage::{self, HOME, Mode, Stage, permit_to_lead, plane, spoilable};
-use astro_token_operator::args::Cli;
+use astro_token_operator::cli::Cli;
 use clap::CommandFactory;
 use lab::astro::{Astro, Fault, NewToken, Operation, Step};
 use lab::control_plane::apply;

@@ -1,7 +1,7 @@
 //! The README tells the truth: what it shows is accepted, what it names exists, what is generated is up to date.
 
 use astro_token_operator::api::{ScheduleSpec, WorkspaceTokenRotation};
-use astro_token_operator::args::Cli;
+use astro_token_operator::cli::Cli;
 use astro_token_operator::decide::schedule::Schedule;
 use astro_token_operator::decide::validate::check_spec;
 use astro_token_operator::process::metrics::{Metrics, ResourceSample};

@@ -64,7 +64,7 @@ async fn every_reference_stays_in_its_namespace() {
     other
         .put_secret("rich", json!({"token": other.owner.value}))
         .await;
-    let cluster = astro_token_operator::operator::controller::cluster_id(&own.client).await;
+    let cluster = astro_token_operator::cluster::client::cluster_id(&own.client).await;
     let cluster = cluster.unwrap();
     // Looks as if the resource of the other namespace had written it, with the live value.
     let bait = json!({

@@ -3,6 +3,7 @@
 use astro_token_operator::astro::credential::Credential;
 use astro_token_operator::astro::{Astro, Error, Rotated, Settings, SetupError};
 use astro_token_operator::decide::evidence::Token;
+use astro_token_operator::decide::pace::Pace;
 use astro_token_operator::process::metrics::Metrics;
 use axum::Router;
 use axum::extract::Query;
@@ -64,8 +65,7 @@ impl Lab {
     /// A client that does not wait long for an answer.
     fn hasty(&self) -> Astro {
         client(Settings {
-            connect_timeout: SHORT / 2,
-            timeout: SHORT,
+            pace: pace(SHORT / 2, SHORT),
             ..self.settings()
         })
     }
@@ -119,12 +119,20 @@ impl Lab {
     }
 }
 
+/// With these limits to connect and for a whole call.
+fn pace(vendor_connect_timeout: Duration, vendor_timeout: Duration) -> Pace {
+    Pace {
+        vendor_connect_timeout,
+        vendor_timeout,
+        ..Pace::SHIPPED
+    }
+}
+
 fn settings(url: &str) -> Settings {
     Settings {
         url: url.parse().unwrap(),
         ca_bundle: None,
-        connect_timeout: Duration::from_secs(5),
-        timeout: Duration::from_secs(10),
+        pace: pace(Duration::from_secs(5), Duration::from_secs(10)),
         reads_per_second: NonZeroU32::new(10_000).unwrap(),
         rotations_per_second: NonZeroU32::new(10_000).unwrap(),
     }
@@ -466,7 +474,7 @@ async fn a_call_that_was_never_sent_is_definite() {
 
     for url in &urls {
         let client = client(Settings {
-            connect_timeout: SHORT_CONNECT,
+            pace: pace(SHORT_CONNECT, Duration::from_secs(10)),
             ..settings(url)
         });
         let errors = [

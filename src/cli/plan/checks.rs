@@ -1,8 +1,8 @@
 //! What was checked of a resource: permissions, the rehearsal of its Secret's write, and what Astro says.
 
-use crate::args::SecretAccess;
 use crate::astro::Role;
 use crate::cluster::secret::{self, Draft};
+use crate::cluster::watch::SecretAccess;
 use crate::decide::evidence::{Access, Live, Observed};
 use crate::decide::validate::check_token;
 use crate::reason::{Blocked, Reason};

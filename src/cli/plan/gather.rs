@@ -5,7 +5,7 @@ use super::files::{Document, applied};
 use super::{Args, LONGEST, PRESENT};
 use crate::api::WorkspaceTokenRotation;
 use crate::cli::Cluster;
-use crate::operator::controller::now;
+use crate::clock::now;
 use crate::text::api_error;
 use anyhow::{anyhow, bail};
 use kube::api::ListParams;

@@ -4,14 +4,16 @@ use super::checks::may_read_secrets;
 use crate::api::{WorkspaceTokenRotation, evidence};
 use crate::astro::listing::Listings;
 use crate::astro::{Astro, Details};
-use crate::cluster::lease::Identity;
+use crate::clock::now;
 use crate::cluster::secret;
+use crate::cluster::watch::Wake;
 use crate::decide::evidence::{Access, Live, Observed, Rival, Settings};
+use crate::decide::identity::Identity;
 use crate::decide::rivals::Claims;
 use crate::decide::validate::is_workable;
-use crate::operator::controller::now;
 use crate::operator::grant::{DefaultCredential, Grant};
 use crate::operator::observe::{self, Observer};
+use crate::process::host;
 use crate::text::line;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector::store::Writer;
@@ -19,7 +21,7 @@ use kube::runtime::watcher::Event;
 use kube::{Api, Client, ResourceExt};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::mpsc;
+use uuid::Uuid;
 
 /// Where evidence is from, beside the resources.
 pub struct Sources {
@@ -64,8 +66,9 @@ impl Looker {
             store.apply_watcher_event(&Event::Apply(resource.clone()));
             claims.apply(resource);
         }
+        let listings = Listings::new(&sources.settings.pace);
         // Whoever is woken is looked at in any case.
-        let (wake, _) = mpsc::unbounded_channel();
+        let (wake, _) = Wake::channel();
         Self {
             observer: Observer {
                 client: sources.client,
@@ -73,10 +76,10 @@ impl Looker {
                 own_credential: sources.own_credential,
                 organization: sources.organization,
                 settings: Arc::new(sources.settings),
-                identity: Identity::new(None),
+                identity: Identity::new(None, host::name(), Uuid::new_v4()),
                 resources: store.as_reader(),
                 secrets: None,
-                listings: Listings::default(),
+                listings,
                 claims: Arc::new(Mutex::new(claims)),
                 wake,
             },

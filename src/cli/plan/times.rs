@@ -111,6 +111,7 @@ mod tests {
     use super::*;
     use crate::api::{ScheduleSpec, WorkspaceTokenRotation};
     use crate::decide::evidence::{Settings, Token};
+    use crate::decide::pace::Pace;
     use crate::decide::plan::rotation;
     use jiff::SignedDuration;
     use std::sync::Arc;
@@ -128,9 +129,7 @@ mod tests {
         resource.metadata.uid = Some("u".into());
         let settings = Arc::new(Settings {
             minimum_interval: SignedDuration::from_mins(5),
-            in_flight: SignedDuration::from_mins(1),
-            landing: SignedDuration::from_secs(10),
-            audit_interval: SignedDuration::from_mins(10),
+            pace: Pace::SHIPPED,
             cluster: "c".into(),
         });
         let mut seen = Observed::begin(&resource, at(0), &settings);

@@ -3,7 +3,7 @@
 use super::super::terminal;
 use super::{Account, answer, is_interactive};
 use crate::astro::{Details, Role};
-use crate::operator::controller::now;
+use crate::clock::now;
 use crate::text::line;
 use anyhow::bail;
 

@@ -4,11 +4,12 @@ use super::place::{Place, Site};
 use super::{Account, choose};
 use crate::api::{WorkspaceTokenRotation, request};
 use crate::cli::{Cluster, terminal};
+use crate::clock::now;
 use crate::cluster::secret::{self, Draft, Landed};
 use crate::decide::evidence::{Access, Held, Live, Observed, Settings, Token, rotation_id};
+use crate::decide::pace::Pace;
 use crate::decide::plan::Rotation;
 use crate::decide::status;
-use crate::operator::controller::now;
 use crate::operator::rotate::rehearsal;
 use crate::reason::Reason;
 use anyhow::{anyhow, bail};
@@ -44,11 +45,7 @@ pub(super) struct Hand {
 
 impl Hand {
     /// For a value that goes to stdout.
-    pub(super) fn new(
-        account: Account,
-        token: &Token,
-        landing: SignedDuration,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn new(account: Account, token: &Token, pace: Pace) -> anyhow::Result<Self> {
         let resource = json!({
             "apiVersion": "astro-token-operator.io/v1alpha1",
             "kind": "WorkspaceTokenRotation",
@@ -65,10 +62,7 @@ impl Hand {
         });
         let settings = Settings {
             minimum_interval: SignedDuration::from_secs(1),
-            // Its only holder is this process, and it waits for its own calls.
-            in_flight: landing,
-            landing,
-            audit_interval: SignedDuration::from_mins(10),
+            pace,
             cluster: String::new(),
         };
         Ok(Self {
@@ -116,7 +110,7 @@ impl Hand {
         if let Some(site) = &self.site {
             seen.stored = site.stored(&self.resource).await.map_err(|error| {
                 let secret = &self.resource.spec.target.name;
-                let error = crate::operator::run::explain(&error);
+                let error = crate::cluster::client::explain(&error);
                 anyhow!("Secret {secret} cannot be looked at: {error}")
             })?;
         }
@@ -209,14 +203,21 @@ impl Hand {
             force: true,
         };
         let mut told = false;
-        let landed = secret::land(&site.client, draft, value, true, |problem| {
-            if !told {
-                super::warn(&format!(
-                    "the token was rotated, and its new value cannot be stored: {problem}. It is in memory, and tried again: do not end this command"
-                ));
-            }
-            told = true;
-        });
+        let landed = secret::land(
+            &site.client,
+            draft,
+            value,
+            true,
+            &self.settings.pace,
+            |problem| {
+                if !told {
+                    super::warn(&format!(
+                        "the token was rotated, and its new value cannot be stored: {problem}. It is in memory, and tried again: do not end this command"
+                    ));
+                }
+                told = true;
+            },
+        );
         match landed.await {
             Landed::Stored(_) => Ok(()),
             Landed::Superseded => {

@@ -2,9 +2,9 @@
 
 use crate::api::{DEFAULT_KEY, WorkspaceTokenRotation};
 use crate::cli::Cluster;
+use crate::cluster::client::cluster_id;
 use crate::decide::evidence::{Stored, Token};
 use crate::decide::ownership;
-use crate::operator::controller::cluster_id;
 use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::ListParams;

@@ -1,9 +1,6 @@
 //! The columns of a table: as wide as their cells, narrower where the terminal is, and the same for rows that come later.
 
-use tabled::builder::Builder;
-use tabled::grid::util::string::get_text_width;
-use tabled::settings::object::Columns as Column;
-use tabled::settings::{Padding, Style as Lines, Width};
+use textwrap::core::display_width;
 
 /// Between two columns, as kubectl has it.
 const GAP: usize = 3;
@@ -19,7 +16,7 @@ impl Columns {
     /// and words are broken only when that is not enough; a header never is.
     pub fn fit(header: &[String], rows: &[Vec<String>], limit: Option<usize>) -> Self {
         let measure = |of: fn(&str) -> usize| {
-            let mut widths: Vec<_> = header.iter().map(|cell| get_text_width(cell)).collect();
+            let mut widths: Vec<_> = header.iter().map(|cell| display_width(cell)).collect();
             for row in rows {
                 for (width, cell) in widths.iter_mut().zip(row) {
                     *width = of(cell).max(*width);
@@ -27,7 +24,7 @@ impl Columns {
             }
             widths
         };
-        let mut widths = measure(get_text_width);
+        let mut widths = measure(display_width);
         if let Some(limit) = limit {
             let limit = limit.saturating_sub(GAP * widths.len().saturating_sub(1));
             shrink(&mut widths, &measure(longest_word), limit);
@@ -41,22 +38,33 @@ impl Columns {
 
     /// The lines of some rows; a cell that is too wide for its column is wrapped in it on a terminal.
     pub fn render(&self, rows: impl IntoIterator<Item = Vec<String>>) -> String {
-        let wrapped = |(width, cell): (&usize, String)| match self.wraps {
-            true => textwrap::fill(&cell, *width),
-            false => cell,
+        let rows = rows.into_iter().map(|row| self.row(row));
+        rows.collect()
+    }
+
+    /// As many lines as the cell that is wrapped into the most has.
+    fn row(&self, cells: Vec<String>) -> String {
+        let wrapped = |(width, cell): (&usize, &String)| -> Vec<String> {
+            match self.wraps {
+                true => textwrap::fill(cell, *width),
+                false => cell.clone(),
+            }
+            .lines()
+            .map(str::to_owned)
+            .collect()
         };
-        let mut builder = Builder::new();
-        for row in rows {
-            builder.push_record(self.widths.iter().zip(row).map(wrapped));
-        }
-        let mut table = builder.build();
-        table.with(Lines::empty()).with(Padding::new(0, GAP, 0, 0));
-        for (place, width) in self.widths.iter().enumerate() {
-            table.modify(Column::one(place), Width::increase(*width));
-        }
-        let lines = table.to_string();
-        let lines = lines.lines().map(|line| format!("{}\n", line.trim_end()));
-        lines.collect()
+        let cells: Vec<_> = self.widths.iter().zip(&cells).map(wrapped).collect();
+        let height = cells.iter().map(Vec::len).max().unwrap_or_default();
+        let line = |index: usize| {
+            let mut line = String::new();
+            for (cell, width) in cells.iter().zip(&self.widths) {
+                let text = cell.get(index).map_or("", String::as_str);
+                line += text;
+                line += &" ".repeat(width.saturating_sub(display_width(text)) + GAP);
+            }
+            format!("{}\n", line.trim_end())
+        };
+        (0..height).map(line).collect()
     }
 }
 
@@ -76,7 +84,7 @@ fn shrink(widths: &mut [usize], least: &[usize], limit: usize) {
 fn longest_word(cell: &str) -> usize {
     let words = cell.split_whitespace();
     let words = words.flat_map(|word| word.split_inclusive('-'));
-    words.map(get_text_width).max().unwrap_or_default()
+    words.map(display_width).max().unwrap_or_default()
 }
 
 #[cfg(test)]

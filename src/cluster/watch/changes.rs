@@ -1,12 +1,16 @@
 //! One watch as a stream of changes that never ends: retried with back-off, and begun anew after a refusal.
 
+use crate::decide::pace::Pace;
 use crate::text::{api_error, scrub};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::{Stream, StreamExt, stream};
+use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::watcher::{Config, Error, Event};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use std::collections::HashSet;
+use std::time::Duration;
 
 /// Objects of one list request.
 const PAGE: u32 = 500;
@@ -24,11 +28,16 @@ pub(super) enum Change<K> {
 }
 
 /// The changes of one watch.
-pub(super) fn changes<K>(api: Api<K>, config: Config) -> impl Stream<Item = Change<K>>
+pub(super) fn changes<K>(
+    api: Api<K>,
+    config: Config,
+    pace: &Pace,
+) -> impl Stream<Item = Change<K>> + use<K>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     let config = config.page_size(PAGE);
+    let backoff = ResetTimerBackoff::new(Pauses::of(pace), pace.watch_calm);
     let events = stream::unfold(None, move |running| {
         let mut events = running.unwrap_or_else(|| watcher(api.clone(), config.clone()).boxed());
         async move {
@@ -55,8 +64,42 @@ where
             Err(error) => Some(Err(error)),
         })
     });
-    let changes = changes.default_backoff();
+    let changes = changes.backoff(backoff);
     changes.map(|change| change.unwrap_or_else(Change::Failed))
+}
+
+/// Growing pauses between two attempts.
+struct Pauses {
+    builder: ExponentialBuilder,
+    left: ExponentialBackoff,
+}
+
+impl Pauses {
+    fn of(pace: &Pace) -> Self {
+        let builder = ExponentialBuilder::default()
+            .with_min_delay(pace.watch_retry)
+            .with_max_delay(pace.watch_longest_retry)
+            .without_max_times()
+            .with_jitter();
+        Self {
+            left: builder.build(),
+            builder,
+        }
+    }
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.left.next()
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.left = self.builder.build();
+    }
 }
 
 /// Whether the API server says no, as it does where there is no Role, or no namespace to have one.

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// Longer than the first pauses of the back-off.
 const SOON: Duration = Duration::from_secs(20);
@@ -52,8 +51,15 @@ impl Server {
 
     /// Watches; tells what is known.
     fn watch(&self, scope: &Scope, access: SecretAccess) -> Watched {
-        let (wake, woken) = mpsc::unbounded_channel();
-        let (watched, feeds) = watch(&self.client(), scope, access, Arc::default(), wake);
+        let (wake, woken) = Wake::channel();
+        let (watched, feeds) = watch(
+            &self.client(),
+            scope,
+            access,
+            Arc::default(),
+            wake,
+            Pace::SHIPPED,
+        );
         tokio::spawn(async move {
             feeds.await;
             drop(woken);

@@ -5,6 +5,7 @@ use crate::api::{
     HistoryEntry, LastRotation, Status, Version, WorkspaceTokenRotation, WorkspaceTokenRotationSpec,
 };
 use crate::decide::evidence::{Settings, rotation_id};
+use crate::decide::pace::Pace;
 use crate::decide::schedule::Schedule;
 use crate::decide::status;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -81,9 +82,7 @@ fn calm() -> Observed {
         resource,
         settings: Arc::new(Settings {
             minimum_interval: SignedDuration::from_mins(5),
-            in_flight: SignedDuration::from_secs(50),
-            landing: SignedDuration::from_secs(10),
-            audit_interval: SignedDuration::from_mins(10),
+            pace: Pace::SHIPPED,
             cluster: CLUSTER.into(),
         }),
         access: Access::Granted { own_token_id: None },
@@ -1212,7 +1211,7 @@ proptest! {
             if let Some(pending) = seen.pending() {
                 prop_assert!(rotation.attempt > pending.attempt || rotation.token.id != pending.token_id);
                 let age = seen.now.duration_since(pending.started_at.0);
-                prop_assert!(age >= seen.settings.landing, "in flight");
+                prop_assert!(age >= seen.pace().landing, "in flight");
             }
         }
     }

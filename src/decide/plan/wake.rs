@@ -5,22 +5,12 @@ use crate::api::Cause;
 use crate::decide::evidence::Observed;
 use jiff::{SignedDuration, Timestamp};
 
-/// A call that landed late must be noticed: look again this long after a recovery.
-const RECOVERY_AUDIT: SignedDuration = SignedDuration::from_secs(60);
-/// A vendor that gave no answer is asked again after this long, if that is sooner than the next audit.
-const UNANSWERED_RETRY: SignedDuration = SignedDuration::from_secs(60);
-/// Bounds of the pause between two looks at something a person has to mend.
-const BLOCKED_RETRY: (SignedDuration, SignedDuration) =
-    (SignedDuration::from_secs(5), SignedDuration::from_secs(300));
-
 /// When to look at the resource again; `seen` holds the status after this pass.
 pub fn wake(seen: &Observed, plan: &Plan, setback: Option<&Setback>) -> Timestamp {
     let audit = next_audit(seen);
     let retry_at = || Some(seen.resource.status.as_ref()?.retry_at.as_ref()?.0);
     let at = match (setback, plan) {
-        (Some(Setback::Raced | Setback::Unavailable(_)), _) => {
-            seen.now + SignedDuration::from_secs(1)
-        }
+        (Some(Setback::Raced | Setback::Unavailable(_)), _) => seen.now + seen.pace().raced_retry,
         (Some(Setback::Refused(_)), _) | (None, Plan::Block(_)) => seen.now + blocked_retry(seen),
         (Some(Setback::Definite { .. } | Setback::InDoubt(_)), _) => retry_at().unwrap_or(audit),
         (None, Plan::Idle { next }) => next.as_ref().map_or(audit, |due| due.at.min(audit)),
@@ -35,17 +25,17 @@ pub fn wake(seen: &Observed, plan: &Plan, setback: Option<&Setback>) -> Timestam
 /// When the vendor's record is too old to count as known; a second later, for want of fractions.
 fn next_audit(seen: &Observed) -> Timestamp {
     let second = SignedDuration::from_secs(1);
-    let audit = seen.settings.audit_interval;
+    let audit = seen.pace().audit;
     let next = match seen.asked_at {
         Some(at) => at + audit + second,
-        None => seen.now + audit.min(UNANSWERED_RETRY),
+        None => seen.now + audit.min(seen.pace().unanswered_retry),
     };
     next.max(seen.now + second)
 }
 
 /// The oldest reading of the vendor that still counts as known.
 pub fn reading_not_before(seen: &Observed) -> Timestamp {
-    let audit = seen.now - seen.settings.audit_interval;
+    let audit = seen.now - seen.pace().audit;
     recovery_audit(seen)
         .filter(|at| *at <= seen.now)
         .map_or(audit, |at| at.max(audit))
@@ -60,7 +50,7 @@ fn recovery_audit(seen: &Observed) -> Option<Timestamp> {
     recovered.then(|| {
         last.at
             .0
-            .saturating_add(RECOVERY_AUDIT)
+            .saturating_add(seen.pace().recovery_audit)
             .unwrap_or(last.at.0)
     })
 }
@@ -76,5 +66,5 @@ fn blocked_retry(seen: &Observed) -> SignedDuration {
         .map_or(seen.now, |condition| condition.last_transition_time.0);
     seen.now
         .duration_since(since)
-        .clamp(BLOCKED_RETRY.0, BLOCKED_RETRY.1)
+        .clamp(seen.pace().blocked_retry, seen.pace().blocked_longest_retry)
 }

@@ -250,13 +250,6 @@ fn durations_are_read() {
 }
 
 #[test]
-fn backoff_doubles_up_to_ten_minutes() {
-    let seconds = [1, 2, 3, 4, 5, 6, 7, 8, u32::MAX].map(|failures| backoff(failures).as_secs());
-    assert_eq!(seconds, [15, 30, 60, 120, 240, 480, 600, 600, 600]);
-    assert_eq!(backoff(0), backoff(1));
-}
-
-#[test]
 fn jitter_is_the_same_in_every_release_and_spreads() {
     let schedule = parse(json!({"every": "30d", "jitter": "10m"})).unwrap();
     let last = time("2026-01-01T00:00:00Z");

@@ -1,7 +1,9 @@
 //! The Deployment starts the operator as the operator wants to be started, with or without a credential of its own.
 
 use super::{IMAGE, NAME, RULES_SINCE, cluster, deployment, deployment_of, documents, path, say};
-use astro_token_operator::args::{Cli, Command, SecretAccess};
+use astro_token_operator::cli::{Cli, Command};
+use astro_token_operator::cluster::watch::SecretAccess;
+use astro_token_operator::decide::pace::Pace;
 use astro_token_operator::process::metrics::Metrics;
 use astro_token_operator::process::server::{Health, serve};
 use clap::{CommandFactory, Parser};
@@ -31,9 +33,9 @@ fn the_command_line_exists_and_leaves_time_to_finish() {
     let Command::Run(run) = parsed.unwrap_or_else(|error| panic!("{error}")).command else {
         panic!("not run");
     };
-    let needed = run.astro.vendor_timeout + run.decisions.write_budget;
+    let needed = run.decisions.pace(&run.astro).in_flight();
     let grace = spec.termination_grace_period_seconds.unwrap();
-    assert!(needed.as_secs() < grace.cast_unsigned(), "{needed:?}");
+    assert!(needed.as_secs() < grace, "{needed:?}");
     let port = container.ports.as_ref().unwrap()[0].container_port;
     assert_eq!(port, i32::from(run.listen.port()));
 }
@@ -92,8 +94,15 @@ async fn the_probes_are_served() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let health = Health::new([]);
-    let stop = CancellationToken::new();
-    tokio::spawn(serve(listener, Metrics::new(), health, Vec::new, stop));
+    let (stop, drain) = (CancellationToken::new(), Pace::SHIPPED.drain);
+    tokio::spawn(serve(
+        listener,
+        Metrics::new(),
+        health,
+        Vec::new,
+        stop,
+        drain,
+    ));
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let spec = pod();
     let container = &spec.containers[0];

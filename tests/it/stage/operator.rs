@@ -1,7 +1,7 @@
 //! The operator in this process.
 
 use super::{DEADLINE, HOME, Mode, Stage, log, plane};
-use astro_token_operator::args::{Cli, Command};
+use astro_token_operator::cli::{Cli, Command};
 use astro_token_operator::operator::run as operator;
 use clap::Parser;
 use kube::Config;

@@ -1,0 +1,97 @@
+//! The cluster that a command asks, and what it says when it gets no answer.
+
+use crate::api::WorkspaceTokenRotation;
+use crate::args::ClusterArgs;
+use crate::cluster::client;
+use crate::decide::pace::Pace;
+use crate::text::scrub;
+use anyhow::{Context, anyhow};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::watcher;
+use kube::{Api, Client, Config};
+
+/// A cluster to ask.
+pub struct Cluster {
+    /// For single calls.
+    pub client: Client,
+    /// How it was reached.
+    pub config: Config,
+    /// The namespace that was asked for, else the context's.
+    pub namespace: String,
+}
+
+impl Cluster {
+    /// The cluster that the flags name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn connect(args: &ClusterArgs) -> anyhow::Result<Self> {
+        let options = KubeConfigOptions {
+            context: args.context.clone(),
+            ..KubeConfigOptions::default()
+        };
+        let mut config = match (&args.kubeconfig, &args.context) {
+            (None, None) => client::infer().await?,
+            (file, _) => {
+                let kubeconfig = match file {
+                    Some(file) => Kubeconfig::read_from(file),
+                    None => Kubeconfig::read(),
+                };
+                let kubeconfig = kubeconfig.context("the kubeconfig cannot be used")?;
+                let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+                config.context("the kubeconfig cannot be used")?
+            }
+        };
+        config.proxy_url = None;
+        config.auth_info.impersonate = args.as_user.clone().or(config.auth_info.impersonate);
+        let namespace = args.namespace.clone();
+        Ok(Self {
+            client: client::for_calls(config.clone(), &Pace::SHIPPED)?,
+            namespace: namespace.unwrap_or_else(|| config.default_namespace.clone()),
+            config,
+        })
+    }
+
+    /// What it said, with its address.
+    pub fn error(&self, error: &kube::Error) -> anyhow::Error {
+        let server = &self.config.cluster_url;
+        anyhow!("the API server at {server}: {}", client::explain(error))
+    }
+
+    /// The same of a watch.
+    pub fn watch_error(&self, error: &watcher::Error) -> anyhow::Error {
+        use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+        match error {
+            InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
+                self.error(error)
+            }
+            error => {
+                let (server, error) = (&self.config.cluster_url, scrub(&error.to_string(), 400));
+                anyhow!("the API server at {server}: {error}")
+            }
+        }
+    }
+
+    /// A resource; `None` when there is none of this name.
+    ///
+    /// # Errors
+    /// When the API server does not say so.
+    pub async fn get(
+        &self,
+        api: &Api<WorkspaceTokenRotation>,
+        name: &str,
+    ) -> anyhow::Result<Option<WorkspaceTokenRotation>> {
+        match api.get(name).await {
+            Ok(resource) => Ok(Some(resource)),
+            // By its reason: without the CustomResourceDefinition the code is the same.
+            Err(kube::Error::Api(status)) if status.reason == "NotFound" => Ok(None),
+            Err(error) => Err(self.error(&error)),
+        }
+    }
+
+    /// What is said of resources that are not there.
+    pub fn missing(&self, names: &str) -> anyhow::Error {
+        let namespace = &self.namespace;
+        anyhow!("no WorkspaceTokenRotation {names} in namespace {namespace}")
+    }
+}
