@@ -15,17 +15,17 @@ demo: ## Shows the operator at work on a local control plane, with a simulator i
 
 test: ## Runs all tests; those with Kubernetes run on a real API server, which the first run fetches or builds.
 	@# They wait for what happens by itself much more than they compute.
-	export RUST_TEST_THREADS=$${RUST_TEST_THREADS:-8} && \
+	export RUST_TEST_THREADS=$${RUST_TEST_THREADS:-24} && \
 	KUBEBUILDER_ASSETS=$$(hack/kube-binaries.sh) && export KUBEBUILDER_ASSETS && cargo test --workspace
 
 check: ## Checks format, lints, documentation, and that generated files are up to date.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
-	cargo test --workspace --test manifests --test readme generated
+	cargo test --test it generated
 
 crd: ## Writes what is generated from the code: the CRD, and the table of reasons in the README.
-	GENERATE=1 cargo test --workspace --test manifests --test readme generated
+	GENERATE=1 cargo test --test it generated
 
 bench: ## Measures speed, cost and memory beside a bare client; wants a machine of its own.
 	cargo build --release --workspace --bin astro-token-operator --bin bench

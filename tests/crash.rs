@@ -19,8 +19,8 @@ const ROTATION: [What; 11] = [
     What::WriteStatus,
     What::PublishEvent,
 ];
-/// Resources that live and die together.
-const BATCH: usize = 200;
+/// Resources that live and die together, at most.
+const BATCH: usize = 100;
 /// Runs of what was not reached at the first try: a busy machine may let another request come first.
 const TRIES: usize = 3;
 /// Resources that die twice, each at places of its own.

@@ -1,13 +1,13 @@
 //! `rotate --into-secret`: by the operator's rules, and so that the operator can go on from it.
 
+use crate::stage::process::{self, Ended, Process, run};
+use crate::stage::{self, Stage, plane};
 use astro_token_operator::api::{evidence, request};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::api::PostParams;
 use kube::{Api, ResourceExt};
 use lab::astro::{Astro, Fault, Issued, Operation, Step};
-use crate::stage::process::{self, Ended, Process, run};
 use serde_json::json;
-use crate::stage::{self, Stage, plane};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(20);
 
 /// A namespace, and whoever calls the command.
-struct Scene {
+struct Caller {
     stage: Stage,
     kubeconfig: PathBuf,
 }
 
-impl Scene {
+impl Caller {
     async fn start() -> Self {
         let stage = Stage::new(&Astro::start().await.unwrap()).await;
         let kubeconfig = plane().await.kubeconfig();
@@ -34,12 +34,13 @@ impl Scene {
         ["rotate", &token.id, "--force", "--into-secret", &place].map(str::to_owned)
     }
 
-    fn environment<'a>(&'a self, url: &'a str) -> [(&'static str, &'a str); 4] {
+    fn environment<'a>(&'a self, url: &'a str) -> [(&'static str, &'a str); 5] {
         [
             ("ASTRO_API_TOKEN", &self.stage.owner.value),
             ("ASTRO_API_URL", url),
             ("KUBECONFIG", self.kubeconfig.to_str().unwrap()),
             ("LANDING_TIME", "1s"),
+            ("PACE", "0.1"),
         ]
     }
 
@@ -81,18 +82,18 @@ impl Scene {
 
 #[tokio::test]
 async fn a_resource_takes_the_secret_over_without_a_rotation_and_then_owns_the_token() {
-    let scene = Scene::start().await;
-    let stage = &scene.stage;
+    let caller = Caller::start().await;
+    let stage = &caller.stage;
     let token = stage.token("ci");
     for times in 1..=2 {
-        let ended = scene.rotate(&token, "ci-secret").await;
+        let ended = caller.rotate(&token, "ci-secret").await;
         assert_eq!(ended.code, Some(0), "{:#?}", ended.stderr);
         assert!(
             ended.stderr.concat().contains("ci-secret"),
             "{:#?}",
             ended.stderr
         );
-        scene.holds_live(&token, "ci-secret", "token", times).await;
+        caller.holds_live(&token, "ci-secret", "token", times).await;
     }
     let secret = stage.secret("ci-secret").await.unwrap();
     assert_eq!(secret.annotations()[evidence::TOKEN_ID], token.id);
@@ -102,7 +103,7 @@ async fn a_resource_takes_the_secret_over_without_a_rotation_and_then_owns_the_t
     stage.create("ci", json!({})).await;
     let ready = |_: &_, status: &_| stage::is_ready(status);
     stage.until("ci", "ready", ready).await;
-    scene.holds_live(&token, "ci-secret", "token", 2).await;
+    caller.holds_live(&token, "ci-secret", "token", 2).await;
     let owner = |secret: &Secret| {
         secret
             .annotations()
@@ -112,77 +113,77 @@ async fn a_resource_takes_the_secret_over_without_a_rotation_and_then_owns_the_t
     stage.until_secret("ci-secret", owner).await;
 
     let trigger = format!("trigger --namespace {} ci", stage.namespace);
-    scene
+    caller
         .is_refused(&token, "another", &["owns this token", &trigger])
         .await;
     let other = stage.token("other");
-    scene
+    caller
         .is_refused(&other, "ci-secret", &["is the target of", "ci"])
         .await;
-    scene.holds_live(&token, "ci-secret", "token", 2).await;
+    caller.holds_live(&token, "ci-secret", "token", 2).await;
 }
 
 #[tokio::test]
 async fn what_could_not_be_stored_is_found_out_before_anything_is_rotated() {
-    let scene = Scene::start().await;
-    let stage = &scene.stage;
+    let caller = Caller::start().await;
+    let stage = &caller.stage;
     let token = stage.token("ci");
     stage.put_secret("theirs", json!({"token": "x"})).await;
-    scene
+    caller
         .is_refused(&token, "theirs", &["SecretNotOurs", request::ADOPT])
         .await;
-    scene
+    caller
         .is_refused(&token, "Not_A_Name", &["InvalidSpec", "target.name"])
         .await;
 
-    assert_eq!(scene.rotate(&token, "ours:value").await.code, Some(0));
-    scene.holds_live(&token, "ours", "value", 1).await;
+    assert_eq!(caller.rotate(&token, "ours:value").await.code, Some(0));
+    caller.holds_live(&token, "ours", "value", 1).await;
     stage.edit_secret("ours", json!({"immutable": true})).await;
-    scene
+    caller
         .is_refused(&token, "ours:value", &["is immutable"])
         .await;
     stage.limit_secrets(3).await;
-    scene
+    caller
         .is_refused(&token, "third", &["would not store", "quota"])
         .await;
 
     let consent = json!({"metadata": {"annotations": {request::ADOPT: "by_hand"}}});
     stage.edit_secret("theirs", consent).await;
-    assert_eq!(scene.rotate(&token, "theirs").await.code, Some(0));
-    scene.holds_live(&token, "theirs", "token", 2).await;
+    assert_eq!(caller.rotate(&token, "theirs").await.code, Some(0));
+    caller.holds_live(&token, "theirs", "token", 2).await;
 }
 
 #[tokio::test]
 async fn a_lost_answer_costs_one_rotation_more_and_the_secret_gets_the_live_value() {
-    let scene = Scene::start().await;
-    let token = scene.stage.token("ci");
+    let caller = Caller::start().await;
+    let token = caller.stage.token("ci");
     let lost = Fault::on(Operation::Rotate).token(&token.id).once();
-    scene.stage.astro.fault(lost.after(Step::Close));
-    let ended = scene.rotate(&token, "ci-secret").await;
+    caller.stage.astro.fault(lost.after(Step::Close));
+    let ended = caller.rotate(&token, "ci-secret").await;
     let said = ended.stderr.join("\n");
     assert_eq!(ended.code, Some(0), "{said}");
     for words in ["is not known", "lost with the answer", "Rotating once more"] {
         assert!(said.contains(words), "no {words:?} in {said}");
     }
-    scene.holds_live(&token, "ci-secret", "token", 2).await;
+    caller.holds_live(&token, "ci-secret", "token", 2).await;
 }
 
 #[tokio::test]
 async fn who_may_not_look_for_an_owner_rotates_nothing() {
-    let mut scene = Scene::start().await;
-    let token = scene.stage.token("ci");
-    let namespace = scene.stage.namespace.clone();
+    let mut caller = Caller::start().await;
+    let token = caller.stage.token("ci");
+    let namespace = caller.stage.namespace.clone();
     let accounts: Api<ServiceAccount> = Api::namespaced(plane().await.client(), &namespace);
     let nobody = serde_json::from_value(json!({"metadata": {"name": "nobody"}})).unwrap();
     let params = PostParams::default();
     accounts.create(&params, &nobody).await.unwrap();
-    scene.kubeconfig = scene.stage.dir().join("nobody.kubeconfig");
+    caller.kubeconfig = caller.stage.dir().join("nobody.kubeconfig");
     plane()
         .await
-        .service_account_kubeconfig(&namespace, "nobody", &scene.kubeconfig)
+        .service_account_kubeconfig(&namespace, "nobody", &caller.kubeconfig)
         .await
         .unwrap();
-    scene
+    caller
         .is_refused(
             &token,
             "ci-secret",
@@ -193,19 +194,19 @@ async fn who_may_not_look_for_an_owner_rotates_nothing() {
 
 #[tokio::test]
 async fn a_rotation_in_flight_outlives_the_first_interruption_and_not_the_second() {
-    let scene = Scene::start().await;
+    let caller = Caller::start().await;
     for interruptions in 1..=2 {
-        let token = scene.stage.token(&format!("ci{interruptions}"));
+        let token = caller.stage.token(&format!("ci{interruptions}"));
         let held = Fault::on(Operation::Rotate).token(&token.id).once();
-        let held = scene.stage.astro.fault(held.before(Step::Hold));
-        let mut command = scene.start_it(&token, "ci-secret");
+        let held = caller.stage.astro.fault(held.before(Step::Hold));
+        let mut command = caller.start_it(&token, "ci-secret");
         held.reached().await;
         command.signal("INT").await;
         command.until("a rotation is in flight", SOON).await;
         if interruptions == 1 {
             held.release();
             assert_eq!(command.end(SOON).await.0, Some(0));
-            scene.holds_live(&token, "ci-secret", "token", 1).await;
+            caller.holds_live(&token, "ci-secret", "token", 1).await;
         } else {
             command.signal("TERM").await;
             let (code, said) = command.end(SOON).await;
@@ -217,15 +218,16 @@ async fn a_rotation_in_flight_outlives_the_first_interruption_and_not_the_second
 
 #[tokio::test]
 async fn a_reader_that_leaves_in_mid_rotation_is_told_of_however_few_read_it() {
-    let scene = Scene::start().await;
-    let token = scene.stage.token("ci");
+    let caller = Caller::start().await;
+    let token = caller.stage.token("ci");
     let held = Fault::on(Operation::Rotate).token(&token.id).once();
-    let held = scene.stage.astro.fault(held.before(Step::Hold));
-    let url = scene.stage.astro.url();
+    let held = caller.stage.astro.fault(held.before(Step::Hold));
+    let url = caller.stage.astro.url();
     let command = tokio::process::Command::new(process::BINARY)
         .args(["rotate", &token.id, "--force"])
+        .kill_on_drop(true)
         .env_clear()
-        .envs(scene.environment(&url))
+        .envs(caller.environment(&url))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
@@ -233,7 +235,7 @@ async fn a_reader_that_leaves_in_mid_rotation_is_told_of_however_few_read_it() {
     held.reached().await;
     drop(command.stdout.take());
     held.release();
-    let ended = command.wait_with_output().await.unwrap();
+    let ended = process::rest(command).await;
     let said = String::from_utf8(ended.stderr).unwrap();
     assert_eq!(ended.status.code(), Some(1), "{said}");
     assert!(said.contains("its new value is lost"), "{said}");

@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use tokio::process::Command;
+use tokio::time::timeout;
 
 const NAME: &str = "astro-token-operator";
 const IMAGE: &str = concat!("astro-token-operator:", env!("CARGO_PKG_VERSION"));
@@ -43,15 +44,18 @@ const KUSTOMIZATIONS: [(&str, &[&str]); 3] = [
     ("deploy/tenant", &["get-secrets"]),
 ];
 
-#[test]
-fn kustomize_renders_what_these_tests_apply() {
-    let kubectl = |arguments: &[&str]| {
-        let output = Command::new("kubectl").args(arguments).output().ok()?;
+#[tokio::test]
+async fn kustomize_renders_what_these_tests_apply() {
+    let kubectl = async |arguments: &[&str]| {
+        let mut command = Command::new("kubectl");
+        let output = command.args(arguments).kill_on_drop(true).output();
+        let output = timeout(stage::DEADLINE, output).await;
+        let output = output.expect("kubectl does not end").ok()?;
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && errors.is_empty(), "{errors}");
         String::from_utf8(output.stdout).ok()
     };
-    let version = kubectl(&["version", "--client", "--output=json"]);
+    let version = kubectl(&["version", "--client", "--output=json"]).await;
     let version: Value = serde_json::from_str(&version.unwrap_or("{}".into())).unwrap();
     let minor = version["clientVersion"]["minor"].as_str().unwrap_or("0");
     // An older one has a kustomize of 2019.
@@ -63,7 +67,8 @@ fn kustomize_renders_what_these_tests_apply() {
         for component in [None].into_iter().chain(offered.iter().map(Some)) {
             let components: Vec<_> = component.into_iter().copied().collect();
             let copy = copy_with(&components);
-            let rendered = kubectl(&["kustomize", copy.join(kustomization).to_str().unwrap()]);
+            let folder = copy.join(kustomization);
+            let rendered = kubectl(&["kustomize", folder.to_str().unwrap()]).await;
             let rendered: Vec<Value> = serde_saphyr::from_multiple(&rendered.unwrap()).unwrap();
             let ours = shipped(kustomization, &components).unwrap();
             let what = format!("{kustomization} with {components:?}");

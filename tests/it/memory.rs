@@ -1,12 +1,12 @@
 //! What stays of values in the memory of a running operator, and what of its memory can get out.
 
+use crate::stage::net::Terminator;
+use crate::stage::process::{self, Process};
+use crate::stage::{self, Mode, PACE, Stage};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lab::astro::Astro;
-use crate::stage::net::Terminator;
-use crate::stage::process::{self, Process};
 use serde_json::json;
-use crate::stage::{self, Mode, Stage};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -51,6 +51,7 @@ async fn no_value_stays_in_memory_at_rest() {
         &bundle,
         &own,
         "--default-credentials-namespaces=*",
+        PACE,
         "--leader-election=false",
         "--listen=127.0.0.1:0",
         "--audit-interval=1h",
@@ -101,7 +102,9 @@ async fn it_leaves_no_core_dump_and_only_root_may_look_into_it() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cores");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
-    let control = nobody("kill -s ABRT $$", &folder).wait().await.unwrap();
+    let mut control = nobody("kill -s ABRT $$", &folder);
+    let control = timeout(SOON, control.wait()).await.expect("it lives");
+    let control = control.unwrap();
     if !control.core_dumped() {
         println!("skipped: this system makes no core dumps of anybody ({control})");
     }
@@ -164,16 +167,7 @@ fn nobody(script: &str, folder: &Path) -> Child {
 
 /// Sends a signal that ends it; says how it did.
 async fn end(child: &mut Child, signal: &str) -> ExitStatus {
-    let id = child.id().unwrap().to_string();
-    let kill = ["-c", "kill -s $1 $2", "sh", signal, &id];
-    assert!(
-        Command::new("sh")
-            .args(kill)
-            .status()
-            .await
-            .unwrap()
-            .success()
-    );
+    process::signal(child.id().unwrap(), signal).await;
     timeout(SOON, child.wait())
         .await
         .expect("it lives")

@@ -3,6 +3,7 @@
 //! The API server's own audit log tells what the operator's account did in a life with everything in it; in each of
 //! the modes that must be the rules of that mode, all of them and no others.
 
+use crate::stage::{self, HOME, Mode, Operator, Stage};
 use kube::api::{DeleteParams, DynamicObject};
 use kube::core::GroupVersionKind;
 use kube::discovery::pinned_kind;
@@ -10,7 +11,6 @@ use kube::{Api, Client};
 use lab::astro::{Astro, Fault, Operation, Reply, Step};
 use lab::control_plane::ControlPlane;
 use serde_json::{Value, json};
-use crate::stage::{self, HOME, Mode, Operator, Stage};
 use std::collections::BTreeSet;
 use std::time::Duration;
 

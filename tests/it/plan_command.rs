@@ -2,6 +2,8 @@
 //!
 //! No operator runs here: states are made by hand, with the evidence and the status that an operator would have written.
 
+use crate::stage::process::{self, BINARY, Ended, run};
+use crate::stage::{self, HOME, Stage, fresh_name, merge, next_second, plane};
 use astro_token_operator::api::Version;
 use astro_token_operator::astro::credential::Credential;
 use astro_token_operator::astro::{self, Details};
@@ -18,9 +20,7 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use lab::astro::{Astro, Fault, Issued, NewToken, Operation, Reply, Step};
 use lab::control_plane::apply;
-use crate::stage::process::{self, BINARY, Ended, run};
 use serde_json::{Value, json};
-use crate::stage::{self, HOME, Stage, fresh_name, merge, next_second, plane};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -30,9 +30,9 @@ use tokio::io::AsyncWriteExt;
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// A namespace, a simulator, and what tests do with them.
-struct Scene(Stage);
+struct Planner(Stage);
 
-impl Scene {
+impl Planner {
     async fn start() -> Self {
         // An error means that it is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -71,7 +71,7 @@ impl Scene {
         (facts[0].clone(), ended.code)
     }
 
-    /// Writes a file of this scene.
+    /// Writes a file of a name of its own.
     fn file(&self, text: &str) -> String {
         temporary(&format!("plan-{}.yaml", fresh_name()), text)
     }
@@ -234,8 +234,8 @@ const NOT_PRODUCED: [&str; 2] = ["TemplateFailed", "ValueNotStored"];
 
 #[tokio::test]
 async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
-    let scene = Scene::start().await;
-    let stage = &scene.0;
+    let planner = Planner::start().await;
+    let stage = &planner.0;
     let by_id = |id: &str| json!({"token": {"name": null, "id": id}});
     let with = |mut spec: Value, secret: &str| {
         merge(
@@ -255,21 +255,21 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
     stage.create("first", json!({"suspend": true})).await;
     rows.push(("first", "suspended", "AwaitingFirstRotation"));
 
-    let (token, version) = scene.rotated("clone").await;
+    let (token, version) = planner.rotated("clone").await;
     let other = json!({"astro-token-operator.io/cluster": "the-other-one"});
-    scene.hold("clone", &token, &version, DAY, other).await;
+    planner.hold("clone", &token, &version, DAY, other).await;
     stage.create("clone", json!({})).await;
     rows.push(("clone", "not-our-secret", "ClusterChanged"));
 
-    let (token, version) = scene.rotated("contested").await;
-    scene
+    let (token, version) = planner.rotated("contested").await;
+    planner
         .hold("contested", &token, &version, DAY, json!({}))
         .await;
     next_second().await;
     stage.astro.rotate(&token.id);
     stage.create("contested", json!({})).await;
     let reclaimed = json!({"id": "r", "reason": "Reclaimed", "at": now(), "tokenId": token.id, "outcome": "Stored"});
-    scene
+    planner
         .status("contested", json!({"history": [reclaimed]}))
         .await;
     rows.push(("contested", "drift", "Contested"));
@@ -310,8 +310,8 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
     stage.create("nowhere", with(json!({}), "opaque")).await;
     rows.push(("nowhere", "no-access", "OrganizationUnknown"));
 
-    let (token, version) = scene.rotated("elsewhere").await;
-    scene
+    let (token, version) = planner.rotated("elsewhere").await;
+    planner
         .hold("elsewhere", &token, &version, DAY, json!({}))
         .await;
     next_second().await;
@@ -321,13 +321,15 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
         .await;
     rows.push(("elsewhere", "drift", "RotatedElsewhere"));
 
-    let (token, version) = scene.rotated("doubt").await;
-    scene.hold("doubt", &token, &version, DAY, json!({})).await;
+    let (token, version) = planner.rotated("doubt").await;
+    planner
+        .hold("doubt", &token, &version, DAY, json!({}))
+        .await;
     stage.create("doubt", json!({})).await;
     let mut recorded = pending(&token, &version, SignedDuration::ZERO);
     // The pause grows with each attempt: this one is not over before the test is.
     recorded["pending"]["attempt"] = 8.into();
-    scene.status("doubt", recorded).await;
+    planner.status("doubt", recorded).await;
     rows.push(("doubt", "in-flight", "RotationInDoubt"));
 
     stage
@@ -336,7 +338,7 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
     rows.push(("often", "invalid-spec", "ScheduleTooFrequent"));
 
     stage.token("foreign");
-    scene
+    planner
         .secret("foreign-secret", json!({"stringData": {"other": "x"}}))
         .await;
     stage.create("foreign", json!({})).await;
@@ -348,7 +350,7 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
     stage.token("frozen");
     let frozen =
         json!({"immutable": true, "stringData": {"token": "x"}, "metadata": adopt("frozen")});
-    scene.secret("frozen-secret", frozen).await;
+    planner.secret("frozen-secret", frozen).await;
     stage.create("frozen", json!({})).await;
     rows.push(("frozen", "due", "TargetImmutable"));
 
@@ -363,7 +365,7 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
 
     stage.token("typed");
     let typed = json!({"type": "example.com/other", "stringData": {"token": "x"}, "metadata": adopt("typed")});
-    scene.secret("typed-secret", typed).await;
+    planner.secret("typed-secret", typed).await;
     stage
         .create("typed", json!({"target": {"type": "Opaque"}}))
         .await;
@@ -374,16 +376,16 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
     stage.create("twin", json!({})).await;
     rows.push(("twin", "wrong-token", "TokenAmbiguous"));
 
-    let (token, version) = scene.rotated("expired").await;
-    scene
+    let (token, version) = planner.rotated("expired").await;
+    planner
         .hold("expired", &token, &version, SignedDuration::ZERO, json!({}))
         .await;
     stage.astro.set_end(&token.id, Some(now() - DAY));
     stage.create("expired", json!({})).await;
     rows.push(("expired", "expired", "TokenExpired"));
 
-    let (token, version) = scene.rotated("forever").await;
-    scene
+    let (token, version) = planner.rotated("forever").await;
+    planner
         .hold("forever", &token, &version, DAY, json!({}))
         .await;
     stage
@@ -397,12 +399,12 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
     stage.create("unknown", json!({})).await;
     rows.push(("unknown", "wrong-token", "TokenNotFound"));
 
-    let (token, version) = scene.rotated("lost").await;
-    scene.hold("lost", &token, &version, DAY, json!({})).await;
+    let (token, version) = planner.rotated("lost").await;
+    planner.hold("lost", &token, &version, DAY, json!({})).await;
     next_second().await;
     stage.astro.rotate(&token.id);
     stage.create("lost", json!({"suspend": true})).await;
-    scene.status("lost", pending(&token, &version, DAY)).await;
+    planner.status("lost", pending(&token, &version, DAY)).await;
     rows.push(("lost", "suspended", "ValueLost"));
 
     let unheard = owner("unheard");
@@ -460,10 +462,10 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
         );
     }
 
-    let before = scene.versions().await;
+    let before = planner.versions().await;
     stage.astro.clear_requests();
     for (name, rule, reason) in &rows {
-        let ended = scene.plan(&[name]).await;
+        let ended = planner.plan(&[name]).await;
         let text = &ended.stdout;
         let (headline, rest) = text.split_once('\n').unwrap();
         let title = format!("{}/{name}: ", stage.namespace);
@@ -486,7 +488,7 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
             .find(|it| it.reason.to_string() == *reason);
         assert!(rest.contains(explained.unwrap().remedy), "{text}");
     }
-    let ended = scene.plan(&["-o", "json"]).await;
+    let ended = planner.plan(&["-o", "json"]).await;
     assert_eq!(ended.code, Some(3));
     let all = facts(&ended);
     for (name, rule, reason) in &rows {
@@ -498,51 +500,51 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
         assert_eq!(checks(facts, "no").contains(&rivals), is_rival, "{facts}");
         assert!(!facts["message"].as_str().unwrap().is_empty());
     }
-    assert_eq!(scene.versions().await, before, "something was written");
-    scene.assert_only_read();
+    assert_eq!(planner.versions().await, before, "something was written");
+    planner.assert_only_read();
 }
 
 #[tokio::test]
 async fn what_can_be_worked_on_is_told_with_what_comes_next() {
-    let scene = Scene::start().await;
-    let stage = &scene.0;
+    let planner = Planner::start().await;
+    let stage = &planner.0;
     stage.token("new");
     stage.create("new", json!({})).await;
 
-    let (token, version) = scene.rotated("idle").await;
-    scene.hold("idle", &token, &version, DAY, json!({})).await;
+    let (token, version) = planner.rotated("idle").await;
+    planner.hold("idle", &token, &version, DAY, json!({})).await;
     let berlin =
         json!({"schedule": {"every": null, "cron": "0 3 1 * *", "timeZone": "Europe/Berlin"}});
     stage.create("idle", berlin).await;
 
-    let (token, version) = scene.rotated("due").await;
-    scene
+    let (token, version) = planner.rotated("due").await;
+    planner
         .hold("due", &token, &version, DAY * 2, json!({}))
         .await;
     stage.create("due", json!({})).await;
 
-    let (token, version) = scene.rotated("asked").await;
-    scene
+    let (token, version) = planner.rotated("asked").await;
+    planner
         .hold("asked", &token, &version, SignedDuration::ZERO, json!({}))
         .await;
     stage.create("asked", json!({})).await;
     stage.request("asked", "please").await;
     // Without any status nobody has looked yet, and a request is no news.
-    scene.status("asked", json!({"failures": 0})).await;
+    planner.status("asked", json!({"failures": 0})).await;
 
-    let (token, version) = scene.rotated("moved").await;
-    scene
+    let (token, version) = planner.rotated("moved").await;
+    planner
         .hold("moved", &token, &version, SignedDuration::ZERO, json!({}))
         .await;
     stage
         .create("moved", json!({"target": {"name": "elsewhere"}}))
         .await;
-    scene
+    planner
         .status("moved", json!({"binding": {"name": "moved-secret"}}))
         .await;
 
-    let (token, version) = scene.rotated("booked").await;
-    scene
+    let (token, version) = planner.rotated("booked").await;
+    planner
         .hold("booked", &token, &version, SignedDuration::ZERO, json!({}))
         .await;
     stage.create("booked", json!({})).await;
@@ -550,17 +552,19 @@ async fn what_can_be_worked_on_is_told_with_what_comes_next() {
         rotated_at: Some(Time(now() - DAY * 2)),
         short_token: None,
     };
-    scene.status("booked", pending(&token, &before, DAY)).await;
+    planner
+        .status("booked", pending(&token, &before, DAY))
+        .await;
 
-    let (token, version) = scene.rotated("resting").await;
-    scene
+    let (token, version) = planner.rotated("resting").await;
+    planner
         .hold("resting", &token, &version, DAY, json!({}))
         .await;
     stage.create("resting", json!({"suspend": true})).await;
 
-    let before = scene.versions().await;
+    let before = planner.versions().await;
     stage.astro.clear_requests();
-    let ended = scene.plan(&["-o", "json"]).await;
+    let ended = planner.plan(&["-o", "json"]).await;
     assert_eq!(ended.code, Some(0), "{}", ended.stdout);
     for (name, verdict, cause, rules, state, times) in [
         ("new", "rotates", json!("Initial"), vec!["due"], "absent", 5),
@@ -606,23 +610,23 @@ async fn what_can_be_worked_on_is_told_with_what_comes_next() {
             assert!(local.contains("-01 03:00:00 +0"), "{local}");
         }
     }
-    let text = scene.plan(&[]).await.stdout;
+    let text = planner.plan(&[]).await.stdout;
     let idle = text.lines().find(|line| line.contains("/idle: ")).unwrap();
     assert!(
         idle.contains(": idle until ") && idle.contains("(in "),
         "{idle}"
     );
     assert!(text.contains("/due: rotates now (Scheduled)\n"), "{text}");
-    assert_eq!(scene.versions().await, before, "something was written");
-    scene.assert_only_read();
+    assert_eq!(planner.versions().await, before, "something was written");
+    planner.assert_only_read();
 }
 
 #[tokio::test]
 async fn the_shipped_examples_are_planned_before_they_are_applied() {
-    let scene = Scene::start().await;
+    let planner = Planner::start().await;
     let workspace = "clm8q7f6q000008lcgyougpsk";
-    let owner = scene.0.astro.create(NewToken::owner("boss", workspace));
-    scene
+    let owner = planner.0.astro.create(NewToken::owner("boss", workspace));
+    planner
         .0
         .put_secret("astro-owner", json!({"token": owner.value}))
         .await;
@@ -632,12 +636,12 @@ async fn the_shipped_examples_are_planned_before_they_are_applied() {
         ("Reporting", Some(90)),
     ] {
         let token = NewToken::workspace(name, workspace);
-        scene.0.astro.create(match days {
+        planner.0.astro.create(match days {
             Some(days) => token.expires(days),
             None => token,
         });
     }
-    let before = scene.versions().await;
+    let before = planner.versions().await;
     let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap();
     let files: Vec<_> = files
         .map(|it| it.unwrap().path().to_str().unwrap().to_owned())
@@ -646,7 +650,7 @@ async fn the_shipped_examples_are_planned_before_they_are_applied() {
     for file in &files {
         arguments.extend(["-f", file]);
     }
-    let ended = scene.plan(&arguments).await;
+    let ended = planner.plan(&arguments).await;
     assert_eq!(ended.code, Some(3), "those by id are not there");
     let skipped = ended
         .stderr
@@ -656,7 +660,7 @@ async fn the_shipped_examples_are_planned_before_they_are_applied() {
     let mut said: Vec<_> = facts(&ended)
         .iter()
         .map(|facts| {
-            assert_eq!(facts["namespace"], scene.0.namespace);
+            assert_eq!(facts["namespace"], planner.0.namespace);
             let text = |field: &str| facts[field].as_str().unwrap_or_default().to_owned();
             (text("name"), text("verdict"), text("reason"))
         })
@@ -689,22 +693,22 @@ async fn the_shipped_examples_are_planned_before_they_are_applied() {
     assert!(notes("reporting").contains("validity anew"));
     assert!(!notes("ci-deployer").contains("validity anew"));
     assert!(notes("nightly-etl").contains("jitter"));
-    assert_eq!(scene.versions().await, before, "something was written");
-    scene.assert_only_read();
+    assert_eq!(planner.versions().await, before, "something was written");
+    planner.assert_only_read();
 }
 
 #[tokio::test]
 async fn a_file_is_planned_as_if_it_were_applied() {
-    let scene = Scene::start().await;
-    let stage = &scene.0;
-    let (token, version) = scene.rotated("edit").await;
-    scene
+    let planner = Planner::start().await;
+    let stage = &planner.0;
+    let (token, version) = planner.rotated("edit").await;
+    planner
         .hold("edit", &token, &version, DAY * 2, json!({}))
         .await;
     let created = stage
         .create("edit", json!({"schedule": {"every": "30d"}}))
         .await;
-    let (facts, code) = scene.facts(&["edit"]).await;
+    let (facts, code) = planner.facts(&["edit"]).await;
     assert_eq!(
         (&facts["verdict"], code),
         (&json!("idle"), Some(0)),
@@ -713,10 +717,14 @@ async fn a_file_is_planned_as_if_it_were_applied() {
 
     let mut file = serde_json::to_value(&created).unwrap();
     file["metadata"] = json!({"name": "edit"});
-    let (facts, _) = scene.facts(&["-f", &scene.file(&file.to_string())]).await;
+    let (facts, _) = planner
+        .facts(&["-f", &planner.file(&file.to_string())])
+        .await;
     assert_eq!(facts["verdict"], "idle", "the same as before: {facts}");
     file["spec"]["schedule"]["every"] = "1d".into();
-    let (facts, code) = scene.facts(&["-f", &scene.file(&file.to_string())]).await;
+    let (facts, code) = planner
+        .facts(&["-f", &planner.file(&file.to_string())])
+        .await;
     assert_eq!(
         (&facts["cause"], code),
         (&json!("Scheduled"), Some(0)),
@@ -761,7 +769,7 @@ async fn a_file_is_planned_as_if_it_were_applied() {
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(list.to_string().as_bytes()).await.unwrap();
     drop(stdin);
-    let output = child.wait_with_output().await.unwrap();
+    let output = process::rest(child).await;
     let said: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(said.len(), 1);
     assert_eq!(said[0]["file"], "the standard input, document 1, item 1");
@@ -770,8 +778,8 @@ async fn a_file_is_planned_as_if_it_were_applied() {
 
 #[tokio::test]
 async fn a_missing_permission_is_found_for_whoever_is_asked_about() {
-    let scene = Scene::start().await;
-    let stage = &scene.0;
+    let planner = Planner::start().await;
+    let stage = &planner.0;
     stage.token("any");
     stage.create("any", json!({})).await;
     let account = fresh_name();
@@ -784,7 +792,7 @@ async fn a_missing_permission_is_found_for_whoever_is_asked_about() {
         "the Secret would take a new value".to_owned(),
     ];
 
-    let (facts, code) = scene.facts(&["any", "--as", &of(&account)]).await;
+    let (facts, code) = planner.facts(&["any", "--as", &of(&account)]).await;
     assert_eq!(
         (checks(&facts, "no"), code),
         (missing.to_vec(), Some(3)),
@@ -799,7 +807,7 @@ async fn a_missing_permission_is_found_for_whoever_is_asked_about() {
         .service_account_kubeconfig(HOME, &account, &kubeconfig)
         .await
         .unwrap();
-    let ended = scene.plan_as(kubeconfig, &["any"]).await;
+    let ended = planner.plan_as(kubeconfig, &["any"]).await;
     let words = format!(
         "{}; {}: not permitted: apply deploy",
         missing[0], missing[1]
@@ -807,7 +815,7 @@ async fn a_missing_permission_is_found_for_whoever_is_asked_about() {
     assert!(ended.stdout.contains(&words), "{}", ended.stdout);
     assert_eq!(ended.code, Some(3));
 
-    let (facts, code) = scene
+    let (facts, code) = planner
         .facts(&["any", "--as", &of("astro-token-operator")])
         .await;
     assert_eq!((checks(&facts, "no").len(), code), (0, Some(0)), "{facts}");
@@ -816,9 +824,9 @@ async fn a_missing_permission_is_found_for_whoever_is_asked_about() {
     // Without a list of Secrets none is asked for.
     let get = stage::permissions(&account, json!(["get", "create", "patch"]));
     apply(&stage.client, &get).await.unwrap();
-    let (facts, code) = scene.facts(&["any", "--as", &of(&account)]).await;
+    let (facts, code) = planner.facts(&["any", "--as", &of(&account)]).await;
     assert_eq!((checks(&facts, "no").len(), code), (2, Some(3)), "{facts}");
-    let (facts, code) = scene
+    let (facts, code) = planner
         .facts(&["any", "--as", &of(&account), "--secret-access=get"])
         .await;
     assert_eq!((checks(&facts, "no").len(), code), (0, Some(0)), "{facts}");
@@ -826,11 +834,13 @@ async fn a_missing_permission_is_found_for_whoever_is_asked_about() {
 
 #[tokio::test]
 async fn where_the_cluster_s_id_may_not_be_read_no_cluster_is_called_another() {
-    let scene = Scene::start().await;
-    let stage = &scene.0;
-    let (token, version) = scene.rotated("clone").await;
+    let planner = Planner::start().await;
+    let stage = &planner.0;
+    let (token, version) = planner.rotated("clone").await;
     let other = json!({"astro-token-operator.io/cluster": "the-other-one"});
-    scene.hold("clone", &token, &version, DAY / 2, other).await;
+    planner
+        .hold("clone", &token, &version, DAY / 2, other)
+        .await;
     stage.create("clone", json!({})).await;
     // No more than the Role of a namespace, and no other namespace to be seen.
     let account = fresh_name();
@@ -852,7 +862,7 @@ async fn where_the_cluster_s_id_may_not_be_read_no_cluster_is_called_another() {
     apply(&stage.client, &all).await.unwrap();
 
     let user = format!("system:serviceaccount:{}:{account}", stage.namespace);
-    let (facts, code) = scene.facts(&["--as", &user]).await;
+    let (facts, code) = planner.facts(&["--as", &user]).await;
     assert_eq!(facts["verdict"], "idle", "{facts}");
     assert_eq!(checks(&facts, "no"), ["may get namespaces kube-system"]);
     let unchecked = [
@@ -862,7 +872,7 @@ async fn where_the_cluster_s_id_may_not_be_read_no_cluster_is_called_another() {
     assert_eq!(checks(&facts, "not checked"), unchecked);
     assert_eq!(code, Some(3), "the operator needs it");
 
-    let ended = scene.plan_as(plane().await.kubeconfig(), &[]).await;
+    let ended = planner.plan_as(plane().await.kubeconfig(), &[]).await;
     assert!(
         ended.stdout.contains("blocked: ClusterChanged"),
         "{}",
@@ -872,12 +882,12 @@ async fn where_the_cluster_s_id_may_not_be_read_no_cluster_is_called_another() {
 
 #[tokio::test]
 async fn a_credential_that_is_no_owner_s_is_told() {
-    let scene = Scene::start().await;
-    let stage = &scene.0;
+    let planner = Planner::start().await;
+    let stage = &planner.0;
     stage.token("any");
     stage.create("any", json!({})).await;
     let owns = "the credential may rotate tokens of the Workspace";
-    let (facts, _) = scene.facts(&["any"]).await;
+    let (facts, _) = planner.facts(&["any"]).await;
     assert!(checks(&facts, "ok").contains(&owns.to_owned()), "{facts}");
     // It reads everything here, and is still no owner by its record.
     let other = NewToken::organization("wide").also(&stage.workspace, "WORKSPACE_OPERATOR");
@@ -887,7 +897,7 @@ async fn a_credential_that_is_no_owner_s_is_told() {
     stage
         .put_secret("owner", json!({"token": other.value}))
         .await;
-    let (facts, code) = scene.facts(&["any"]).await;
+    let (facts, code) = planner.facts(&["any"]).await;
     let told = [checks(&facts, "no"), checks(&facts, "not checked")].concat();
     assert!(told.contains(&owns.to_owned()), "{facts}");
     assert_eq!(code, Some(3), "{facts}");
@@ -958,17 +968,17 @@ async fn without_a_cluster_a_file_is_judged_by_itself() {
 
 #[tokio::test]
 async fn what_cannot_be_planned_ends_with_a_code_of_its_own() {
-    let scene = Scene::start().await;
+    let planner = Planner::start().await;
     let misspelt = "apiVersion: astro-token-operator.io/v1alpha1\nkind: WorkspaceTokenRotation\nmetadata: {name: x}\nspec: {workspaceId: w, token: {name: t}, schedule: {evry: 1d}, target: {name: s}}\n";
-    let misspelt = scene.file(misspelt);
+    let misspelt = planner.file(misspelt);
     let twice = std::fs::read_to_string(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/examples/minimal.yaml"
     ))
     .unwrap();
     let elsewhere = twice.replace("metadata:", "metadata:\n  namespace: elsewhere");
-    let elsewhere = scene.file(&elsewhere);
-    let twice = scene.file(&format!("{twice}---\n{twice}"));
+    let elsewhere = planner.file(&elsewhere);
+    let twice = planner.file(&format!("{twice}---\n{twice}"));
     for (arguments, code, words) in [
         (
             vec!["nobody"],
@@ -1004,12 +1014,12 @@ async fn what_cannot_be_planned_ends_with_a_code_of_its_own() {
         (vec!["--minimum-interval=never"], 2, "--minimum-interval"),
         (vec!["-A"], 2, "cannot be used with"),
     ] {
-        let ended = scene.plan(&arguments).await;
+        let ended = planner.plan(&arguments).await;
         let said = ended.stderr.join("\n");
         assert_eq!(ended.code, Some(code), "{arguments:?}: {said}");
         assert!(said.contains(words), "{arguments:?}: {said}");
         assert_eq!(ended.stdout, "");
     }
-    let ended = scene.plan(&[]).await;
+    let ended = planner.plan(&[]).await;
     assert_eq!(ended.code, Some(0), "nothing is blocked");
 }

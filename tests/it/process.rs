@@ -1,8 +1,8 @@
 //! The operator as a process: what it says, when it starts, how it ends, and what its environment does to it.
 
-use crate::stage::net::{Proxy, Terminator};
+use crate::stage::net::{Proxy, Terminator, http};
 use crate::stage::process::{Ended, Environment, Process, free_port, run};
-use crate::stage::{self, HOME, Mode, Stage, permit_to_lead, plane, spoilable};
+use crate::stage::{self, HOME, Mode, PACE, Stage, permit_to_lead, plane, spoilable};
 use astro_token_operator::cli::Cli;
 use clap::CommandFactory;
 use lab::astro::{Astro, Fault, NewToken, Operation, Step};
@@ -19,7 +19,8 @@ const QUICK: Duration = Duration::from_secs(5);
 /// Longest wait for the successor of one that was killed: the lease, and a look.
 const SUCCEEDED: Duration = Duration::from_secs(20);
 /// Of every operator here, unless it says otherwise.
-const FLAGS: [&str; 8] = [
+const FLAGS: [&str; 9] = [
+    PACE,
     "--leader-election=false",
     "--listen=127.0.0.1:0",
     "--minimum-interval=2s",
@@ -31,14 +32,14 @@ const FLAGS: [&str; 8] = [
 ];
 
 /// A simulator, namespaces, and the account of operators that work in them.
-struct Scene {
+struct Place {
     stage: Stage,
     kubeconfig: PathBuf,
     /// Where its operators work.
     namespaces: String,
 }
 
-impl Scene {
+impl Place {
     async fn start() -> Self {
         let stage = Stage::new(&Astro::start().await.unwrap()).await;
         // Leaders have a Lease in the namespace that they work in.
@@ -122,7 +123,7 @@ fn temporary(name: &str, text: &str) -> String {
 
 /// Status and body of a page that an operator serves.
 async fn page(port: u16, path: &str) -> (u16, String) {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = http();
     let url = format!("http://127.0.0.1:{port}/{path}");
     let answer = client.get(url).send().await.unwrap();
     (answer.status().as_u16(), answer.text().await.unwrap())
@@ -328,12 +329,12 @@ async fn a_cluster_that_cannot_be_used_is_named_with_the_reason() {
 
 #[tokio::test]
 async fn a_signal_ends_it_quickly_and_in_good_order() {
-    let scene = Scene::start().await;
-    let mut leader = scene.replica("leader", free_port());
+    let place = Place::start().await;
+    let mut leader = place.replica("leader", free_port());
     leader.until("watching", SOON).await;
-    let mut standby = scene.replica("standby", free_port());
+    let mut standby = place.replica("standby", free_port());
     standby.until("waiting for the leader", SOON).await;
-    let mut alone = scene.operator(&[]);
+    let mut alone = place.operator(&[]);
     alone.until("watching", SOON).await;
     for (operator, signal) in [(standby, "INT"), (leader, "INT"), (alone, "TERM")] {
         operator.signal(signal).await;
@@ -346,16 +347,16 @@ async fn a_signal_ends_it_quickly_and_in_good_order() {
 
 #[tokio::test]
 async fn a_rotation_in_flight_is_stored_before_the_end_and_not_made_again_by_the_next() {
-    let scene = Scene::start().await;
-    let stage = &scene.stage;
-    let mut first = scene.replica("first", free_port());
+    let place = Place::start().await;
+    let stage = &place.stage;
+    let mut first = place.replica("first", free_port());
     first.until("watching", SOON).await;
-    let mut second = scene.replica("second", free_port());
+    let mut second = place.replica("second", free_port());
     second.until("waiting for the leader", SOON).await;
 
     let rotation = Fault::on(Operation::Rotate).once().after(Step::Hold);
     let rotation = stage.astro.fault(rotation);
-    let token = scene.create("ci", json!({})).await;
+    let token = place.create("ci", json!({})).await;
     let reached = tokio::time::timeout(SOON, rotation.reached());
     reached.await.expect("no rotation");
     first.signal("TERM").await;
@@ -378,18 +379,18 @@ async fn a_rotation_in_flight_is_stored_before_the_end_and_not_made_again_by_the
 
 #[tokio::test]
 async fn of_two_one_works_and_the_other_takes_over() {
-    let scene = Scene::start().await;
-    let stage = &scene.stage;
+    let place = Place::start().await;
+    let stage = &place.stage;
     let [left, right] = [free_port(), free_port()];
-    let mut first = scene.replica("left", left);
+    let mut first = place.replica("left", left);
     first.until("watching", SOON).await;
-    let mut second = scene.replica("right", right);
+    let mut second = place.replica("right", right);
     second.until("waiting for the leader", SOON).await;
     let line = second.log().concat();
     assert!(line.contains("holder=\"left/"), "{line}");
     assert_eq!(page(right, "readyz").await.0, 200);
     assert!(leads(left).await && !leads(right).await);
-    let token = scene.create("ci", json!({})).await;
+    let token = place.create("ci", json!({})).await;
     stage.until_rotated("ci", 1).await;
 
     first.signal("TERM").await;
@@ -401,7 +402,7 @@ async fn of_two_one_works_and_the_other_takes_over() {
     stage.request("ci", "after SIGTERM").await;
     stage.until_rotated("ci", 2).await;
 
-    let mut third = scene.replica("left", left);
+    let mut third = place.replica("left", left);
     third.until("waiting for the leader", SOON).await;
     second.signal("KILL").await;
     third.until("leading", SUCCEEDED).await;
@@ -411,7 +412,7 @@ async fn of_two_one_works_and_the_other_takes_over() {
 
     third.signal("KILL").await;
     assert_eq!(third.end(QUICK).await.0, None);
-    let mut fourth = scene.replica("left", left);
+    let mut fourth = place.replica("left", left);
     fourth.until("leading", QUICK).await;
     stage.request("ci", "after a restart").await;
     stage.until_rotated("ci", 4).await;
@@ -423,11 +424,11 @@ async fn of_two_one_works_and_the_other_takes_over() {
 
 #[tokio::test]
 async fn its_log_is_json_on_request_and_silent_while_nothing_happens() {
-    let scene = Scene::start().await;
-    let stage = &scene.stage;
-    let mut busy = scene.operator(&["--log-format=json"]);
+    let place = Place::start().await;
+    let stage = &place.stage;
+    let mut busy = place.operator(&["--log-format=json"]);
     busy.until("watching", SOON).await;
-    scene.create("ci", json!({})).await;
+    place.create("ci", json!({})).await;
     stage.until_rotated("ci", 1).await;
     stage.until_event("ci", 1).await;
     let lines: Vec<Value> = stop(busy)
@@ -449,7 +450,7 @@ async fn its_log_is_json_on_request_and_silent_while_nothing_happens() {
     // With a resource that is fine, whose record it reads again and again.
     let variables = [("POD_NAMESPACE", stage.namespace.as_str())];
     stage.astro.clear_requests();
-    let mut quiet = scene.operator_in(&["--leader-election", "--pod-name=quiet"], &variables);
+    let mut quiet = place.operator_in(&["--leader-election", "--pod-name=quiet"], &variables);
     quiet.until("watching", SOON).await;
     let audits = stage.astro.until(|astro| astro.requests().len() >= 4);
     let audits = tokio::time::timeout(SOON, audits).await;
@@ -469,13 +470,13 @@ async fn its_log_is_json_on_request_and_silent_while_nothing_happens() {
 
 #[tokio::test]
 async fn its_own_credential_serves_only_the_namespaces_that_may_use_it() {
-    let mut scene = Scene::start().await;
-    let other = scene.another().await;
-    let stage = &scene.stage;
+    let mut place = Place::start().await;
+    let other = place.another().await;
+    let stage = &place.stage;
     let allowed = format!("--default-credentials-namespaces=x,{}", stage.namespace);
     let credential = ("ASTRO_API_TOKEN", stage.owner.value.as_str());
-    let operator = scene.operator_in(&[&allowed], &[credential]);
-    scene.create("own", json!({"credentials": null})).await;
+    let operator = place.operator_in(&[&allowed], &[credential]);
+    place.create("own", json!({"credentials": null})).await;
     stage.until_rotated("own", 1).await;
     let token = other.token("own");
     other.create("own", json!({"credentials": null})).await;
@@ -484,7 +485,7 @@ async fn its_own_credential_serves_only_the_namespaces_that_may_use_it() {
     assert_eq!(stage.astro.rotations(&token.id), 0);
     stop(operator).await;
 
-    let operator = scene.operator_in(&["--default-credentials-namespaces=*"], &[credential]);
+    let operator = place.operator_in(&["--default-credentials-namespaces=*"], &[credential]);
     other.until_rotated("own", 1).await;
     stop(operator).await;
     stage.assert_no_leak().await;
@@ -492,14 +493,14 @@ async fn its_own_credential_serves_only_the_namespaces_that_may_use_it() {
 
 #[tokio::test]
 async fn the_file_with_its_own_credential_is_read_anew_for_each_use() {
-    let scene = Scene::start().await;
-    let stage = &scene.stage;
-    let file = scene.file("own-credential", &format!("{}\n", stage.owner.value));
-    let operator = scene.operator(&[
+    let place = Place::start().await;
+    let stage = &place.stage;
+    let file = place.file("own-credential", &format!("{}\n", stage.owner.value));
+    let operator = place.operator(&[
         &format!("--api-token-file={}", file.display()),
         &format!("--default-credentials-namespaces={}", stage.namespace),
     ]);
-    scene.create("own", json!({"credentials": null})).await;
+    place.create("own", json!({"credentials": null})).await;
     stage.until_rotated("own", 1).await;
 
     let second = NewToken::owner("second", &stage.workspace);
@@ -530,24 +531,24 @@ async fn the_file_with_its_own_credential_is_read_anew_for_each_use() {
 
 #[tokio::test]
 async fn the_organization_is_the_resource_s_else_the_operator_s() {
-    let scene = Scene::start().await;
-    let stage = &scene.stage;
+    let place = Place::start().await;
+    let stage = &place.stage;
     let (right, wrong) = (stage.astro.organization(), "clm0otherorganization");
     for (number, variable) in [false, true].into_iter().enumerate() {
         let flag = format!("--organization-id={wrong}");
         let operator = match variable {
-            true => scene.operator_in(&[], &[("ASTRO_ORGANIZATION_ID", wrong)]),
-            false => scene.operator(&[&flag]),
+            true => place.operator_in(&[], &[("ASTRO_ORGANIZATION_ID", wrong)]),
+            false => place.operator(&[&flag]),
         };
         let [silent, named] = [format!("silent-{number}"), format!("named-{number}")];
-        scene.create(&silent, json!({})).await;
-        scene.create(&named, json!({"organizationId": right})).await;
+        place.create(&silent, json!({})).await;
+        place.create(&named, json!({"organizationId": right})).await;
         stage.until_rotated(&named, 1).await;
         // The vendor's answer for another Organization than the credential's.
         stage.until_blocked(&silent, "Forbidden").await;
         stop(operator).await;
         let flag = format!("--organization-id={right}");
-        let operator = scene.operator(&[&flag]);
+        let operator = place.operator(&[&flag]);
         stage.until_rotated(&silent, 1).await;
         stop(operator).await;
     }
@@ -555,11 +556,11 @@ async fn the_organization_is_the_resource_s_else_the_operator_s() {
 
 #[tokio::test]
 async fn the_vendor_is_called_through_the_proxy_of_the_environment() {
-    let scene = Scene::start().await;
-    let stage = &scene.stage;
+    let place = Place::start().await;
+    let stage = &place.stage;
     let host = stage.astro.url().replace("http://", "").replace("/v1", "");
     let front = Terminator::open(host.parse().unwrap()).await;
-    let bundle = scene.file("vendor-ca.pem", &front.authority);
+    let bundle = place.file("vendor-ca.pem", &front.authority);
     let bundle = format!("--ca-bundle={}", bundle.display());
     let https = format!("--api-url=https://localhost:{}/v1", front.port);
     let tunnel = format!("CONNECT localhost:{}", front.port);
@@ -573,10 +574,10 @@ async fn the_vendor_is_called_through_the_proxy_of_the_environment() {
     for (number, (flags, variable, direct, wanted)) in cases.into_iter().enumerate() {
         let proxy = Proxy::open().await;
         let environment = [(variable, proxy.url.as_str()), ("NO_PROXY", direct)];
-        let mut operator = scene.operator_in(flags, &environment);
+        let mut operator = place.operator_in(flags, &environment);
         operator.until("watching", SOON).await;
         let name = format!("case-{number}");
-        scene.create(&name, json!({})).await;
+        place.create(&name, json!({})).await;
         stage.until_rotated(&name, 1).await;
         stop(operator).await;
         let seen = proxy.seen();
@@ -595,18 +596,18 @@ async fn the_vendor_is_called_through_the_proxy_of_the_environment() {
 
 #[tokio::test]
 async fn without_permission_to_write_secrets_nothing_is_rotated_until_it_is_given() {
-    let mut scene = Scene::start().await;
-    let client = scene.stage.client.clone();
+    let mut place = Place::start().await;
+    let client = place.stage.client.clone();
     let permit = async |verbs: Value| {
         let permissions = stage::permissions("reader", verbs);
         let applied = apply(&client, &permissions);
         applied.await.unwrap();
     };
     permit(json!(["get", "list", "watch"])).await;
-    scene.kubeconfig = scene.stage.kubeconfig(plane().await, "reader").await;
-    let stage = &scene.stage;
-    let operator = scene.operator(&[]);
-    let token = scene.create("ci", json!({})).await;
+    place.kubeconfig = place.stage.kubeconfig(plane().await, "reader").await;
+    let stage = &place.stage;
+    let operator = place.operator(&[]);
+    let token = place.create("ci", json!({})).await;
     let message = stage.until_blocked("ci", "TargetRefused").await;
     let words = "cannot patch resource \"secrets\"";
     assert!(message.contains(words), "{message}");

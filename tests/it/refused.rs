@@ -1,8 +1,8 @@
 //! The API server will not take a value that is already issued: it is kept, told of, and stored as soon as it can be.
 
-use crate::stage::net::Terminator;
+use crate::stage::net::{Terminator, http};
 use crate::stage::process::{Process, free_port};
-use crate::stage::{self, DEADLINE, HOME, Stage, plane, spoilable};
+use crate::stage::{self, DEADLINE, HOME, PACE, Stage, plane, spoilable};
 use axum::{Json, Router, routing::post};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -25,7 +25,7 @@ const WRITE: [&str; 5] = ["get", "list", "watch", "create", "patch"];
 const UNSAVED: &str = "astro_token_operator_unsaved_values";
 
 /// A simulator, a namespace, and an operator with an account of its own.
-struct Scene {
+struct Refusal {
     stage: Stage,
     operator: Process,
     kubeconfig: PathBuf,
@@ -34,7 +34,7 @@ struct Scene {
     account: Client,
 }
 
-impl Scene {
+impl Refusal {
     async fn start() -> Self {
         Self::start_on(plane().await).await
     }
@@ -139,6 +139,7 @@ fn start(stage: &Stage, kubeconfig: &Path, port: u16, others: &[&Stage]) -> Proc
         &url,
         &listen,
         &namespaces,
+        PACE,
         "--leader-election=false",
         // A successor knows that its predecessor is dead.
         "--pod-name=pod",
@@ -177,7 +178,7 @@ async fn until(what: &str, holds: impl AsyncFn() -> bool) {
 
 /// What the operator serves to Prometheus.
 async fn metrics(port: u16) -> String {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = http();
     let url = format!("http://127.0.0.1:{port}/metrics");
     match client.get(url).send().await {
         Ok(answer) => answer.text().await.unwrap(),
@@ -189,81 +190,84 @@ async fn metrics(port: u16) -> String {
 
 #[tokio::test]
 async fn without_permission_the_value_waits_until_it_is_given_back() {
-    let mut scene = Scene::start().await;
-    let token = scene.create("ci").await;
-    let held = scene.rotate("ci", &token).await;
-    permit(&scene.stage, &READ).await;
-    scene.until_refused().await;
+    let mut refusal = Refusal::start().await;
+    let token = refusal.create("ci").await;
+    let held = refusal.rotate("ci", &token).await;
+    permit(&refusal.stage, &READ).await;
+    refusal.until_refused().await;
     held.release();
-    scene.assert_told("ci", &["cannot patch resource"]).await;
-    permit(&scene.stage, &WRITE).await;
-    scene.assert_landed("ci", &token, 2).await;
+    refusal.assert_told("ci", &["cannot patch resource"]).await;
+    permit(&refusal.stage, &WRITE).await;
+    refusal.assert_landed("ci", &token, 2).await;
 }
 
 #[tokio::test]
 async fn with_a_full_quota_the_first_value_waits_until_there_is_room() {
-    let mut scene = Scene::start().await;
-    if !scene.stage.has_controllers {
+    let mut refusal = Refusal::start().await;
+    if !refusal.stage.has_controllers {
         eprintln!("skipped: no kube-controller-manager, so nothing counts quotas");
         return;
     }
-    let token = scene.stage.token("ci");
-    let held = scene.hold(&token.id);
-    scene.stage.create("ci", json!({})).await;
+    let token = refusal.stage.token("ci");
+    let held = refusal.hold(&token.id);
+    refusal.stage.create("ci", json!({})).await;
     reached(&held).await;
-    scene.stage.limit_secrets(1).await;
-    scene.until_refused().await;
+    refusal.stage.limit_secrets(1).await;
+    refusal.until_refused().await;
     held.release();
-    scene.assert_told("ci", &["exceeded quota"]).await;
-    scene.stage.limit_secrets(50).await;
-    scene.assert_landed("ci", &token.id, 1).await;
+    refusal.assert_told("ci", &["exceeded quota"]).await;
+    refusal.stage.limit_secrets(50).await;
+    refusal.assert_landed("ci", &token.id, 1).await;
 }
 
 #[tokio::test]
 async fn what_an_admission_webhook_refuses_waits_and_is_not_quoted() {
-    let mut scene = Scene::start().await;
-    let token = scene.create("ci").await;
-    let held = scene.rotate("ci", &token).await;
+    let mut refusal = Refusal::start().await;
+    let token = refusal.create("ci").await;
+    let held = refusal.rotate("ci", &token).await;
     let (port, authority) = policy().await;
-    install(&scene.stage, port, &authority).await;
-    scene.until_refused().await;
+    install(&refusal.stage, port, &authority).await;
+    refusal.until_refused().await;
     held.release();
     let words = ["denied the request", "a policy says no to"];
-    scene.assert_told("ci", &words).await;
-    uninstall(&scene.stage).await;
-    scene.assert_landed("ci", &token, 2).await;
+    refusal.assert_told("ci", &words).await;
+    uninstall(&refusal.stage).await;
+    refusal.assert_landed("ci", &token, 2).await;
 }
 
 #[tokio::test]
 async fn while_an_admission_webhook_cannot_be_reached_the_value_waits() {
-    let mut scene = Scene::start().await;
-    let token = scene.create("ci").await;
-    let held = scene.rotate("ci", &token).await;
+    let mut refusal = Refusal::start().await;
+    let token = refusal.create("ci").await;
+    let held = refusal.rotate("ci", &token).await;
     let (_, authority) = policy().await;
-    install(&scene.stage, free_port(), &authority).await;
-    scene.until_refused().await;
+    install(&refusal.stage, free_port(), &authority).await;
+    refusal.until_refused().await;
     held.release();
-    scene.assert_told("ci", &["failed calling webhook"]).await;
-    uninstall(&scene.stage).await;
-    scene.assert_landed("ci", &token, 2).await;
+    refusal.assert_told("ci", &["failed calling webhook"]).await;
+    uninstall(&refusal.stage).await;
+    refusal.assert_landed("ci", &token, 2).await;
 }
 
 #[tokio::test]
 async fn with_its_namespace_a_value_goes_and_the_log_says_so() {
-    let mut scene = Scene::start().await;
-    if !scene.stage.has_controllers {
+    let mut refusal = Refusal::start().await;
+    if !refusal.stage.has_controllers {
         eprintln!("skipped: no kube-controller-manager, so no namespace ends");
         return;
     }
-    let (client, namespace) = (scene.stage.client.clone(), scene.stage.namespace.clone());
-    let rest = Stage::new(&scene.stage.astro).await;
+    let (client, namespace) = (
+        refusal.stage.client.clone(),
+        refusal.stage.namespace.clone(),
+    );
+    let rest = Stage::new(&refusal.stage.astro).await;
     // One that works in both instead.
-    scene.operator.signal("TERM").await;
-    scene.port = free_port();
-    let next = start(&scene.stage, &scene.kubeconfig, scene.port, &[&rest]);
-    let former = std::mem::replace(&mut scene.operator, next);
+    refusal.operator.signal("TERM").await;
+    refusal.port = free_port();
+    let next = start(&refusal.stage, &refusal.kubeconfig, refusal.port, &[&rest]);
+    let former = std::mem::replace(&mut refusal.operator, next);
     former.end(SOON).await;
-    scene.operator.until("watching", SOON).await;
+    refusal.operator.until("watching", SOON).await;
     // Keeps the namespace in its end until it is removed.
     let anchors: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
     let anchor = json!({"metadata": {"name": "anchor", "finalizers": ["example.com/anchor"]}});
@@ -272,18 +276,18 @@ async fn with_its_namespace_a_value_goes_and_the_log_says_so() {
         .create(&PostParams::default(), &anchor)
         .await
         .unwrap();
-    let token = scene.stage.token("ci");
-    let held = scene.hold(&token.id);
-    scene.stage.create("ci", json!({})).await;
+    let token = refusal.stage.token("ci");
+    let held = refusal.hold(&token.id);
+    refusal.stage.create("ci", json!({})).await;
     reached(&held).await;
 
     let namespaces: Api<Namespace> = Api::all(client);
     let params = DeleteParams::default();
     namespaces.delete(&namespace, &params).await.unwrap();
-    scene.until_refused().await;
+    refusal.until_refused().await;
     held.release();
-    scene.assert_kept().await;
-    let log = scene.operator.log().concat();
+    refusal.assert_kept().await;
+    let log = refusal.operator.log().concat();
     assert!(log.contains("being terminated"), "{log}");
 
     let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
@@ -293,17 +297,17 @@ async fn with_its_namespace_a_value_goes_and_the_log_says_so() {
         it.is_none()
     });
     timeout(DEADLINE, gone).await.unwrap().unwrap();
-    scene.operator.until("was dropped", SOON).await;
-    scene.operator.until("the namespace is gone", SOON).await;
-    scene.until_unsaved(0).await;
+    refusal.operator.until("was dropped", SOON).await;
+    refusal.operator.until("the namespace is gone", SOON).await;
+    refusal.until_unsaved(0).await;
     let lost = r#"rotations_total{reason="Initial",outcome="lost"} 1"#;
-    assert!(metrics(scene.port).await.contains(lost));
-    assert_eq!(scene.stage.astro.rotations(&token.id), 1);
+    assert!(metrics(refusal.port).await.contains(lost));
+    assert_eq!(refusal.stage.astro.rotations(&token.id), 1);
 
     rest.token("alive");
     rest.create("alive", json!({})).await;
     rest.until_rotated("alive", 1).await;
-    let log = scene.operator.log();
+    let log = refusal.operator.log();
     assert!(!log.concat().contains("panicked"), "{log:#?}");
     rest.assert_no_leak().await;
 }
@@ -316,91 +320,95 @@ async fn while_etcd_takes_no_writes_log_and_gauge_tell_and_the_value_waits() {
     let etcd = spoilable.plane.etcd_url();
     // A test that failed may have left it.
     alarm(etcd, "DEACTIVATE").await;
-    let mut scene = Scene::start_on(&spoilable.plane).await;
-    let token = scene.create("ci").await;
-    let held = scene.rotate("ci", &token).await;
+    let mut refusal = Refusal::start_on(&spoilable.plane).await;
+    let token = refusal.create("ci").await;
+    let held = refusal.rotate("ci", &token).await;
     alarm(etcd, "ACTIVATE").await;
-    scene.until_refused().await;
+    refusal.until_refused().await;
     held.release();
-    scene.assert_kept().await;
-    let log = scene.operator.log().concat();
+    refusal.assert_kept().await;
+    let log = refusal.operator.log().concat();
     assert!(log.contains("database space exceeded"), "{log}");
     alarm(etcd, "DEACTIVATE").await;
-    scene.assert_landed("ci", &token, 2).await;
+    refusal.assert_landed("ci", &token, 2).await;
 }
 
 #[tokio::test]
 async fn while_the_api_server_is_down_log_and_gauge_tell_and_the_value_waits() {
     let mut spoilable = spoilable().await;
-    let mut scene = Scene::start_on(&spoilable.plane).await;
-    let token = scene.create("ci").await;
-    let held = scene.rotate("ci", &token).await;
+    let mut refusal = Refusal::start_on(&spoilable.plane).await;
+    let token = refusal.create("ci").await;
+    let held = refusal.rotate("ci", &token).await;
     spoilable.plane.stop_api_server();
     held.release();
-    scene.assert_kept().await;
+    refusal.assert_kept().await;
     spoilable.plane.start_api_server().await.unwrap();
-    scene.assert_landed("ci", &token, 2).await;
+    refusal.assert_landed("ci", &token, 2).await;
 }
 
 // ── ends of the process ──
 
 #[tokio::test]
 async fn a_value_that_dies_with_the_process_is_replaced_by_one_more_rotation() {
-    let mut scene = Scene::start().await;
-    let token = scene.create("ci").await;
-    let held = scene.rotate("ci", &token).await;
-    permit(&scene.stage, &READ).await;
-    scene.until_refused().await;
+    let mut refusal = Refusal::start().await;
+    let token = refusal.create("ci").await;
+    let held = refusal.rotate("ci", &token).await;
+    permit(&refusal.stage, &READ).await;
+    refusal.until_refused().await;
     held.release();
-    scene.assert_told("ci", &["cannot patch resource"]).await;
-    let next = start(&scene.stage, &scene.kubeconfig, free_port(), &[]);
-    scene.operator.signal("KILL").await;
-    let killed = std::mem::replace(&mut scene.operator, next);
+    refusal.assert_told("ci", &["cannot patch resource"]).await;
+    let next = start(&refusal.stage, &refusal.kubeconfig, free_port(), &[]);
+    refusal.operator.signal("KILL").await;
+    let killed = std::mem::replace(&mut refusal.operator, next);
     killed.end(SOON).await;
 
     // Nothing is rotated for as long as nothing can be stored.
-    let message = scene.stage.until_blocked("ci", "TargetRefused").await;
+    let message = refusal.stage.until_blocked("ci", "TargetRefused").await;
     assert!(message.contains("cannot patch resource"), "{message}");
-    assert_eq!(scene.stage.astro.rotations(&token), 2);
-    permit(&scene.stage, &WRITE).await;
-    scene.stage.until_notice("ci", "Recovered").await;
-    scene.stage.until_rotated("ci", 2).await;
-    assert!(scene.stage.holds_live("ci").await);
-    assert_eq!(scene.stage.astro.rotations(&token), 3);
-    scene.operator.log();
-    scene.stage.assert_no_leak().await;
+    assert_eq!(refusal.stage.astro.rotations(&token), 2);
+    permit(&refusal.stage, &WRITE).await;
+    refusal.stage.until_notice("ci", "Recovered").await;
+    refusal.stage.until_rotated("ci", 2).await;
+    assert!(refusal.stage.holds_live("ci").await);
+    assert_eq!(refusal.stage.astro.rotations(&token), 3);
+    refusal.operator.log();
+    refusal.stage.assert_no_leak().await;
 }
 
 #[tokio::test]
 async fn a_value_is_not_given_up_when_the_process_is_told_to_end() {
-    let mut scene = Scene::start().await;
-    let token = scene.create("ci").await;
-    let held = scene.rotate("ci", &token).await;
-    permit(&scene.stage, &READ).await;
-    scene.until_refused().await;
+    let mut refusal = Refusal::start().await;
+    let token = refusal.create("ci").await;
+    let held = refusal.rotate("ci", &token).await;
+    permit(&refusal.stage, &READ).await;
+    refusal.until_refused().await;
     held.release();
-    scene.assert_told("ci", &["cannot patch resource"]).await;
-    scene.operator.signal("TERM").await;
-    scene.operator.until("stopping", SOON).await;
+    refusal.assert_told("ci", &["cannot patch resource"]).await;
+    refusal.operator.signal("TERM").await;
+    refusal.operator.until("stopping", SOON).await;
     // Longer than all that is done at the end: its server has a second.
     sleep(Duration::from_secs(2)).await;
-    assert!(scene.operator.is_running(), "{:#?}", scene.operator.log());
-    scene.until_unsaved(1).await;
+    assert!(
+        refusal.operator.is_running(),
+        "{:#?}",
+        refusal.operator.log()
+    );
+    refusal.until_unsaved(1).await;
 
-    permit(&scene.stage, &WRITE).await;
-    let (code, log) = scene.operator.end(SOON).await;
+    permit(&refusal.stage, &WRITE).await;
+    let (code, log) = refusal.operator.end(SOON).await;
     assert_eq!(code, Some(0), "{log:#?}");
-    assert!(scene.stage.holds_live("ci").await, "{log:#?}");
-    assert_eq!(scene.stage.astro.rotations(&token), 2);
-    scene.operator = start(&scene.stage, &scene.kubeconfig, scene.port, &[]);
-    scene.assert_landed("ci", &token, 2).await;
+    assert!(refusal.stage.holds_live("ci").await, "{log:#?}");
+    assert_eq!(refusal.stage.astro.rotations(&token), 2);
+    refusal.operator = start(&refusal.stage, &refusal.kubeconfig, refusal.port, &[]);
+    refusal.assert_landed("ci", &token, 2).await;
 }
 
 // ── what refuses ──
 
 /// Asks for the end of all writes to etcd, or for its end.
 async fn alarm(etcd: &str, action: &str) {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = http();
     let ask = async |path: &str, body: Value| {
         let url = format!("{etcd}/v3/maintenance/{path}");
         let answer = client.post(url).json(&body).send().await.unwrap();

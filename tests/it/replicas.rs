@@ -1,9 +1,9 @@
 //! Two replicas: killed, ended, paused and cut off at random, or both at work at once, they double nothing.
 
+use crate::stage::{self, Stage};
 use lab::astro::{Astro, Fault, Operation, Step};
 use lab::crash::Storm;
 use serde_json::json;
-use crate::stage::{self, Stage};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -13,6 +13,7 @@ async fn a_storm_over_two_replicas_doubles_nothing_and_leaves_nothing_unhealed()
         resources: 16,
         every: Duration::from_secs(5),
         lasts: Duration::from_secs(45),
+        pace: 0.3,
         seed: fastrand::u64(..),
     };
     println!("{storm:?}");

@@ -12,23 +12,23 @@ use std::sync::Arc;
 const FLAGS: [&str; 2] = ["--leader-election=false", "--audit-interval=1h"];
 
 /// A simulator, some namespaces with a credential each, and an operator that works in them.
-struct Scene {
+struct Rivals {
     astro: Astro,
     tenants: Arc<[Stage]>,
     operator: Option<Operator>,
 }
 
-impl Scene {
+impl Rivals {
     async fn start(tenants: usize) -> Self {
         let astro = Astro::start().await.unwrap();
         let tenants = join_all((0..tenants).map(|_| Stage::new(&astro))).await;
-        let mut scene = Self {
+        let mut rivals = Self {
             astro,
             tenants: tenants.into(),
             operator: None,
         };
-        scene.restart().await;
-        scene
+        rivals.restart().await;
+        rivals
     }
 
     /// A new operator, as after a crash of the one before.
@@ -46,9 +46,8 @@ impl Scene {
 
     /// Calls made with a credential so far.
     fn calls(&self, credential: &Issued) -> usize {
-        let requests = self.astro.requests();
         let theirs = |id: &Option<String>| id.as_ref() == Some(&credential.id);
-        requests.iter().filter(|r| theirs(&r.credential)).count()
+        self.astro.count_requests(|r| theirs(&r.credential))
     }
 }
 
@@ -88,9 +87,12 @@ async fn make_patient(stage: &Stage, name: &str, reason: &str) {
 #[tokio::test]
 async fn the_younger_of_two_on_one_token_makes_no_call_and_takes_over_by_a_watch() {
     // Two namespaces for each row, of which some need one.
-    let scene = Scene::start(16).await;
-    let row = async |(number, (older_by_id, younger_by_id, one_namespace)): (usize, (bool, bool, bool))| {
-        let first = &scene.tenants[2 * number];
+    let rivals = Rivals::start(16).await;
+    let row = async |(number, (older_by_id, younger_by_id, one_namespace)): (
+        usize,
+        (bool, bool, bool),
+    )| {
+        let first = &rivals.tenants[2 * number];
         let token = first.token("shared");
         let edit = |id: bool| match id {
             true => by_id(&token),
@@ -102,7 +104,7 @@ async fn the_younger_of_two_on_one_token_makes_no_call_and_takes_over_by_a_watch
 
         let stage = match one_namespace {
             true => first,
-            false => &scene.tenants[2 * number + 1],
+            false => &rivals.tenants[2 * number + 1],
         };
         let own = credential(stage, "second").await;
         let mut spec = stage.spec("younger", edit(younger_by_id));
@@ -118,25 +120,27 @@ async fn the_younger_of_two_on_one_token_makes_no_call_and_takes_over_by_a_watch
         assert!(!message.contains(&first.namespace), "{message}");
         make_patient(stage, "younger", "TokenConflict").await;
         let what = format!("{older_by_id} {younger_by_id} {one_namespace}");
-        assert_eq!(scene.calls(&own), 0, "{what}");
-        assert_eq!(scene.astro.rotations(&token.id), 1, "{what}");
+        assert_eq!(rivals.calls(&own), 0, "{what}");
+        assert_eq!(rivals.astro.rotations(&token.id), 1, "{what}");
 
         first.delete("older").await;
         stage.until_rotated("younger", 1).await;
         assert!(stage.holds_live("younger").await);
-        assert_eq!(scene.astro.rotations(&token.id), 2, "{what}");
+        assert_eq!(rivals.astro.rotations(&token.id), 2, "{what}");
         stage.assert_no_leak().await;
     };
     let both = [true, false];
-    let rows = both.into_iter().flat_map(|older| both.map(|younger| (older, younger)));
+    let rows = both
+        .into_iter()
+        .flat_map(|older| both.map(|younger| (older, younger)));
     let rows = rows.flat_map(|(older, younger)| both.map(|one| (older, younger, one)));
     join_all(rows.enumerate().map(|it| Box::pin(row(it)))).await;
 }
 
 #[tokio::test]
 async fn the_younger_of_two_on_one_secret_makes_no_call_and_takes_over_by_a_watch() {
-    let scene = Scene::start(1).await;
-    let stage = &scene.tenants[0];
+    let rivals = Rivals::start(1).await;
+    let stage = &rivals.tenants[0];
     let tokens = [stage.token("older"), stage.token("younger")];
     stage
         .create("older", json!({"target": {"name": "one"}}))
@@ -150,13 +154,13 @@ async fn the_younger_of_two_on_one_secret_makes_no_call_and_takes_over_by_a_watc
     let message = stage.until_blocked("younger", "TargetConflict").await;
     assert!(message.contains("target.name"), "{message}");
     make_patient(stage, "younger", "TargetConflict").await;
-    assert_eq!(scene.calls(&own), 0);
+    assert_eq!(rivals.calls(&own), 0);
     stage.delete("older").await;
     stage.until_rotated("younger", 1).await;
     let value = stage.value("one", "token").await.unwrap();
-    assert!(scene.astro.live_value(&tokens[1].id).as_ref() == Some(&value));
+    assert!(rivals.astro.live_value(&tokens[1].id).as_ref() == Some(&value));
     assert_eq!(
-        tokens.each_ref().map(|t| scene.astro.rotations(&t.id)),
+        tokens.each_ref().map(|t| rivals.astro.rotations(&t.id)),
         [1, 1]
     );
     stage.assert_no_leak().await;
@@ -164,9 +168,9 @@ async fn the_younger_of_two_on_one_secret_makes_no_call_and_takes_over_by_a_watc
 
 #[tokio::test]
 async fn when_the_operator_meets_both_at_once_the_older_works_whoever_is_first_in_the_list() {
-    let mut scene = Scene::start(4).await;
-    let tenants = scene.tenants.clone();
-    scene.stop().await;
+    let mut rivals = Rivals::start(4).await;
+    let tenants = rivals.tenants.clone();
+    rivals.stop().await;
     let mut rows = Vec::new();
     for (older, younger) in [("a", "z"), ("z", "a")] {
         for older_by_id in [true, false] {
@@ -187,19 +191,19 @@ async fn when_the_operator_meets_both_at_once_the_older_works_whoever_is_first_i
     for (stage, _, _, younger, edits) in &rows {
         stage.create(younger, edits[1].clone()).await;
     }
-    scene.restart().await;
+    rivals.restart().await;
     for (stage, token, older, younger, _) in &rows {
         stage.until_rotated(older, 1).await;
         stage.until_blocked(younger, "TokenConflict").await;
-        assert_eq!(scene.astro.rotations(&token.id), 1);
+        assert_eq!(rivals.astro.rotations(&token.id), 1);
         stage.assert_no_leak().await;
     }
 }
 
 #[tokio::test]
 async fn an_edit_makes_a_conflict_and_ends_one_at_once() {
-    let scene = Scene::start(1).await;
-    let stage = &scene.tenants[0];
+    let rivals = Rivals::start(1).await;
+    let stage = &rivals.tenants[0];
     let (one, other) = (stage.token("one"), stage.token("other"));
     stage.create("older", by_id(&other)).await;
     stage.until_rotated("older", 1).await;
@@ -222,17 +226,17 @@ async fn an_edit_makes_a_conflict_and_ends_one_at_once() {
 /// An older resource in another namespace names the token of a younger one, and cannot work on it.
 #[tokio::test]
 async fn nobody_keeps_a_token_from_its_owner_by_naming_it_first() {
-    let scene = Scene::start(2).await;
-    let (squatter, owner) = (&scene.tenants[0], &scene.tenants[1]);
+    let rivals = Rivals::start(2).await;
+    let (squatter, owner) = (&rivals.tenants[0], &rivals.tenants[1]);
     let foreign = NewToken::owner("of another Workspace", "clmotherworkspace");
-    let foreign = scene.astro.create(foreign);
+    let foreign = rivals.astro.create(foreign);
     squatter
         .put_secret("foreign", json!({"token": foreign.value}))
         .await;
     squatter
-        .put_secret("dead", json!({"token": scene.astro.rotate(&foreign.id)}))
+        .put_secret("dead", json!({"token": rivals.astro.rotate(&foreign.id)}))
         .await;
-    let live = scene.astro.rotate(&foreign.id);
+    let live = rivals.astro.rotate(&foreign.id);
     squatter.put_secret("foreign", json!({"token": live})).await;
     squatter
         .put_secret("taken", json!({"token": "of a person"}))
@@ -298,7 +302,7 @@ async fn nobody_keeps_a_token_from_its_owner_by_naming_it_first() {
     }
     owner.until_rotated("going", 1).await;
     for token in &tokens {
-        assert_eq!(scene.astro.rotations(&token.id), 1);
+        assert_eq!(rivals.astro.rotations(&token.id), 1);
     }
     let finalizers = json!({"metadata": {"finalizers": null}});
     squatter.edit("going", finalizers).await;
@@ -308,8 +312,8 @@ async fn nobody_keeps_a_token_from_its_owner_by_naming_it_first() {
 
 #[tokio::test]
 async fn a_start_of_the_operator_changes_nothing_for_one_that_is_older_than_a_squatter_can_be() {
-    let mut scene = Scene::start(2).await;
-    let tenants = scene.tenants.clone();
+    let mut rivals = Rivals::start(2).await;
+    let tenants = rivals.tenants.clone();
     let (squatter, owner) = (&tenants[0], &tenants[1]);
     let token = owner.token("mine");
     let mut edit = by_id(&token);
@@ -320,7 +324,7 @@ async fn a_start_of_the_operator_changes_nothing_for_one_that_is_older_than_a_sq
     owner.create("mine", json!({})).await;
     let before = owner.until_rotated("mine", 1).await;
     owner.until_event("mine", 1).await;
-    scene.restart().await;
+    rivals.restart().await;
     owner.request("mine", "after the start").await;
     owner.until_rotated("mine", 2).await;
     let since = |r: &WorkspaceTokenRotation| {
@@ -332,13 +336,13 @@ async fn a_start_of_the_operator_changes_nothing_for_one_that_is_older_than_a_sq
     assert_eq!(since(&before), since(&after), "it was not ready meanwhile");
     owner.until_event("mine", 2).await;
     assert_eq!(owner.events("mine").await, ["Rotated", "Rotated"]);
-    assert_eq!(scene.astro.rotations(&token.id), 2);
+    assert_eq!(rivals.astro.rotations(&token.id), 2);
 }
 
 #[tokio::test]
 async fn an_older_one_that_can_work_after_all_takes_the_token_once_and_keeps_it() {
-    let mut scene = Scene::start(2).await;
-    let tenants = scene.tenants.clone();
+    let mut rivals = Rivals::start(2).await;
+    let tenants = rivals.tenants.clone();
     let (elder, junior) = (&tenants[0], &tenants[1]);
     let token = junior.token("both");
     let mut edit = by_id(&token);
@@ -353,17 +357,17 @@ async fn an_older_one_that_can_work_after_all_takes_the_token_once_and_keeps_it(
     elder.until_rotated("both", 1).await;
     junior.until_blocked("both", "TokenConflict").await;
     assert!(elder.holds_live("both").await);
-    assert_eq!(scene.astro.rotations(&token.id), 2);
+    assert_eq!(rivals.astro.rotations(&token.id), 2);
 
     // Its credential dies, and an operator that knows nothing looks at both: the live value is not taken from it.
-    scene.astro.delete(&own.id);
-    scene.restart().await;
+    rivals.astro.delete(&own.id);
+    rivals.restart().await;
     elder.until_blocked("both", "CredentialsRejected").await;
-    let calls = scene.calls(&junior.owner);
+    let calls = rivals.calls(&junior.owner);
     make_patient(junior, "both", "TokenConflict").await;
-    assert_eq!(scene.calls(&junior.owner), calls);
+    assert_eq!(rivals.calls(&junior.owner), calls);
     assert!(elder.holds_live("both").await);
-    assert_eq!(scene.astro.rotations(&token.id), 2);
+    assert_eq!(rivals.astro.rotations(&token.id), 2);
 
     elder.delete("both").await;
     let resource = junior
@@ -374,7 +378,7 @@ async fn an_older_one_that_can_work_after_all_takes_the_token_once_and_keeps_it(
     assert!(junior.holds_live("both").await);
     let last = resource.status.unwrap().last_rotation.unwrap();
     assert_eq!(last.reason, Cause::Reclaimed);
-    assert_eq!(scene.astro.rotations(&token.id), 3);
+    assert_eq!(rivals.astro.rotations(&token.id), 3);
     junior.assert_no_leak().await;
     elder.assert_no_leak().await;
 }

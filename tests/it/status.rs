@@ -1,13 +1,13 @@
 //! The commands for people, as processes on a real API server: what they print, how they end, what they may need.
 
+use crate::stage::process::{self, BINARY, Ended, output, run};
+use crate::stage::{self, Stage};
 use jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams};
 use lab::astro::Astro;
 use lab::control_plane::ControlPlane;
 use lab::link::{Link, Weather};
-use crate::stage::process::{BINARY, Ended, run};
 use serde_json::{Value, json};
-use crate::stage::{self, Stage};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -20,12 +20,12 @@ use tokio::time::timeout;
 const SOON: Duration = Duration::from_secs(20);
 
 /// A namespace, and a person who may do there what the commands need and nothing else.
-struct Scene {
+struct Visitor {
     stage: Stage,
     kubeconfig: PathBuf,
 }
 
-impl Scene {
+impl Visitor {
     async fn start() -> Self {
         let plane = stage::plane().await;
         let stage = Stage::new(&Astro::start().await.unwrap()).await;
@@ -40,7 +40,7 @@ impl Scene {
         run(arguments, &[kubeconfig]).await
     }
 
-    /// The same in the namespace of this scene as the administrator, whose context has another.
+    /// The same in the same namespace as the administrator, whose context has another.
     async fn run_as_admin(&self, arguments: &[&str]) -> Ended {
         let kubeconfig = stage::plane().await.kubeconfig();
         run(arguments, &[("KUBECONFIG", kubeconfig.to_str().unwrap())]).await
@@ -173,24 +173,23 @@ impl Following {
     }
 
     async fn interrupt(&self) {
-        let id = self.child.id().unwrap().to_string();
-        let kill = ["-c", "kill -s INT $1", "sh", &id];
-        let sent = Command::new("sh").args(kill).status().await.unwrap();
-        assert!(sent.success());
+        process::signal(self.child.id().unwrap(), "INT").await;
     }
 
     /// Its exit code, and what it still said on both.
     async fn end(&mut self) -> (Option<i32>, Vec<String>) {
-        let ended = timeout(SOON, self.child.wait()).await;
-        let code = ended.expect("it does not end").unwrap().code();
-        let mut rest = Vec::new();
-        while let Some(line) = self.stdout.next_line().await.unwrap() {
-            rest.push(line);
-        }
-        while let Some(line) = self.stderr.next_line().await.unwrap() {
-            rest.push(line);
-        }
-        (code, rest)
+        let ended = timeout(SOON, async {
+            let code = self.child.wait().await.unwrap().code();
+            let mut rest = Vec::new();
+            while let Some(line) = self.stdout.next_line().await.unwrap() {
+                rest.push(line);
+            }
+            while let Some(line) = self.stderr.next_line().await.unwrap() {
+                rest.push(line);
+            }
+            (code, rest)
+        });
+        ended.await.expect("it does not end")
     }
 }
 
@@ -229,11 +228,11 @@ fn assert_quiet(ended: &Ended) {
 
 #[tokio::test]
 async fn status_is_a_table_of_the_context_s_namespace_and_explains_what_is_not_ready() {
-    let scene = Scene::start().await;
-    scene.create_two().await;
+    let visitor = Visitor::start().await;
+    visitor.create_two().await;
     let paused = json!({"suspend": true, "token": {"name": null, "id": "t7"}});
-    scene.create("paused", paused, json!({})).await;
-    let ended = scene.run(&["status"]).await;
+    visitor.create("paused", paused, json!({})).await;
+    let ended = visitor.run(&["status"]).await;
     assert_quiet(&ended);
     assert!(!ended.stdout.contains('\u{1b}'), "colours in a pipe");
     let lines: Vec<_> = ended.stdout.lines().collect();
@@ -241,7 +240,7 @@ async fn status_is_a_table_of_the_context_s_namespace_and_explains_what_is_not_r
         words(lines[0]),
         ["NAME", "READY", "REASON", "TOKEN", "AGE", "NEXT"]
     );
-    let of_ill = scene.stage.token_name("ill");
+    let of_ill = visitor.stage.token_name("ill");
     assert_eq!(
         words(lines[1]),
         ["ill", "False", "TokenAmbiguous", &of_ill, "-", "-"]
@@ -254,7 +253,7 @@ async fn status_is_a_table_of_the_context_s_namespace_and_explains_what_is_not_r
     assert_eq!(words(lines[3]), of_well);
     assert_eq!(lines[4..], ["", "ill", "  two tokens: t1 [31mand t2"]);
 
-    let named = scene.run(&["status", "well"]).await;
+    let named = visitor.run(&["status", "well"]).await;
     assert_quiet(&named);
     assert_eq!(named.stdout.lines().count(), 2, "{}", named.stdout);
     assert!(named.stdout.contains("well "));
@@ -262,7 +261,7 @@ async fn status_is_a_table_of_the_context_s_namespace_and_explains_what_is_not_r
 
 #[tokio::test]
 async fn status_of_all_namespaces_has_theirs_as_a_column() {
-    let (one, other) = (Scene::start().await, Scene::start().await);
+    let (one, other) = (Visitor::start().await, Visitor::start().await);
     one.create("well", json!({}), well()).await;
     other.create("ill", json!({}), ill("Contested")).await;
     let ended = one.run_as_admin(&["status", "-A"]).await;
@@ -285,9 +284,9 @@ async fn status_of_all_namespaces_has_theirs_as_a_column() {
 
 #[tokio::test]
 async fn status_as_json_is_one_array_with_full_times() {
-    let scene = Scene::start().await;
-    scene.create_two().await;
-    let ended = scene.run(&["status", "-o", "json"]).await;
+    let visitor = Visitor::start().await;
+    visitor.create_two().await;
+    let ended = visitor.run(&["status", "-o", "json"]).await;
     assert_quiet(&ended);
     let rows: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(rows.as_array().unwrap().len(), 2);
@@ -309,39 +308,39 @@ async fn status_as_json_is_one_array_with_full_times() {
 
 #[tokio::test]
 async fn status_of_nothing_is_no_failure_and_of_a_missing_one_it_is() {
-    let scene = Scene::start().await;
-    let namespace = &scene.stage.namespace;
-    let none = scene.run(&["status"]).await;
+    let visitor = Visitor::start().await;
+    let namespace = &visitor.stage.namespace;
+    let none = visitor.run(&["status"]).await;
     assert_said(&none, 0, &["no WorkspaceTokenRotation", namespace, "-A"]);
     assert_eq!(none.stdout, "");
-    let none = scene.run(&["status", "-o", "json"]).await;
+    let none = visitor.run(&["status", "-o", "json"]).await;
     assert_said(&none, 0, &["no WorkspaceTokenRotation"]);
     assert_eq!(none.stdout.trim(), "[]");
 
-    scene.create_two().await;
-    let missing = scene.run(&["status", "gone", "well"]).await;
+    visitor.create_two().await;
+    let missing = visitor.run(&["status", "gone", "well"]).await;
     assert_said(&missing, 1, &["error:", "gone", namespace]);
     assert!(missing.stdout.contains("well "), "{}", missing.stdout);
-    let missing = scene.run(&["status", "gone", "--watch"]).await;
+    let missing = visitor.run(&["status", "gone", "--watch"]).await;
     assert_said(&missing, 1, &["error:", "gone", namespace]);
 
-    let refused = scene.run(&["status", "-A"]).await;
+    let refused = visitor.run(&["status", "-A"]).await;
     assert_said(&refused, 1, &["forbidden", "workspacetokenrotations"]);
-    let refused = scene.run(&["status", "-A", "--watch"]).await;
+    let refused = visitor.run(&["status", "-A", "--watch"]).await;
     assert_said(&refused, 1, &["forbidden", "workspacetokenrotations"]);
-    let elsewhere = scene.run(&["status", "-n", "kube-system"]).await;
+    let elsewhere = visitor.run(&["status", "-n", "kube-system"]).await;
     assert_said(&elsewhere, 1, &["forbidden", "kube-system"]);
     let as_another = ["status", "-n", namespace, "--as=nobody"];
-    let as_another = scene.run_as_admin(&as_another).await;
+    let as_another = visitor.run_as_admin(&as_another).await;
     assert_said(&as_another, 1, &["forbidden", "nobody"]);
 }
 
 #[tokio::test]
 async fn following_says_what_changed_and_what_was_deleted_until_ctrl_c() {
-    let scene = Scene::start().await;
-    scene.create_two().await;
-    let mut table = scene.follow(&["status", "-w"]);
-    let mut json = scene.follow(&["status", "-w", "-o", "json"]);
+    let visitor = Visitor::start().await;
+    visitor.create_two().await;
+    let mut table = visitor.follow(&["status", "-w"]);
+    let mut json = visitor.follow(&["status", "-w", "-o", "json"]);
     let header = table.line().await;
     assert_eq!(words(&header)[..3], ["NAME", "READY", "REASON"]);
     assert!(table.line().await.starts_with("ill "));
@@ -352,14 +351,14 @@ async fn following_says_what_changed_and_what_was_deleted_until_ctrl_c() {
 
     // In no column, so only the JSON has it.
     let message = ready("False", "TokenAmbiguous", "three tokens");
-    scene.write("ill", json!({"conditions": message})).await;
+    visitor.write("ill", json!({"conditions": message})).await;
     assert_eq!(object(json.line().await)["message"], "three tokens");
-    scene.write("ill", well()).await;
+    visitor.write("ill", well()).await;
     let line = table.line().await;
     assert_eq!(words(&line)[..4], ["ill", "True", "Live", "CI deployer"]);
     assert_eq!(line.find("True"), header.find("READY"), "{line}");
     assert_eq!(object(json.line().await)["ready"], true);
-    scene.stage.delete("well").await;
+    visitor.stage.delete("well").await;
     assert_eq!(words(&table.line().await)[..3], ["well", "-", "Deleted"]);
     let gone = object(json.line().await);
     assert_eq!(
@@ -375,37 +374,37 @@ async fn following_says_what_changed_and_what_was_deleted_until_ctrl_c() {
 
 #[tokio::test]
 async fn following_begins_with_nothing_too() {
-    let scene = Scene::start().await;
-    let mut following = scene.follow(&["status", "-w"]);
+    let visitor = Visitor::start().await;
+    let mut following = visitor.follow(&["status", "-w"]);
     assert!(
         following
             .error()
             .await
             .contains("no WorkspaceTokenRotation")
     );
-    scene.stage.create("first", json!({})).await;
+    visitor.stage.create("first", json!({})).await;
     assert_eq!(words(&following.line().await)[0], "NAME");
     assert!(following.line().await.starts_with("first "));
 }
 
 #[tokio::test]
 async fn following_survives_a_server_that_is_away_for_a_while() {
-    let mut scene = Scene::start().await;
+    let mut visitor = Visitor::start().await;
     let plane = stage::plane().await;
     let port: u16 = plane.url().rsplit(':').next().unwrap().parse().unwrap();
     let link = Link::open((Ipv4Addr::LOCALHOST, port).into())
         .await
         .unwrap();
-    scene.kubeconfig = person(plane, &scene.stage.namespace, link.port()).await;
-    scene.create_two().await;
-    let mut following = scene.follow(&["status", "-w"]);
+    visitor.kubeconfig = person(plane, &visitor.stage.namespace, link.port()).await;
+    visitor.create_two().await;
+    let mut following = visitor.follow(&["status", "-w"]);
     for beginning in ["NAME", "ill", "well"] {
         assert!(following.line().await.starts_with(beginning));
     }
     link.set(Weather::Down);
     assert!(following.error().await.contains("trying again"));
-    scene.write("ill", ill("Contested")).await;
-    scene.stage.delete("well").await;
+    visitor.write("ill", ill("Contested")).await;
+    visitor.stage.delete("well").await;
     link.set(Weather::Fair);
     let mut lines = [following.line().await, following.line().await];
     lines.sort();
@@ -417,9 +416,9 @@ async fn following_survives_a_server_that_is_away_for_a_while() {
 
 #[tokio::test]
 async fn nobody_reading_is_no_failure_and_ends_what_follows() {
-    let scene = Scene::start().await;
-    scene.create_two().await;
-    let mut following = scene.follow(&["status", "-w"]);
+    let visitor = Visitor::start().await;
+    visitor.create_two().await;
+    let mut following = visitor.follow(&["status", "-w"]);
     following.line().await;
     let Following {
         mut child,
@@ -429,15 +428,15 @@ async fn nobody_reading_is_no_failure_and_ends_what_follows() {
     drop(stdout);
     let ended = timeout(SOON, child.wait()).await.expect("it goes on");
     assert_eq!(ended.unwrap().code(), Some(0));
-    assert_eq!(stderr.next_line().await.unwrap(), None);
+    let said = timeout(SOON, stderr.next_line()).await;
+    assert_eq!(said.expect("stderr stays open").unwrap(), None);
 
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = Command::new(BINARY);
     command.arg("explain").env_clear().stdout(writer);
-    let unread = command.stderr(Stdio::piped()).spawn().unwrap();
-    let unread = unread.wait_with_output();
-    let unread = timeout(SOON, unread).await.unwrap().unwrap();
+    let unread = command.stderr(Stdio::piped()).kill_on_drop(true).spawn();
+    let unread = process::rest(unread.unwrap()).await;
     assert_eq!((unread.status.code(), unread.stderr.len()), (Some(0), 0));
 }
 
@@ -445,8 +444,8 @@ async fn nobody_reading_is_no_failure_and_ends_what_follows() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_rotates_once_and_the_wait_returns_the_rotation_of_the_live_value() {
-    let scene = Scene::start().await;
-    let stage = &scene.stage;
+    let visitor = Visitor::start().await;
+    let stage = &visitor.stage;
     let flags = ["--leader-election=false", "--audit-interval=1h"];
     let operator = stage.operator(&flags).await;
     let tokens = ["ci", "etl"].map(|name| stage.token(name));
@@ -455,7 +454,7 @@ async fn a_request_rotates_once_and_the_wait_returns_the_rotation_of_the_live_va
         stage.until_rotated(name, 1).await;
     }
 
-    let ended = scene.run(&["trigger", "ci", "etl", "--wait=50s"]).await;
+    let ended = visitor.run(&["trigger", "ci", "etl", "--wait=50s"]).await;
     assert_quiet(&ended);
     for (name, token) in ["ci", "etl"].iter().zip(&tokens) {
         let about = format!("workspacetokenrotation/{name}: ");
@@ -479,7 +478,7 @@ async fn a_request_rotates_once_and_the_wait_returns_the_rotation_of_the_live_va
 
     // Both annotations are there now.
     let before = stage.value("ci-secret", "token").await.unwrap();
-    let ended = scene.run(&["revoke", "ci", "--wait=50s"]).await;
+    let ended = visitor.run(&["revoke", "ci", "--wait=50s"]).await;
     assert_quiet(&ended);
     assert!(ended.stdout.contains(": rotated at "), "{}", ended.stdout);
     assert!(!stage.astro.is_live(&before));
@@ -503,33 +502,35 @@ async fn a_request_rotates_once_and_the_wait_returns_the_rotation_of_the_live_va
 
 #[tokio::test]
 async fn a_request_that_cannot_be_answered_is_not_made_or_says_why() {
-    let scene = Scene::start().await;
-    let namespace = &scene.stage.namespace;
+    let visitor = Visitor::start().await;
+    let namespace = &visitor.stage.namespace;
     let suspended = json!({"suspend": true});
-    scene.create("paused", suspended, well()).await;
-    let ended = scene.run(&["trigger", "paused"]).await;
+    visitor.create("paused", suspended, well()).await;
+    let ended = visitor.run(&["trigger", "paused"]).await;
     assert_said(&ended, 1, &["error:", "paused", "spec.suspend"]);
-    let paused = scene.stage.resources().get("paused").await.unwrap();
+    let paused = visitor.stage.resources().get("paused").await.unwrap();
     assert_eq!(paused.metadata.annotations, None);
 
     // There is no operator.
-    scene.create("ill", json!({}), ill("TokenAmbiguous")).await;
-    let ended = scene.run(&["trigger", "gone", "ill"]).await;
+    visitor
+        .create("ill", json!({}), ill("TokenAmbiguous"))
+        .await;
+    let ended = visitor.run(&["trigger", "gone", "ill"]).await;
     assert_said(&ended, 1, &["error:", "gone", namespace]);
     assert!(
         ended.stdout.contains("/ill: rotation requested ("),
         "{}",
         ended.stdout
     );
-    let ended = scene.run(&["trigger", "ill", "--wait=1s"]).await;
+    let ended = visitor.run(&["trigger", "ill", "--wait=1s"]).await;
     let parts = [
         "ill: not rotated within 1s",
         "TokenAmbiguous",
         "two tokens: t1 [31mand t2",
     ];
     assert_said(&ended, 1, &parts);
-    scene.create("well", json!({}), well()).await;
-    let ended = scene.run(&["revoke", "well", "--wait=1s"]).await;
+    visitor.create("well", json!({}), well()).await;
+    let ended = visitor.run(&["revoke", "well", "--wait=1s"]).await;
     assert_said(
         &ended,
         1,
@@ -539,20 +540,20 @@ async fn a_request_that_cannot_be_answered_is_not_made_or_says_why() {
 
 #[tokio::test]
 async fn a_wait_ends_at_once_when_it_became_hopeless() {
-    let scene = Scene::start().await;
+    let visitor = Visitor::start().await;
     for (name, parts) in [
         ("deleted", "it was deleted"),
         ("replaced", "another request"),
         ("paused", "spec.suspend was set"),
     ] {
-        scene.create(name, json!({}), well()).await;
-        let mut waiting = scene.follow(&["trigger", name, "--wait=10m"]);
+        visitor.create(name, json!({}), well()).await;
+        let mut waiting = visitor.follow(&["trigger", name, "--wait=10m"]);
         assert!(waiting.line().await.contains("rotation requested ("));
         match name {
-            "deleted" => scene.stage.delete(name).await,
-            "replaced" => scene.stage.request(name, "of somebody else").await,
+            "deleted" => visitor.stage.delete(name).await,
+            "replaced" => visitor.stage.request(name, "of somebody else").await,
             _ => drop(
-                scene
+                visitor
                     .stage
                     .edit(name, json!({"spec": {"suspend": true}}))
                     .await,
@@ -569,8 +570,7 @@ async fn a_wait_ends_at_once_when_it_became_hopeless() {
 /// The binary under another name, which only its first argument tells it.
 async fn called(name: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(BINARY);
-    let output = command.arg0(name).args(arguments).env_clear().output();
-    let output = timeout(SOON, output).await.unwrap().unwrap();
+    let output = output(command.arg0(name).args(arguments).env_clear()).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
@@ -612,12 +612,7 @@ async fn bash_takes_the_script_and_completes_a_command() {
         let script = called(name, &["completion", "bash"]).await;
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.bash"));
         std::fs::write(&path, &script).unwrap();
-        let check = Command::new("bash")
-            .arg("-n")
-            .arg(&path)
-            .output()
-            .await
-            .unwrap();
+        let check = output(Command::new("bash").arg("-n").arg(&path)).await;
         assert!(check.status.success(), "{check:?}");
         let complete = "source \"$1\"; spec=$(complete -p \"$2\"); function=${spec#*-F }; \
             COMP_WORDS=(\"$2\" st); COMP_CWORD=1; ${function%% *} \"$2\" st \"$2\"; echo \"${COMPREPLY[@]}\"";
@@ -629,7 +624,7 @@ async fn bash_takes_the_script_and_completes_a_command() {
             path.to_str().unwrap(),
             name,
         ];
-        let offered = Command::new("bash").args(bash).output().await.unwrap();
+        let offered = output(Command::new("bash").args(bash)).await;
         let offered = String::from_utf8(offered.stdout).unwrap();
         assert_eq!(offered.trim(), "status", "{name}");
     }

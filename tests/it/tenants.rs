@@ -1,12 +1,12 @@
 //! Tenants who share an operator: none reaches into another's namespace, and none can crash, stall or slow the others.
 
+use crate::stage::{self, DEADLINE, Mode, Shared, Stage};
 use astro_token_operator::api::Status;
 use astro_token_operator::decide::status::ready;
 use futures::future::join_all;
 use kube::api::{Patch, PatchParams};
 use lab::astro::{Fault, NewToken, Operation, Reply, Step};
 use serde_json::{Value, json};
-use crate::stage::{self, DEADLINE, Mode, Shared, Stage};
 use std::time::{Duration, Instant};
 
 /// Noise of a busy machine that no comparison of times may trip over.

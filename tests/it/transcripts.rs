@@ -1,5 +1,6 @@
 //! docs/command-line.md tells the truth: each of its transcripts is run, in its order, against the simulator.
 
+use crate::stage::process::{BINARY, output};
 use jiff::SignedDuration;
 use lab::astro::{Astro, NewToken};
 use pty_process::{Command as Terminal, Size};
@@ -12,7 +13,6 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 const DOCUMENT: &str = "docs/command-line.md";
-const BINARY: &str = env!("CARGO_BIN_EXE_astro-token-operator");
 /// Longest time for one command: one waits for a call that may still land.
 const LONGEST: Duration = Duration::from_secs(60);
 /// Columns of the terminal.
@@ -44,7 +44,7 @@ struct Block<'a> {
 }
 
 /// The simulator, a folder to work in, and what stands in the document for what differs from run to run.
-struct Scene {
+struct Desk {
     folder: PathBuf,
     /// Ids as the document has them, and as they are.
     ids: Vec<(String, String)>,
@@ -57,7 +57,7 @@ fn placeholder(name: &str) -> String {
     format!("clm{name:0>22}")
 }
 
-impl Scene {
+impl Desk {
     fn set(astro: Astro, folder: &str) -> Self {
         let workspace = astro.workspace().to_owned();
         // Everything was there two days ago: ages that do not change while the commands run.
@@ -137,10 +137,9 @@ impl Scene {
             script += &format!("printf '{MARK}'\n{command}\n");
         }
         let printed = match &block.typed {
-            Some(typed) => timeout(LONGEST, self.on_terminal(&script, typed)).await,
-            None => timeout(LONGEST, self.in_pipe(&script)).await,
+            Some(typed) => self.on_terminal(&script, typed).await,
+            None => self.in_pipe(&script).await,
         };
-        let printed = printed.unwrap_or_else(|_| panic!("it does not end: {:?}", block.commands));
         let printed = printed.replace("\r\n", "\n");
         printed
             .split(MARK)
@@ -150,19 +149,23 @@ impl Scene {
     }
 
     async fn in_pipe(&self, script: &str) -> String {
-        let output = Command::new("bash")
+        let mut command = Command::new("bash");
+        command
             .args(["-c", script])
             .current_dir(&self.folder)
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output();
-        String::from_utf8(output.await.unwrap().stdout).unwrap()
+            .stdin(Stdio::null());
+        String::from_utf8(output(&mut command).await.stdout).unwrap()
     }
 
     /// Types each text as soon as something is asked.
     async fn on_terminal(&self, script: &str, typed: &[&str]) -> String {
+        let printed = timeout(LONGEST, self.type_on_terminal(script, typed)).await;
+        printed.unwrap_or_else(|_| panic!("it does not end: {script}"))
+    }
+
+    async fn type_on_terminal(&self, script: &str, typed: &[&str]) -> String {
         let (mut terminal, end) = pty_process::open().unwrap();
         terminal.resize(Size::new(24, COLUMNS)).unwrap();
         let mut child = Terminal::new("bash")
@@ -221,7 +224,7 @@ impl Scene {
 const MARK: &str = "\u{1e}";
 
 /// The document with what its commands print now.
-async fn written_anew(document: &str, scene: &Scene) -> String {
+async fn written_anew(document: &str, desk: &Desk) -> String {
     let mut anew = String::new();
     let mut rest = document;
     while let Some((before, after)) = rest.split_once("```console") {
@@ -233,7 +236,7 @@ async fn written_anew(document: &str, scene: &Scene) -> String {
             typed: typed.map(|typed| typed.split_whitespace().collect()),
             commands: commands.collect(),
         };
-        let printed = scene.run(&block).await;
+        let printed = desk.run(&block).await;
         assert_eq!(printed.len(), block.commands.len(), "{:?}", block.commands);
         anew += &format!("{before}```console{kind}\n");
         for (command, printed) in block.commands.iter().zip(printed) {
@@ -249,9 +252,9 @@ async fn written_anew(document: &str, scene: &Scene) -> String {
 async fn what_the_document_shows_is_what_is_printed() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(DOCUMENT);
     let document = std::fs::read_to_string(&path).unwrap();
-    let scene = Scene::set(Astro::start().await.unwrap(), "transcripts");
-    let anew = written_anew(&document, &scene).await;
-    let values = scene.astro.issued();
+    let desk = Desk::set(Astro::start().await.unwrap(), "transcripts");
+    let anew = written_anew(&document, &desk).await;
+    let values = desk.astro.issued();
     assert!(values.iter().all(|value| !anew.contains(value)));
     if std::env::var_os("GENERATE").is_some() {
         std::fs::write(path, anew).unwrap();
@@ -263,20 +266,20 @@ async fn what_the_document_shows_is_what_is_printed() {
         .find(|(_, (shown, printed))| shown != printed);
     assert_eq!(
         differ, None,
-        "GENERATE=1 cargo test --test transcripts writes it anew"
+        "GENERATE=1 cargo test --test it transcripts writes it anew"
     );
     assert_eq!(document.lines().count(), anew.lines().count());
 }
 
 #[tokio::test]
 async fn colours_are_for_terminals_and_never_with_no_color() {
-    let mut scene = Scene::set(Astro::start().await.unwrap(), "colours");
+    let mut desk = Desk::set(Astro::start().await.unwrap(), "colours");
     let script = "exec 2>&1\nastro-token-operator rotate nosuch --force\nastro-token-operator explain Contested";
     let is_coloured = |text: &str| text.contains('\u{1b}');
-    assert!(!is_coloured(&scene.on_terminal(script, &[]).await));
-    scene.environment.retain(|(name, _)| *name != "NO_COLOR");
-    scene.environment.push(("TERM", "xterm-256color".into()));
-    let coloured = scene.on_terminal(script, &[]).await;
+    assert!(!is_coloured(&desk.on_terminal(script, &[]).await));
+    desk.environment.retain(|(name, _)| *name != "NO_COLOR");
+    desk.environment.push(("TERM", "xterm-256color".into()));
+    let coloured = desk.on_terminal(script, &[]).await;
     assert_eq!(coloured.matches("\u{1b}[0m").count(), 2, "{coloured:?}");
-    assert!(!is_coloured(&scene.in_pipe(script).await));
+    assert!(!is_coloured(&desk.in_pipe(script).await));
 }

@@ -1,5 +1,6 @@
 //! The vendor's client over real connections: what it reads, what it sends, and what it makes of every failure.
 
+use crate::stage::net::Terminator;
 use astro_token_operator::astro::credential::Credential;
 use astro_token_operator::astro::{Astro, Error, Rotated, Settings, SetupError};
 use astro_token_operator::decide::evidence::Token;
@@ -13,7 +14,6 @@ use lab::astro::{
     Astro as Simulator, Body, Damage, Fault, Issued, Limits, NewToken, Operation, Reply, Request,
     Settings as Switches, Step,
 };
-use crate::stage::net::Terminator;
 use secrecy::ExposeSecret;
 use serde_json::json;
 use std::collections::{BTreeSet, HashMap};
@@ -630,7 +630,7 @@ async fn the_vendor_s_limits_are_kept_for_each_credential_by_itself() {
 
     let reads = async { join_all((0..60).map(|_| lab.get(&client))).await };
     let rotations = join_all((0..15).map(|_| async {
-        client.turn(&lab.credential).await;
+        soon(client.turn(&lab.credential)).await;
         lab.rotate(&client).await.map(drop)
     }));
     let mut burst = std::pin::pin!(async { tokio::join!(reads, rotations) });

@@ -1,6 +1,7 @@
 //! The Deployment starts the operator as the operator wants to be started, with or without a credential of its own.
 
 use super::{IMAGE, NAME, RULES_SINCE, cluster, deployment, deployment_of, documents, path, say};
+use crate::stage::net::http;
 use astro_token_operator::cli::{Cli, Command};
 use astro_token_operator::cluster::watch::SecretAccess;
 use astro_token_operator::decide::pace::Pace;
@@ -103,7 +104,7 @@ async fn the_probes_are_served() {
         stop,
         drain,
     ));
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = http();
     let spec = pod();
     let container = &spec.containers[0];
     for probe in [&container.liveness_probe, &container.readiness_probe] {

@@ -86,7 +86,6 @@ impl Mode {
     }
 }
 
-
 /// Brings the CRD and the permissions of a mode into a cluster, under the names that are shipped.
 pub async fn furnish(plane: &ControlPlane, mode: Mode) {
     for object in mode.permissions() {

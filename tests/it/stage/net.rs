@@ -3,6 +3,7 @@
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -11,6 +12,15 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 /// Longest head of a request that the proxy reads, bytes.
 const LONGEST_HEAD: usize = 16 * 1024;
+
+/// Longest time for one request of a test's own.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// A client for what is on this machine.
+pub fn http() -> reqwest::Client {
+    let builder = reqwest::Client::builder().no_proxy();
+    builder.timeout(ANSWER_WITHIN).build().unwrap()
+}
 
 /// TLS in front of a plain server, for the name `localhost`; ends with the runtime it was opened on.
 pub struct Terminator {

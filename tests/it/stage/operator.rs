@@ -11,6 +11,9 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+/// How much faster than the shipped operator those of tests wait.
+pub const PACE: &str = "--pace=0.1";
+
 /// An operator in this process, on a runtime of its own, so that it can be killed as a whole.
 pub struct Operator {
     runtime: Option<Runtime>,
@@ -39,8 +42,9 @@ impl Operator {
             "run",
             &url,
             "--listen=127.0.0.1:0",
+            PACE,
             "--minimum-interval=2s",
-            "--vendor-timeout=2s",
+            "--vendor-timeout=3s",
             "--vendor-connect-timeout=1s",
             "--write-budget=2s",
             "--landing-time=1s",
@@ -85,7 +89,9 @@ impl Operator {
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.stop.cancel();
         let ended = timeout(DEADLINE, &mut self.ended).await;
-        let ended = ended.expect("the operator does not end in good order").unwrap();
+        let ended = ended
+            .expect("the operator does not end in good order")
+            .unwrap();
         self.kill().await;
         ended
     }

@@ -2,7 +2,7 @@
 
 use lab::leak::has_value;
 use std::net::{Ipv4Addr, TcpListener};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -76,11 +76,7 @@ impl Process {
 
     /// Sends a signal: `TERM`, `INT` or `KILL`.
     pub async fn signal(&self, name: &str) {
-        let id = self.id().to_string();
-        let kill = ["-c", "kill -s $1 $2", "sh", name, &id];
-        let sent = Command::new("sh").args(kill).kill_on_drop(true).status();
-        let sent = timeout(SENT_WITHIN, sent).await.expect("kill hangs");
-        assert!(sent.unwrap().success(), "kill {name}");
+        signal(self.id(), name).await;
     }
 
     /// Waits for its end; the exit code (`None`: a signal) and all that it logged.
@@ -100,15 +96,33 @@ impl Process {
     }
 }
 
+/// Sends a signal to any process.
+pub async fn signal(id: u32, name: &str) {
+    let kill = ["-c", "kill -s $1 $2", "sh", name, &id.to_string()];
+    let sent = Command::new("sh").args(kill).kill_on_drop(true).status();
+    let sent = timeout(SENT_WITHIN, sent).await.expect("kill hangs");
+    assert!(sent.unwrap().success(), "kill {name}");
+}
+
+/// The output of a command that ends by itself.
+pub async fn output(command: &mut Command) -> Output {
+    let output = command.kill_on_drop(true).output();
+    match timeout(RUN_WITHIN, output).await {
+        Ok(output) => output.unwrap(),
+        Err(_) => panic!("runs after {RUN_WITHIN:?}: {command:?}"),
+    }
+}
+
+/// The same of one that was given something to read, or something to write into.
+pub async fn rest(child: Child) -> Output {
+    let output = timeout(RUN_WITHIN, child.wait_with_output()).await;
+    let output = output.unwrap_or_else(|_| panic!("it runs after {RUN_WITHIN:?}"));
+    output.unwrap()
+}
+
 /// Runs one that ends by itself.
 pub async fn run<A: AsRef<str>>(arguments: &[A], environment: Environment<'_>) -> Ended {
-    let output = command(arguments, environment).output();
-    let output = timeout(RUN_WITHIN, output).await;
-    let output = output.unwrap_or_else(|_| {
-        let arguments: Vec<_> = arguments.iter().map(AsRef::as_ref).collect();
-        panic!("runs after {RUN_WITHIN:?}: {arguments:?}")
-    });
-    let output = output.unwrap();
+    let output = output(&mut command(arguments, environment)).await;
     let stderr = String::from_utf8(output.stderr).unwrap();
     Ended {
         code: output.status.code(),

@@ -17,7 +17,7 @@ use kube::api::PostParams;
 use kube::{Api, Client, Config};
 use serde_json::Value;
 use tokio::process::Command;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
@@ -34,6 +34,8 @@ const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy"
     "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}"#;
 /// Since this version the controllers have no port without TLS, nor an option for it.
 const WITHOUT_PLAIN_PORT: (u32, u32) = (1, 24);
+/// A machine that has no programs yet builds them.
+const BUILT_WITHIN: Duration = Duration::from_secs(3600);
 /// Several may start at once on a busy machine; alone one needs a few seconds.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -76,6 +78,9 @@ impl ControlPlane {
         // An error means that one is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let binaries = find_binaries().await?;
+        // Each keeps a processor busy for seconds: more at once would only delay each other.
+        static TURNS: Semaphore = Semaphore::const_new(2);
+        let _turn = TURNS.acquire().await?;
         let mut attempt = 1;
         loop {
             let mut plane = Self::lay_out(&binaries).await?;
@@ -376,8 +381,11 @@ impl ControlPlane {
 async fn find_binaries() -> anyhow::Result<PathBuf> {
     let output = Command::new(BINARIES)
         .stderr(Stdio::inherit())
-        .output()
-        .await
+        .kill_on_drop(true)
+        .output();
+    let output = timeout(BUILT_WITHIN, output).await;
+    let output = output
+        .with_context(|| format!("{BINARIES} runs after {BUILT_WITHIN:?}"))?
         .with_context(|| format!("cannot run {BINARIES}"))?;
     ensure!(output.status.success(), "{BINARIES}: {}", output.status);
     Ok(String::from_utf8(output.stdout)?.trim_end().into())

@@ -20,6 +20,8 @@ pub const HOME: &str = "astro-token-operator";
 pub const ACCOUNT: &str = "astro-token-operator";
 
 const PROGRAM: &str = "astro-token-operator";
+/// Longest time for a command that has next to nothing to do.
+const COMMAND_WITHIN: Duration = Duration::from_secs(30);
 const LOG_TAIL_LINES: usize = 20;
 /// Linux counts a process's time in these, whatever the kernel's own clock.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -45,15 +47,20 @@ pub fn binary() -> anyhow::Result<PathBuf> {
     found.with_context(|| format!("{} is missing: build it first", beside.display()))
 }
 
-/// Brings the CustomResourceDefinition and everything in `deploy/` but the workload into a cluster.
+/// Brings the CustomResourceDefinition and everything of an install, such as `deploy`, but the workload into a cluster.
 ///
 /// # Errors
 /// When the binary is missing or the cluster refuses something.
-pub async fn install(client: &Client) -> anyhow::Result<()> {
-    let printed = Command::new(binary()?).arg("crd").output().await?;
+pub async fn install(client: &Client, kustomization: &str) -> anyhow::Result<()> {
+    let printed = Command::new(binary()?)
+        .arg("crd")
+        .kill_on_drop(true)
+        .output();
+    let printed = timeout(COMMAND_WITHIN, printed).await;
+    let printed = printed.context("`crd` does not end")??;
     ensure!(printed.status.success(), "crd: {}", printed.status);
     apply(client, &String::from_utf8(printed.stdout)?).await?;
-    for object in permissions("deploy", &[])? {
+    for object in permissions(kustomization, &[])? {
         if object["kind"] != "CustomResourceDefinition" {
             apply(client, &object.to_string()).await?;
         }
@@ -97,7 +104,8 @@ impl Operator {
     /// # Errors
     /// When it cannot be killed.
     pub async fn kill(mut self) -> anyhow::Result<()> {
-        Ok(self.child.kill().await?)
+        let killed = timeout(COMMAND_WITHIN, self.child.kill()).await;
+        Ok(killed.context("it outlives SIGKILL")??)
     }
 
     /// Sends it a signal: `TERM`, `STOP`, `CONT`.
@@ -106,7 +114,10 @@ impl Operator {
     /// When it has ended.
     pub async fn signal(&self, name: &str) -> anyhow::Result<()> {
         let kill = ["-c", "kill -s $1 $2", "sh", name, &self.id.to_string()];
-        let sent = Command::new("sh").args(kill).status().await?;
+        let sent = Command::new("sh").args(kill).kill_on_drop(true).status();
+        let sent = timeout(COMMAND_WITHIN, sent)
+            .await
+            .context("kill hangs")??;
         ensure!(sent.success(), "cannot send SIG{name}");
         Ok(())
     }
@@ -135,7 +146,8 @@ impl Operator {
     /// # Errors
     /// When it does not answer.
     pub async fn metrics(&self) -> anyhow::Result<String> {
-        let client = reqwest::Client::builder().no_proxy().build()?;
+        let client = reqwest::Client::builder().no_proxy();
+        let client = client.timeout(COMMAND_WITHIN).build()?;
         let url = format!("http://127.0.0.1:{}/metrics", self.port);
         let answer = client.get(url).send().await?.error_for_status()?;
         Ok(answer.text().await?)

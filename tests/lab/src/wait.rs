@@ -45,7 +45,11 @@ mod tests {
         let mut asked = 0;
         let third = poll("the third", SOON, async || {
             asked += 1;
-            Ok(if asked == 3 { Ok(asked) } else { Err(String::new()) })
+            Ok(if asked == 3 {
+                Ok(asked)
+            } else {
+                Err(String::new())
+            })
         });
         assert_eq!(third.await.unwrap(), 3);
         for hangs in [true, false] {
@@ -57,7 +61,10 @@ mod tests {
                 Ok(Err("still running".into()))
             });
             let said = never.await.unwrap_err().to_string();
-            assert_eq!(said, "not within 200ms: the end; the last state: still running");
+            assert_eq!(
+                said,
+                "not within 200ms: the end; the last state: still running"
+            );
         }
     }
 }

@@ -10,6 +10,10 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// Longest wait for a hit.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What goes wrong with which requests. Of several that fit, the one added first is used.
 ///
@@ -138,15 +142,24 @@ impl FaultHandle {
     }
 
     /// Waits for the first hit.
+    ///
+    /// # Panics
+    /// See [`FaultHandle::reached_times`].
     pub async fn reached(&self) {
         self.reached_times(1).await;
     }
 
     /// Waits for the n-th hit.
+    ///
+    /// # Panics
+    /// When that takes longer than a minute.
     pub async fn reached_times(&self, n: usize) {
         let mut hits = self.0.hits.subscribe();
-        // Cannot fail: the sender is ours.
-        let _ = hits.wait_for(|hits| *hits >= n).await;
+        let reached = timeout(PATIENCE, hits.wait_for(|hits| *hits >= n)).await;
+        if reached.is_err() {
+            let (hits, fault) = (self.hits(), &self.0.fault);
+            panic!("{hits} of {n} hits after {PATIENCE:?} of {fault:?}");
+        }
     }
 
     /// Lets all held requests go on, and those to come.

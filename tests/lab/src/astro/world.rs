@@ -10,8 +10,14 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+/// Longest wait for a condition.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at a condition.
+const BREATH: Duration = Duration::from_millis(20);
 
 /// One organization of the vendor's. Times are the vendor's, see [`Settings::clock_ahead`].
 ///
@@ -194,6 +200,12 @@ impl World {
         self.state().requests.values().cloned().collect()
     }
 
+    /// How many of these requests are such.
+    pub fn count_requests(&self, is_such: impl Fn(&Request) -> bool) -> usize {
+        let state = self.state();
+        state.requests.values().filter(|it| is_such(it)).count()
+    }
+
     /// Forgets the requests.
     pub fn clear_requests(&self) {
         self.change(|state| state.requests.clear());
@@ -214,12 +226,27 @@ impl World {
         self.change(|state| change(&mut state.settings));
     }
 
-    /// Waits until the condition holds; it is looked at after every change and every request.
+    /// Waits until the condition holds; it is looked at soon after each change and each request.
+    ///
+    /// # Panics
+    /// When that takes longer than a minute.
     pub async fn until(&self, condition: impl Fn(&World) -> bool) {
         let mut changes = self.changes.subscribe();
-        while !condition(self) {
-            // Cannot fail: the sender is ours.
-            let _ = changes.changed().await;
+        let holds = timeout(PATIENCE, async {
+            while !condition(self) {
+                // Many may wait, and requests come by the dozen.
+                sleep(BREATH).await;
+                // Cannot fail: the sender is ours.
+                let _ = changes.changed().await;
+            }
+        });
+        if holds.await.is_err() {
+            let requests = self.requests();
+            let last = &requests[requests.len().saturating_sub(3)..];
+            panic!(
+                "the simulator is not as wanted after {PATIENCE:?}; {} requests, the last: {last:#?}",
+                requests.len()
+            );
         }
     }
 

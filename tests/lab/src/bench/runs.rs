@@ -133,7 +133,7 @@ impl Bench {
         say("starting a control plane and a simulator");
         let plane = ControlPlane::start().await?;
         let client = plane.client();
-        install(&client).await?;
+        install(&client, "deploy").await?;
         Ok(Self {
             plane,
             client,

@@ -54,6 +54,7 @@ async fn run(args: Args) -> anyhow::Result<bool> {
             resources: 50,
             every: Duration::from_secs(10),
             lasts: Duration::from_secs(args.minutes * 60),
+            pace: 1.0,
             seed,
         };
         println!(

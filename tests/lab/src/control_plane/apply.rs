@@ -43,12 +43,14 @@ async fn apply_object(
     let api = api_of(client, kind, &object).await?;
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     let (name, patch) = (object.name_any(), Patch::Apply(&object));
-    poll("the server takes it", ESTABLISHED_WITHIN, async || {
-        match api.patch(&name, &parameters, &patch).await {
+    poll(
+        "the server takes it",
+        ESTABLISHED_WITHIN,
+        async || match api.patch(&name, &parameters, &patch).await {
             Err(kube::Error::Api(status)) if status.code == NOT_YET => Ok(Err(status.message)),
             done => Ok(Ok(done.map(drop)?)),
-        }
-    })
+        },
+    )
     .await
 }
 

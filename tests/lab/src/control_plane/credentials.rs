@@ -1,6 +1,7 @@
 //! The control plane's certificates and keys, and the kubeconfigs made from them.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use base64::Engine as _;
@@ -11,6 +12,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
 use serde_json::{Value, json};
+
+/// Longest silence of a server within an answer; a watch may have nothing to say for a while.
+const SILENCE: Duration = Duration::from_secs(90);
 
 /// What the administrator's client shows, and what it trusts.
 pub(super) struct Credentials {
@@ -103,5 +107,9 @@ pub(super) async fn config(kubeconfig: Value) -> anyhow::Result<Config> {
         Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     config.proxy_url = None;
     config.default_retry = false;
+    // No test waits for an answer, or for the next word of a watch, without an end.
+    config.connect_timeout = Some(SILENCE);
+    config.read_timeout = Some(SILENCE);
+    config.write_timeout = Some(SILENCE);
     Ok(config)
 }

@@ -1,4 +1,4 @@
-//! The proving range: a control plane, a simulator, the gate between, and the operator's binary, which dies there.
+//! One lane of the range: a namespace, a simulator, the gate before both, and the operator's binary, which dies there.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,30 +20,33 @@ use super::report::Report;
 use super::site::{End, Trap, What};
 use crate::astro::{Astro, Issued, NewToken};
 use crate::bench::now;
-use crate::control_plane::ControlPlane;
+use crate::control_plane::{ControlPlane, apply};
 use crate::leak::has_value;
-use crate::operator::{ACCOUNT, HOME, Operator, install};
+use crate::manifests::permissions;
+use crate::operator::{ACCOUNT, HOME, Operator};
 use crate::resource::{Resource, kind, status};
 
-const NAMESPACE: &str = "range";
 /// A busy machine answers within it.
-const VENDOR_TIMEOUT: Duration = Duration::from_secs(5);
+const VENDOR_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long the operator takes a call for possibly under way after its caller has died, and for how long that is so for
 /// each resource. All that lands late lands with the death, so this has to cover the time from a resource's first call
 /// to the last resource's trap.
-const LANDING: Duration = Duration::from_secs(8);
-const LANDING_FOR_EACH: Duration = Duration::from_millis(40);
-/// Longest wait for all traps, and for all to be healed; two failures in a row make the operator pause for 30 s.
-const PATIENCE: Duration = Duration::from_secs(150);
+const LANDING: Duration = Duration::from_secs(5);
+const LANDING_FOR_EACH: Duration = Duration::from_millis(60);
+/// Longest wait for all traps, and for all to be healed.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Who is at rest and asks for nothing for so long is done.
-const QUIET: Duration = Duration::from_secs(3);
+const QUIET: Duration = Duration::from_secs(2);
+/// Between two looks at all that is waited for: changes come by the hundred.
+const BREATH: Duration = Duration::from_millis(30);
 /// Requests at a time while things are set up.
 const CONCURRENCY: usize = 32;
 const REQUEST: &str = "astro-token-operator.io/rotate";
 const ADOPT: &str = "astro-token-operator.io/adopt";
 
 /// Everything but the operator.
-pub struct Range {
+pub(super) struct Lane {
+    namespace: String,
     astro: Astro,
     gate: Gate,
     ledger: Ledger,
@@ -54,7 +57,6 @@ pub struct Range {
     landing: Duration,
     /// A token and a Secret that nobody may touch.
     bystander: (Issued, String),
-    plane: ControlPlane,
 }
 
 /// A resource with its token. Its names all begin with its own, which is its Workspace too.
@@ -68,26 +70,26 @@ struct Case {
     given_up_before: usize,
 }
 
-impl Range {
-    /// Starts everything but the operator.
-    ///
-    /// # Errors
-    /// When something does not start, or the operator's binary was not built.
-    pub async fn start() -> anyhow::Result<Self> {
-        let plane = ControlPlane::start().await?;
+impl Lane {
+    /// Starts everything but the operator, on a control plane where the operator is installed for some namespaces.
+    pub(super) async fn start(plane: &ControlPlane, number: usize) -> anyhow::Result<Self> {
+        let namespace = format!("lane-{number}");
         let client = plane.client();
-        install(&client).await?;
         let astro = Astro::start().await?;
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let object = serde_json::from_value(json!({"metadata": {"name": namespace}}))?;
+        namespaces.create(&PostParams::default(), &object).await?;
+        let mut config = plane.config();
+        config.default_namespace.clone_from(&namespace);
+        let own = Client::try_from(config)?;
+        for object in permissions("deploy/tenant", &[])? {
+            apply(&own, &object.to_string()).await?;
+        }
         let account = plane.service_account(HOME, ACCOUNT).await?;
         let gate = Gate::open(account, &astro.url()).await?;
-        let kubeconfig = plane.dir().join("gate.kubeconfig");
+        let kubeconfig = plane.dir().join(format!("{namespace}.kubeconfig"));
         gate.write_kubeconfig(&kubeconfig)?;
-        let namespaces: Api<Namespace> = Api::all(client.clone());
-        let namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
-        namespaces
-            .create(&PostParams::default(), &namespace)
-            .await?;
-        let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
         let other = json!({"metadata": {"name": "bystander"}, "stringData": {"token": "mine"}});
         let other = secrets
             .create(&PostParams::default(), &serde_json::from_value(other)?)
@@ -95,69 +97,29 @@ impl Range {
         let version = other.resource_version().context("no resourceVersion")?;
         let token = astro.create(NewToken::workspace("bystander", "c00000"));
         Ok(Self {
-            ledger: Ledger::begin(&client, NAMESPACE),
-            log: plane.dir().join("operator.log"),
+            ledger: Ledger::begin(&client, &namespace),
+            log: plane.dir().join(format!("{namespace}.log")),
             serial: 0,
             landing: LANDING,
             bystander: (token, version),
+            namespace,
             astro,
             gate,
             client,
             kubeconfig,
-            plane,
         })
     }
 
-    /// Kubernetes' major and minor version.
-    pub fn version(&self) -> (u32, u32) {
-        self.plane.version()
-    }
-
-    /// Lets plans happen in batches of this size, those together that come to their traps at about the same time: what lands late
-    /// has to land before the operator takes it for lost.
-    ///
-    /// # Errors
-    /// See [`Range::run`].
-    pub async fn run_all(
-        &mut self,
-        mut plans: Vec<Plan>,
-        batch: usize,
-    ) -> anyhow::Result<Vec<Report>> {
-        let pace = |plan: &Plan| {
-            let retried = plan.traps.iter().any(|trap| trap.site.rotates > 0);
-            (plan.traps.len(), plan.trouble != Trouble::None && retried)
-        };
-        plans.sort_by_key(pace);
-        let mut reports = Vec::new();
-        for alike in plans.chunk_by(|one, other| pace(one) == pace(other)) {
-            for together in alike.chunks(batch) {
-                reports.extend(self.run(together.to_vec()).await?);
-            }
-        }
-        Ok(reports)
-    }
-
-    /// Lets all plans happen at once, each to a resource of its own, and reports on each.
+    /// Lets all plans happen at once, each to a resource of its own, and reports on each; `whole` asks for the whole last
+    /// life in the trace, up to the event.
     ///
     /// # Errors
     /// When the API server refuses what is to be set up, or something that is nobody's in particular went wrong:
     /// a leak, a write where nothing was to be written.
-    pub async fn run(&mut self, plans: Vec<Plan>) -> anyhow::Result<Vec<Report>> {
-        self.play(plans, |range, case| range.is_at_rest(case)).await
-    }
-
-    /// The same, with the whole last life in the trace, up to the event.
-    ///
-    /// # Errors
-    /// See [`Range::run`].
-    pub async fn learn(&mut self, plans: Vec<Plan>) -> anyhow::Result<Vec<Report>> {
-        self.play(plans, |range, case| range.is_done(case)).await
-    }
-
-    async fn play(
+    pub(super) async fn play(
         &mut self,
         plans: Vec<Plan>,
-        ends: impl Fn(&Self, &Case) -> bool,
+        whole: bool,
     ) -> anyhow::Result<Vec<Report>> {
         let number = u32::try_from(plans.len())?;
         self.landing = LANDING + LANDING_FOR_EACH * number;
@@ -183,7 +145,11 @@ impl Range {
         })
         .await?;
         let operator = self.be_born([])?;
-        let healed = self.wait(&cases, |case| ends(self, case)).await;
+        let ends = |case: &Case| match whole {
+            true => self.is_done(case),
+            false => self.is_at_rest(case),
+        };
+        let healed = self.wait(&cases, ends).await;
         operator.kill().await?;
         let reports = cases
             .into_iter()
@@ -309,6 +275,8 @@ impl Range {
             format!("--api-url={}", self.gate.vendor_url()),
             format!("--vendor-timeout={}s", VENDOR_TIMEOUT.as_secs()),
             format!("--landing-time={}s", self.landing.as_secs()),
+            format!("--namespaces={}", self.namespace),
+            "--pace=0.1".into(),
             // The successor in the same pod knows that its predecessor is dead.
             "--pod-name=pod".into(),
             "--leader-election=false".into(),
@@ -335,8 +303,8 @@ impl Range {
                     return;
                 }
                 tokio::select! {
-                    _ = requests.changed() => {}
-                    _ = objects.changed() => {}
+                    _ = requests.changed() => sleep(BREATH).await,
+                    _ = objects.changed() => sleep(BREATH).await,
                     // A trap on the way that was not taken does not spring any more.
                     () = sleep(QUIET), if waiting.iter().all(|case| self.is_at_rest(case)) => return,
                 }
@@ -476,10 +444,10 @@ impl Range {
             other.resource_version().as_ref() == Some(version),
             "a Secret of somebody else was touched"
         );
-        let events: Api<Event> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
         let events = events.list(&ListParams::default()).await?;
         let resources: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), NAMESPACE, &kind());
+            Api::namespaced_with(self.client.clone(), &self.namespace, &kind());
         let resources = resources.list(&ListParams::default()).await?;
         let texts = [
             ("the log", std::fs::read(&self.log)?),
@@ -498,7 +466,7 @@ impl Range {
         self.resources().delete_collection(&one, &all).await?;
         let others = all.fields("metadata.name!=bystander");
         self.secrets().delete_collection(&one, &others).await?;
-        let events: Api<Event> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
         events
             .delete_collection(&one, &ListParams::default())
             .await?;
@@ -533,7 +501,7 @@ impl Range {
             },
         }))?;
         let resources: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), NAMESPACE, &kind());
+            Api::namespaced_with(self.client.clone(), &self.namespace, &kind());
         resources.create(&PostParams::default(), &resource).await?;
         Ok(())
     }
@@ -545,11 +513,11 @@ impl Range {
     }
 
     fn resources(&self) -> Api<Resource> {
-        Api::namespaced_with(self.client.clone(), NAMESPACE, &kind())
+        Api::namespaced_with(self.client.clone(), &self.namespace, &kind())
     }
 
     fn secrets(&self) -> Api<Secret> {
-        Api::namespaced(self.client.clone(), NAMESPACE)
+        Api::namespaced(self.client.clone(), &self.namespace)
     }
 }
 

@@ -5,6 +5,7 @@
 //! one death is as many crash-injected rotations as there are resources.
 
 mod gate;
+mod lane;
 mod ledger;
 mod plan;
 mod range;

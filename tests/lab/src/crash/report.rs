@@ -72,7 +72,7 @@ impl Report {
 /// recovery of a value that died with its process.
 ///
 /// # Errors
-/// See [`Range::run`].
+/// See [`Range::run_all`].
 pub async fn learn(range: &mut Range) -> anyhow::Result<Vec<Report>> {
     let plan = |task, trouble, traps: &[Trap]| Plan {
         task,
@@ -95,11 +95,8 @@ pub async fn learn(range: &mut Range) -> anyhow::Result<Vec<Report>> {
         plan(Task::Requested, Trouble::None, &[lost]),
         plan(Task::Requested, Trouble::Stale, &[lost]),
     ];
-    let mut learned = range
-        .learn(calm.into_iter().chain(troubled).collect())
-        .await?;
-    learned.extend(range.learn(recovery.into()).await?);
-    Ok(learned)
+    let undisturbed = calm.into_iter().chain(troubled).collect();
+    range.learn(vec![undisturbed, recovery.into()]).await
 }
 
 /// So many plans with two deaths each, made of what was learned; the same for the same seed.

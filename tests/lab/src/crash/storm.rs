@@ -20,8 +20,8 @@ use uuid::Uuid;
 use super::ledger::{Ledger, median};
 use crate::astro::{Astro, Fault, NewToken, Operation, Step};
 use crate::control_plane::ControlPlane;
-use crate::link::{Link, Weather};
 use crate::leak::has_value;
+use crate::link::{Link, Weather};
 use crate::operator::{ACCOUNT, HOME, Operator, install};
 use crate::resource::{kind, status};
 
@@ -44,6 +44,8 @@ pub struct Storm {
     pub every: Duration,
     /// For how long.
     pub lasts: Duration,
+    /// By what factor the operator's waits are scaled.
+    pub pace: f64,
     /// Brings the same accidents back, as far as time allows.
     pub seed: u64,
 }
@@ -88,7 +90,7 @@ impl Storm {
     pub async fn blow(self) -> anyhow::Result<Aftermath> {
         let mut plane = ControlPlane::start().await?;
         let client = plane.client();
-        install(&client).await?;
+        install(&client, "deploy").await?;
         let astro = Astro::start().await?;
         let tokens = self.populate(&client, &astro).await?;
         let slow = Fault::on(Operation::Rotate);
@@ -100,7 +102,7 @@ impl Storm {
         let mut random = Rng::with_seed(self.seed);
         let mut berths = Vec::new();
         for number in 0..self.replicas {
-            berths.push(Berth::make(&plane, &astro, number).await?);
+            berths.push(self.berth(&plane, &astro, number).await?);
         }
         let names: Vec<_> = tokens.keys().map(String::as_str).collect();
         let last = |name: &str| {
@@ -198,6 +200,42 @@ impl Storm {
         Ok(tokens)
     }
 
+    async fn berth(
+        &self,
+        plane: &ControlPlane,
+        astro: &Astro,
+        number: usize,
+    ) -> anyhow::Result<Berth> {
+        let address = |url: &str| -> anyhow::Result<SocketAddr> {
+            let host = url.split("//").nth(1).and_then(|it| it.split('/').next());
+            Ok(host.context("no address")?.parse()?)
+        };
+        let cluster = Link::open(address(&plane.url())?).await?;
+        let vendor = Link::open(address(&astro.url())?).await?;
+        let kubeconfig = plane.dir().join(format!("replica-{number}.kubeconfig"));
+        plane
+            .service_account_kubeconfig_by(cluster.port(), HOME, ACCOUNT, &kubeconfig)
+            .await?;
+        Ok(Berth {
+            kubeconfig,
+            log: plane.dir().join(format!("replica-{number}.log")),
+            flags: vec![
+                format!("--api-url=http://127.0.0.1:{}/v1", vendor.port()),
+                // A container that starts again in the same pod.
+                format!("--pod-name=replica-{number}"),
+                format!("--pace={}", self.pace),
+                "--minimum-interval=2s".into(),
+                "--vendor-timeout=5s".into(),
+                "--vendor-connect-timeout=2s".into(),
+                "--write-budget=10s".into(),
+                "--audit-interval=30s".into(),
+                "--log-filter=trace".into(),
+            ],
+            cluster,
+            vendor,
+        })
+    }
+
     fn take_stock(
         &self,
         ledger: &Ledger,
@@ -241,36 +279,6 @@ impl Storm {
 }
 
 impl Berth {
-    async fn make(plane: &ControlPlane, astro: &Astro, number: usize) -> anyhow::Result<Self> {
-        let address = |url: &str| -> anyhow::Result<SocketAddr> {
-            let host = url.split("//").nth(1).and_then(|it| it.split('/').next());
-            Ok(host.context("no address")?.parse()?)
-        };
-        let cluster = Link::open(address(&plane.url())?).await?;
-        let vendor = Link::open(address(&astro.url())?).await?;
-        let kubeconfig = plane.dir().join(format!("replica-{number}.kubeconfig"));
-        plane
-            .service_account_kubeconfig_by(cluster.port(), HOME, ACCOUNT, &kubeconfig)
-            .await?;
-        Ok(Self {
-            kubeconfig,
-            log: plane.dir().join(format!("replica-{number}.log")),
-            flags: vec![
-                format!("--api-url=http://127.0.0.1:{}/v1", vendor.port()),
-                // A container that starts again in the same pod.
-                format!("--pod-name=replica-{number}"),
-                "--minimum-interval=2s".into(),
-                "--vendor-timeout=5s".into(),
-                "--vendor-connect-timeout=2s".into(),
-                "--write-budget=10s".into(),
-                "--audit-interval=30s".into(),
-                "--log-filter=trace".into(),
-            ],
-            cluster,
-            vendor,
-        })
-    }
-
     fn start(&self) -> anyhow::Result<Operator> {
         Operator::start(&self.kubeconfig, &self.log, &self.flags)
     }

@@ -73,7 +73,7 @@ impl Cluster {
     pub async fn furnish(&mut self) -> anyhow::Result<String> {
         let what = match self.own {
             Some(_) => {
-                install(&self.client).await?;
+                install(&self.client, "deploy").await?;
                 "CRD, service account and permissions of deploy/ applied"
             }
             None => {

@@ -171,7 +171,7 @@ impl Sim {
             .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let mut said = async |name: &str| {
-            let line = lines.next_line().await.unwrap().unwrap();
+            let line = soon(lines.next_line()).await.unwrap().unwrap();
             line.strip_prefix(&format!("{name} ")).unwrap().to_owned()
         };
         Sim {
