@@ -15,7 +15,7 @@ demo: ## Shows the operator at work on a local control plane, with a simulator i
 
 test: ## Runs all tests; those with Kubernetes run on a real API server, which the first run fetches or builds.
 	@# They wait for what happens by itself much more than they compute.
-	export RUST_TEST_THREADS=$${RUST_TEST_THREADS:-24} && \
+	export RUST_TEST_THREADS=$${RUST_TEST_THREADS:-32} && \
 	KUBEBUILDER_ASSETS=$$(hack/kube-binaries.sh) && export KUBEBUILDER_ASSETS && cargo test --workspace
 
 check: ## Checks format, lints, documentation, and that generated files are up to date.

@@ -625,7 +625,7 @@ async fn a_rotation_by_somebody_else_is_reclaimed_once() {
     let status = stage.until_rotated("mine", 2).await.status.unwrap();
     assert_eq!(status.last_rotation.unwrap().reason, Cause::Reclaimed);
     assert!(stage.holds_live("mine").await);
-    assert!(stage.events("mine").await.contains(&"Reclaimed".into()));
+    stage.until_notice("mine", "Reclaimed").await;
     stage.astro.rotate(&token.id);
     stage.until_blocked("mine", "Contested").await;
     assert_eq!(stage.astro.rotations(&token.id), 2);

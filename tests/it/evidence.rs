@@ -6,7 +6,7 @@ use crate::whole_cluster::audited as stage;
 use astro_token_operator::api::{Cause, Status, WorkspaceTokenRotation};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ObjectMeta, PostParams};
 use lab::astro::{Issued, Operation};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -332,26 +332,25 @@ async fn evidence_that_a_person_removed_or_garbled_is_restored_without_a_rotatio
             .await;
         let row = format!("{what}: {text:?}");
         assert_rests(&stage, "marred", &token, 1, &row).await;
-        let after = stage.secret("marred-secret").await.unwrap().metadata;
-        assert_eq!(before.labels, after.labels, "{row}");
-        for key in [
-            "owned-by",
-            "key",
-            "token-id",
-            "rotated-at",
-            "short-token",
-            "cluster",
-        ] {
-            let key = format!("{PREFIX}/{key}");
-            let of = |it: &Option<std::collections::BTreeMap<String, String>>| {
-                it.as_ref().unwrap().get(&key).cloned()
+        let evidence = |metadata: &ObjectMeta| {
+            let of = |key: &&str| {
+                let annotations = metadata.annotations.as_ref()?;
+                annotations.get(&format!("{PREFIX}/{key}")).cloned()
             };
-            assert_eq!(
-                of(&before.annotations),
-                of(&after.annotations),
-                "{row}: {key}"
-            );
-        }
+            let keys = [
+                "owned-by",
+                "key",
+                "token-id",
+                "rotated-at",
+                "short-token",
+                "cluster",
+            ];
+            (metadata.labels.clone(), keys.each_ref().map(of))
+        };
+        let wanted = evidence(&before);
+        let restored = |secret: &Secret| evidence(&secret.metadata) == wanted;
+        stage.until_secret_of("marred-secret", &row, restored).await;
+        assert_eq!(stage.astro.rotations(&token.id), 1, "{row}");
         // What was healed is still noticed to die.
         stage.astro.rotate(&token.id);
         stage

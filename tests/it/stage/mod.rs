@@ -254,11 +254,20 @@ impl Stage {
 
     /// Waits until a Secret is as `wanted` says.
     pub async fn until_secret(&self, name: &str, wanted: impl Fn(&Secret) -> bool) {
+        self.until_secret_of(name, "as wanted", wanted).await;
+    }
+
+    /// The same, with words for what is wanted.
+    pub async fn until_secret_of(&self, name: &str, what: &str, wanted: impl Fn(&Secret) -> bool) {
         let condition = |secret: Option<&Secret>| secret.is_some_and(&wanted);
         let met = await_condition(self.secrets(), name, condition);
-        let met = tokio::time::timeout(DEADLINE, met).await;
-        met.unwrap_or_else(|_| panic!("Secret {name} is not as wanted"))
-            .unwrap();
+        match tokio::time::timeout(DEADLINE, met).await {
+            Ok(met) => drop(met.unwrap()),
+            Err(_) => {
+                let secret = self.secret(name).await.map(|secret| secret.metadata);
+                panic!("Secret {name}: not {what} in {DEADLINE:?}; it is {secret:#?}");
+            }
+        }
     }
 
     /// Merges `edit` into a Secret, as a person.
