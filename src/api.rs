@@ -295,6 +295,18 @@ pub struct Status {
     pub history: Vec<HistoryEntry>,
 }
 
+impl Status {
+    /// The `Ready` condition.
+    pub fn ready(&self) -> Option<&Condition> {
+        self.conditions.iter().find(|it| it.type_ == "Ready")
+    }
+
+    /// Whether `Ready` is true.
+    pub fn is_ready(&self) -> bool {
+        self.ready().is_some_and(|ready| ready.status == "True")
+    }
+}
+
 /// The Secret that holds the value; it stays named while an edit of `target.name` is not carried out yet.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

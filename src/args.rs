@@ -1,9 +1,9 @@
 //! Flags that `run` and the other commands share: each is also an environment variable, and `--help` teaches.
 
 use crate::cluster::watch::SecretAccess;
+use crate::decide::names::is_id;
 use crate::decide::pace::Pace;
 use crate::decide::schedule::parse_duration;
-use crate::decide::validate::is_id;
 use crate::process::telemetry::Format;
 use clap::Args;
 use jiff::SignedDuration;

@@ -10,10 +10,9 @@ pub mod rotate;
 pub mod status;
 pub mod terminal;
 
-use self::cluster::Cluster;
 use self::plugin::Called;
 use crate::args::RunArgs;
-use clap::{FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
@@ -83,10 +82,10 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Cli {
     if called == Called::ToComplete {
         let words = arguments.into_iter().skip(1).collect();
         // Nobody reads what went wrong: the shell offers nothing then.
-        let _ = terminal::print(&plugin::candidates(words));
+        let _ = terminal::print(&plugin::candidates(Cli::command(), words));
         std::process::exit(0);
     }
-    let matches = called.command().get_matches_from(arguments);
+    let matches = called.dress(Cli::command()).get_matches_from(arguments);
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
@@ -96,17 +95,11 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Cli {
 /// When it cannot be written.
 pub fn complete(shell: Shell) -> anyhow::Result<()> {
     let called = Called::by(std::env::args_os().next().as_ref());
-    let mut command = called.command();
+    let mut command = called.dress(Cli::command());
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);
     Ok(std::io::stdout().write_all(&script)?)
-}
-
-/// The last word of a command that failed, as clap says its own.
-pub fn print_error(error: &anyhow::Error) {
-    let style = terminal::BAD;
-    anstream::eprintln!("{style}error:{style:#} {error:#}");
 }
 
 /// Whether it failed because nobody reads its output any more, which is no failure. A connection that broke is one: it
@@ -119,7 +112,6 @@ pub fn is_unread(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -8,10 +8,11 @@ mod process;
 mod stage;
 
 use astro_token_operator::api::Version;
+use astro_token_operator::astro::client as astro;
 use astro_token_operator::astro::credential::Credential;
-use astro_token_operator::astro::{self, Details};
-use astro_token_operator::decide::evidence::rotation_id;
+use astro_token_operator::astro::record::Details;
 use astro_token_operator::decide::pace::Pace;
+use astro_token_operator::decide::stamp::rotation_id;
 use astro_token_operator::process::metrics::Metrics;
 use astro_token_operator::reason::EXPLANATIONS;
 use jiff::{SignedDuration, Timestamp};

@@ -4,8 +4,9 @@
 #[path = "stage/net.rs"]
 mod net;
 
+use astro_token_operator::astro::client::{Astro, Rotated, Settings, SetupError};
 use astro_token_operator::astro::credential::Credential;
-use astro_token_operator::astro::{Astro, Error, Rotated, Settings, SetupError};
+use astro_token_operator::astro::error::Error;
 use astro_token_operator::decide::evidence::Token;
 use astro_token_operator::decide::pace::Pace;
 use astro_token_operator::process::metrics::Metrics;

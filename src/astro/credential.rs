@@ -21,7 +21,7 @@ pub struct Credential {
     claims: Claims,
 }
 
-/// What a token says about itself, unverified (`astro/api.md` §2): a hint, no more.
+/// What a token says about itself, unverified: a hint, no more.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 struct Claims {

@@ -1,11 +1,11 @@
 //! `trigger` and `revoke`: ask the operator for a rotation, by an annotation, and wait until it was done.
 
-use super::{Cluster, print_error, terminal};
+use super::cluster::Cluster;
+use super::terminal::{self, print_error};
 use crate::api::{LastRotation, Status, WorkspaceTokenRotation};
 use crate::args::{ClusterArgs, duration};
 use crate::clock::now;
 use crate::decide::evidence::requested;
-use crate::decide::status::ready;
 use crate::text::line;
 use anyhow::{anyhow, bail};
 use futures::StreamExt;
@@ -184,7 +184,7 @@ fn judge(resource: Option<&WorkspaceTokenRotation>, handled: &str) -> Verdict {
     };
     let status = resource.status.as_ref();
     if let Some(status) = status.filter(|status| is_handled(status, handled)) {
-        let is_ready = ready(status).is_some_and(|ready| ready.status == "True");
+        let is_ready = status.is_ready();
         return match is_ready {
             true => Verdict::Done(status.last_rotation.clone()),
             false => Verdict::Open,
@@ -220,7 +220,7 @@ fn late(status: &Status, handled: &str, limit: Duration) -> String {
         true => (done(status.last_rotation.as_ref()), true),
         false => ("not rotated".to_owned(), false),
     };
-    match ready(status) {
+    match status.ready() {
         Some(ready) if ready.status == "True" => {
             format!(
                 "{what} within {limit}, though nothing stands in the way; does the operator run?"

@@ -5,8 +5,9 @@ mod row;
 
 use self::changes::{Change, Known};
 use self::row::{Row, header};
+use super::cluster::Cluster;
+use super::terminal::print_error;
 use super::terminal::{self, Columns};
-use super::{Cluster, print_error};
 use crate::api::WorkspaceTokenRotation;
 use crate::args::ClusterArgs;
 use crate::clock::now;

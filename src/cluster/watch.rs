@@ -7,7 +7,8 @@ mod tests;
 
 use self::changes::{Change, changes, is_refused, text};
 use crate::api::{Key, MANAGED_BY, WorkspaceTokenRotation, evidence};
-use crate::decide::ownership::{self, Metadata};
+use crate::decide::managed::Metadata;
+use crate::decide::ownership;
 use crate::decide::pace::Pace;
 use crate::decide::rivals::Claims;
 use clap::ValueEnum;

@@ -10,7 +10,7 @@
 
 mod calendar;
 
-use crate::api::ScheduleSpec;
+use crate::api::{Cause, ScheduleSpec};
 use calendar::{Calendar, find_zone};
 use jiff::fmt::friendly::SpanParser;
 use jiff::tz::TimeZone;
@@ -66,6 +66,15 @@ pub enum Rule {
     Scheduled,
     /// `beforeExpiry`.
     Expiring,
+}
+
+impl From<Rule> for Cause {
+    fn from(rule: Rule) -> Self {
+        match rule {
+            Rule::Scheduled => Self::Scheduled,
+            Rule::Expiring => Self::Expiring,
+        }
+    }
 }
 
 impl Schedule {

@@ -7,7 +7,6 @@
 
 use astro_token_operator::api::{Status, WorkspaceTokenRotation};
 use astro_token_operator::cli::{Cli, Command};
-use astro_token_operator::decide::status;
 use astro_token_operator::operator::run as operator;
 use astro_token_operator::process::telemetry;
 use clap::Parser;
@@ -417,17 +416,14 @@ impl Stage {
         let resource = self
             .until(name, reason, |resource, status| {
                 let generation = resource.metadata.generation;
-                status::ready(status).is_some_and(|ready| {
+                status.ready().is_some_and(|ready| {
                     ready.status == "False"
                         && ready.reason == reason
                         && ready.observed_generation == generation
                 })
             })
             .await;
-        status::ready(&resource.status.unwrap())
-            .unwrap()
-            .message
-            .clone()
+        resource.status.unwrap().ready().unwrap().message.clone()
     }
 
     /// Waits until there was an event of this reason: a state that may be over before anybody looks at it.
@@ -524,7 +520,7 @@ pub async fn next_second() {
 }
 
 pub fn is_ready(status: &Status) -> bool {
-    status::ready(status).is_some_and(|ready| ready.status == "True")
+    status.ready().is_some_and(|ready| ready.status == "True")
 }
 
 /// An operator in this process, on a runtime of its own, so that it can be killed as a whole.

@@ -1,10 +1,10 @@
 //! Which resources are planned for, out of a cluster or of files, and which others are known beside them.
 
-use super::checks::Check;
+use super::args::Args;
+use super::checks::{Check, LONGEST, PRESENT};
 use super::files::{Document, applied};
-use super::{Args, LONGEST, PRESENT};
 use crate::api::WorkspaceTokenRotation;
-use crate::cli::Cluster;
+use crate::cli::cluster::Cluster;
 use crate::clock::now;
 use crate::text::api_error;
 use anyhow::{anyhow, bail};

@@ -1,10 +1,10 @@
 //! What is told of a resource: the facts, for programs as JSON and for people as text. Pure.
 
 use super::checks::{Check, Outcome};
-use super::times::Upcoming;
 use super::verdict::{Decided, Verdict};
 use crate::cli::terminal::{BAD, BOLD, DIM, GOOD, WARN, paragraph, short};
 use crate::decide::evidence::{Drift, Live, Observed, Stored};
+use crate::decide::upcoming::Upcoming;
 use crate::reason::Blocked;
 use crate::text::line;
 use anstyle::Style;
@@ -369,10 +369,10 @@ fn token(seen: &Observed) -> Option<Token> {
     }
     let held = seen.stored.value()?;
     Some(Token {
-        id: line(&held.token_id, LONGEST),
+        id: line(&held.stamp.token_id, LONGEST),
         name: String::new(),
-        rotated_at: held.version.rotated_at.as_ref().map(|at| at.0),
-        expires_at: held.expires,
+        rotated_at: held.stamp.version.rotated_at.as_ref().map(|at| at.0),
+        expires_at: held.stamp.expires,
     })
 }
 
@@ -402,14 +402,17 @@ fn secret(seen: &Observed, was_read: bool) -> Secret {
             ("given", format!("{name}: given to this resource; {value}"))
         }
         Stored::Holds(held) => {
-            let obtained = held.obtained_at().map(|at| format!(" of {}", plain(at)));
+            let obtained = held
+                .stamp
+                .obtained_at()
+                .map(|at| format!(" of {}", plain(at)));
             let live = match seen.drift() {
                 Some((Drift::Same, ..)) => ", which is live",
                 Some((Drift::LiveNewer, ..)) => ", which is dead",
                 Some((Drift::StoredNewer, ..)) | None => "",
             };
             let obtained = obtained.unwrap_or_default();
-            let key = line(&held.key, LONGEST);
+            let key = line(&held.stamp.key, LONGEST);
             (
                 "held",
                 format!("{name}: holds under {key} the value{obtained}{live}"),
