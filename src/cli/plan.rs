@@ -8,7 +8,6 @@ mod files;
 mod gather;
 mod look;
 mod report;
-mod shape;
 mod verdict;
 
 pub use self::args::Args;
