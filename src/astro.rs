@@ -3,7 +3,7 @@
 pub mod client;
 pub mod credential;
 pub mod error;
-pub mod limits;
-pub mod listing;
+pub(crate) mod limits;
+pub(crate) mod listing;
 pub mod record;
 mod wire;

@@ -1,11 +1,11 @@
 //! The `run` command: from an event to a rotated token.
 
-pub mod controller;
-pub mod grant;
-pub mod handles;
-pub mod observe;
-pub mod rewrite;
-pub mod rotate;
+pub(crate) mod controller;
+pub(crate) mod grant;
+pub(crate) mod handles;
+pub(crate) mod observe;
+pub(crate) mod rewrite;
+pub(crate) mod rotate;
 pub mod run;
-pub mod task;
-pub mod works;
+pub(crate) mod task;
+pub(crate) mod works;

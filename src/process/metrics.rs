@@ -99,7 +99,7 @@ impl Metrics {
         );
         registry.register(
             "vendor_requests",
-            "Requests to the Astro API by status code, or error or timeout when there was none",
+            "Requests to the Astro API by status code, or error when there was none",
             metrics.vendor_requests.clone(),
         );
         registry.register_with_unit(
@@ -335,7 +335,7 @@ astro_token_operator_rotation_overdue_seconds{namespace="data",name="etl"} 60
         let metrics = Metrics::new();
         metrics.rotation("Scheduled", "success");
         metrics.vendor_request("rotate", 200, Duration::from_millis(300));
-        metrics.vendor_request("rotate", "timeout", Duration::from_secs(30));
+        metrics.vendor_request("rotate", "error", Duration::from_secs(30));
         metrics.stored(Duration::from_millis(20));
         metrics.value_lost();
         metrics.reconciled(Duration::from_micros(50));

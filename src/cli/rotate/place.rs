@@ -3,12 +3,12 @@
 use crate::api::{DEFAULT_KEY, WorkspaceTokenRotation};
 use crate::cli::cluster::Cluster;
 use crate::cluster::client::cluster_id;
+use crate::cluster::reading::{self, is_refusal};
 use crate::decide::evidence::{Stored, Token};
 use crate::decide::ownership;
 use crate::decide::token::is_meant;
 use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use std::fmt;
 use std::str::FromStr;
@@ -129,23 +129,16 @@ impl Site {
     }
 }
 
-/// Everywhere, or where they may not be listed, in the Secret's namespace; none where there is no such kind.
+/// The resources that may own the token or the Secret, as far as they may be listed; none where there is no such kind.
 async fn resources(at: &Cluster, namespace: &str) -> anyhow::Result<Vec<WorkspaceTokenRotation>> {
-    let apis = [
-        Api::all(at.client.clone()),
-        Api::namespaced(at.client.clone(), namespace),
-    ];
-    for api in apis {
-        match api.list(&ListParams::default()).await {
-            Ok(list) => return Ok(list.items),
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
-            Err(kube::Error::Api(status)) if status.code == 403 => {}
-            Err(error) => return Err(at.error(&error)),
-        }
+    match reading::resources(&at.client, [namespace.to_owned()], []).await {
+        Ok(known) => Ok(known.all),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Err(error) if is_refusal(&error) => bail!(
+            "nothing was rotated: you may not list WorkspaceTokenRotations in namespace {namespace}, one of which might own the token"
+        ),
+        Err(error) => Err(at.error(&error)),
     }
-    bail!(
-        "nothing was rotated: you may not list WorkspaceTokenRotations in namespace {namespace}, one of which might own the token"
-    )
 }
 
 #[cfg(test)]
