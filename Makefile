@@ -4,7 +4,7 @@ SHELL := bash
 
 IMAGE ?= astro-token-operator:0.1.0
 
-.PHONY: help demo test check crd bench soak image
+.PHONY: help demo test check crd bench soak image audit
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z]*\): ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -34,6 +34,17 @@ bench: ## Measures speed, cost and memory beside a bare client; wants a machine 
 soak: ## Kills the operator in the middle of 10,000 rotations, and lets a storm blow over three replicas.
 	cargo build --release --workspace --bin astro-token-operator --bin soak
 	cargo run --quiet --release --package lab --bin soak
+
+audit: ## Checks licenses, sources and versions of the dependencies, then known vulnerabilities.
+	@cargo deny --version >/dev/null 2>&1 || { \
+	    echo 'make audit needs cargo-deny: cargo install --locked cargo-deny' >&2; exit 1; \
+	}
+	cargo deny --offline check bans licenses sources
+	@# The database of advisories is fetched, and only this step needs a network.
+	@cargo deny fetch db || { \
+	    echo 'make audit: the advisories could not be fetched, so known vulnerabilities were NOT checked.' >&2; exit 1; \
+	}
+	cargo deny --offline check advisories
 
 image: ## Builds the container image with Docker or Podman; IMAGE=… names it.
 	@for engine in docker podman; do \
