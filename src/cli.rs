@@ -17,18 +17,19 @@ use clap_complete::Shell;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 
-/// Rotates Astro (Astronomer) Workspace API tokens on schedule and keeps the live value in a Secret.
+/// Rotates Astro (Astronomer) Workspace API tokens on a schedule and keeps the live value in a Secret.
 ///
 /// A WorkspaceTokenRotation resource names a token, a schedule and a Secret. The operator calls Astro's rotate
-/// endpoint when rotation is due, stores the new value, and says in the resource's status what it did and what comes next.
+/// endpoint when a rotation is due, stores the new value, and reports in the resource's status what it did and what
+/// comes next.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 
-    /// What is logged, as in RUST_LOG; no level shows a token value
+    /// What is logged, in the form of RUST_LOG; no level shows a token value
     #[arg(
         long,
         env = "RUST_LOG",
@@ -48,7 +49,7 @@ pub enum Command {
     /// Say what the operator would do now, why, and when next; change nothing
     #[command(after_help = help::PLAN)]
     Plan(Box<plan::Args>),
-    /// Show which tokens are well, how old their values are and when they are rotated next
+    /// Show which tokens are ready, how old their values are, and when they are rotated next
     #[command(after_help = help::STATUS)]
     Status(status::Args),
     /// Rotate tokens now, once
@@ -57,7 +58,7 @@ pub enum Command {
     /// Rotate tokens now because their values may have leaked
     #[command(long_about = help::ABOUT_REVOKE, after_help = help::REVOKE)]
     Revoke(request::Args),
-    /// Explain a reason of Ready=False: what it means, what the operator does, what you do
+    /// Explain a reason of Ready=False: what it means, and what to do about it
     #[command(after_help = help::EXPLAIN)]
     Explain(explain::Args),
     /// Rotate one token by hand, and print its new value
@@ -66,7 +67,7 @@ pub enum Command {
     /// Print the CustomResourceDefinition as YAML
     #[command(after_help = "Example:\n  astro-token-operator crd | kubectl apply -f -")]
     Crd,
-    /// Print the script that completes the command line in a shell
+    /// Print the script that completes commands in a shell
     #[command(after_help = help::COMPLETION)]
     Completion {
         /// The shell

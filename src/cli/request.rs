@@ -33,11 +33,11 @@ const LONGEST: usize = 1024;
 /// Flags of `trigger` and `revoke`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The resources
+    /// Names of resources
     #[arg(value_name = "NAME", required = true)]
     pub names: Vec<String>,
 
-    /// Wait until the Secrets hold the new values, for 2m or for as long as said
+    /// Wait until the Secrets hold the new values, for 2m or as long as given
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "2m", value_parser = duration, value_name = "DURATION")]
     pub wait: Option<Duration>,
 

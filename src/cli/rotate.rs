@@ -36,23 +36,23 @@ const MOST_CALLS: i32 = 3;
 /// Flags of `rotate`; the names are those of `astro workspace token rotate`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Id of the token; with neither this nor a name you pick one on the terminal
+    /// Id of the token; without an id and a name you pick one on the terminal
     #[arg(value_parser = id)]
     token_id: Option<String>,
 
-    /// Name of the token, exactly
+    /// Exact name of the token
     #[arg(short = 't', long, value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,
 
-    /// Workspace that the token has to be in; else the credential's own
+    /// Workspace that the token must be in; by default the credential's own
     #[arg(long, env = "ASTRO_WORKSPACE_ID", value_parser = id, help_heading = "Astro")]
     workspace_id: Option<String>,
 
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long, visible_short_alias = 'y', visible_alias = "yes")]
     force: bool,
 
-    /// Print nothing but the value, and on stderr only what went wrong
+    /// Print nothing but the value, and only errors on stderr
     #[arg(short, long, conflicts_with = "into_secret")]
     clean_output: bool,
 

@@ -27,19 +27,19 @@ use tokio::net::unix::pipe::Sender;
 /// Flags of `status`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The resources; all of the namespace when none is named
+    /// Names of resources; by default all in the namespace
     #[arg(value_name = "NAME", conflicts_with = "all_namespaces")]
     pub names: Vec<String>,
 
-    /// Look in all namespaces
+    /// Show all namespaces
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
 
-    /// Go on, and print a line for each resource that changes
+    /// Keep running, and print a line for each resource that changes
     #[arg(short, long)]
     pub watch: bool,
 
-    /// A table for people, or JSON for programs: an array, with --watch one object a line
+    /// A table for people, or JSON for programs: an array, or with --watch one object per line
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: Output,
 

@@ -7,23 +7,23 @@ use std::path::PathBuf;
 /// Flags of `plan`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Names of resources; all of them when left out
+    /// Names of resources; by default all of them
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
 
-    /// YAML or JSON file with resources as they are to be applied, - for the standard input; may be repeated
+    /// YAML or JSON file with resources to be applied, or - for standard input; may be repeated
     #[arg(short, long = "filename", value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
-    /// How to print
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
 
-    /// Show the checks that went well too
+    /// Show the checks that passed, too
     #[arg(short, long)]
     pub verbose: bool,
 
-    /// In all namespaces
+    /// Plan for all namespaces
     #[arg(
         short = 'A',
         long,
@@ -51,6 +51,6 @@ pub enum Output {
     /// For people
     #[default]
     Text,
-    /// For programs: a list with the same facts
+    /// For programs: a list with the same information
     Json,
 }
