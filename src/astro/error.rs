@@ -99,7 +99,7 @@ impl Error {
                     status: 300..=399, ..
                 },
             ) => (Reason::VendorUnavailable, "check the operator's --api-url"),
-            (Kind::Unavailable, _) => (Reason::VendorUnavailable, "it is tried again"),
+            (Kind::Unavailable, _) => (Reason::VendorUnavailable, "it is retried"),
         };
         Blocked::new(reason, format!("{self}; {remedy}"))
     }

@@ -231,7 +231,7 @@ async fn rehearse(cluster: &Cluster, decided: &Decided) -> (Check, Option<Blocke
             );
         }
         _ if matches!(seen.stored, Stored::Foreign(_)) => {
-            return (checks::no_rehearsal("it is somebody else's"), None);
+            return (checks::no_rehearsal("it belongs to another party"), None);
         }
         (_, Live::Token { token, .. }) => rotation(seen, token, Cause::Scheduled, 1),
         _ => {

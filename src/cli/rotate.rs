@@ -98,7 +98,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     tokio::select! {
         done = rotate(hand, seen, args.clean_output) => done,
         () = given_up() => Err(anyhow!(
-            "given up: if the token was rotated, its new value is lost and the one before is dead; rotate it again"
+            "given up: if the token was rotated, its new value is lost and the previous one is no longer valid; rotate it again"
         )),
     }
 }
@@ -172,7 +172,7 @@ fn obstacle(plan: &Plan) -> Option<String> {
         }
         // What was asked for is a rotation, and no rule answers that with any of these.
         Plan::Idle { .. } | Plan::Look | Plan::Settle | Plan::Rewrite { .. } => {
-            "somebody else has changed the Secret meanwhile; try again".into()
+            "another party has changed the Secret in the meantime; try again".into()
         }
     })
 }
@@ -183,7 +183,7 @@ fn untouched(why: &str) -> anyhow::Error {
 
 fn in_doubt(why: &str) -> anyhow::Error {
     anyhow!(
-        "the token may have been rotated by a call that got no answer, and its value of before be dead: {why}. Rotate it again when that is mended"
+        "the token may have been rotated by a call that got no answer, and its previous value may be invalid: {why}. Rotate it again when that is fixed"
     )
 }
 
@@ -191,7 +191,7 @@ fn in_doubt(why: &str) -> anyhow::Error {
 fn further_call(cause: Cause) -> &'static str {
     match cause {
         Cause::Lost => {
-            "Astro's record shows that the token was rotated: the new value was lost with the answer, and the one before is dead. Rotating once more, which loses nothing further"
+            "Astro's record shows that the token was rotated: the new value was lost with the answer, and the previous one is no longer valid. Rotating once more, which loses nothing further"
         }
         _ => "Astro's record shows that nothing was rotated. Calling again",
     }

@@ -354,7 +354,7 @@ impl Place {
             namespace,
             ?what,
             error,
-            "nothing is done until it is permitted, which is tried again and again; {remedy}"
+            "nothing is reconciled here until access is granted; retrying; {remedy}"
         );
     }
 }

@@ -27,7 +27,7 @@ pub fn notice(old: &Status, new: &Status) -> Option<Notice> {
     if let (Some(last), Some(token)) = (rotated, &new.token) {
         let (reason, what) = match last.reason {
             Cause::Lost => ("Recovered", "rotated again after a value was lost"),
-            Cause::Reclaimed => ("Reclaimed", "reclaimed after somebody else rotated it"),
+            Cause::Reclaimed => ("Reclaimed", "reclaimed after another party had rotated it"),
             _ => ("Rotated", "rotated"),
         };
         return Some(Notice {

@@ -354,7 +354,7 @@ fn headline(verdict: &Verdict, now: Timestamp, zone: &TimeZone) -> (Style, Strin
             (WARN, format!("waits until {}: {reason}", when(*until)))
         }
         Verdict::Blocked(blocked) => (BAD, format!("blocked: {}", blocked.reason)),
-        Verdict::Unknown(_) => (BAD, "not known, for want of evidence".into()),
+        Verdict::Unknown(_) => (BAD, "unknown: the cluster gave no answer".into()),
     }
 }
 
@@ -392,7 +392,7 @@ fn secret(seen: &Observed, was_read: bool) -> Secret {
             ),
         ),
         Stored::Absent { .. } => ("absent", format!("{name}: not there, or without a value")),
-        Stored::Foreign(_) => ("foreign", format!("{name}: somebody else's")),
+        Stored::Foreign(_) => ("foreign", format!("{name}: of another party")),
         Stored::Consented { value_is_live, .. } => {
             let value = match value_is_live {
                 Some(true) => "its value is live",
@@ -408,7 +408,7 @@ fn secret(seen: &Observed, was_read: bool) -> Secret {
                 .map(|at| format!(" of {}", plain(at)));
             let live = match seen.drift() {
                 Some((Drift::Same, ..)) => ", which is live",
-                Some((Drift::LiveNewer, ..)) => ", which is dead",
+                Some((Drift::LiveNewer, ..)) => ", which is no longer valid",
                 Some((Drift::StoredNewer, ..)) | None => "",
             };
             let obtained = obtained.unwrap_or_default();

@@ -41,7 +41,7 @@ pub(super) fn ask(chosen: &Details, place: Option<&Place>) -> anyhow::Result<()>
     ];
     facts.extend(place.map(|place| ("new value", format!("into Secret {place}"))));
     warn(
-        "Rotating a token kills its present value at once, for all who use it, and cannot be undone.",
+        "Rotating a token invalidates its current value at once, for everyone who uses it, and cannot be undone.",
     );
     for (name, fact) in facts {
         say(&format!("  {name:<11} {fact}"));
@@ -50,7 +50,7 @@ pub(super) fn ask(chosen: &Details, place: Option<&Place>) -> anyhow::Result<()>
         Some("y" | "Y" | "yes" | "Yes" | "YES") => Ok(()),
         Some(_) => bail!("nothing was rotated: you did not answer y"),
         None => bail!(
-            "nothing was rotated: there was no answer; give --force where nobody can be asked"
+            "nothing was rotated: there was no answer; give --force where no one can be asked"
         ),
     }
 }

@@ -26,7 +26,7 @@ pub fn believe(seen: &Observed) -> Result<&Held, Blocked> {
                 Blocked::new(
                     Reason::ValueLost,
                     format!(
-                        "a value of token {} was issued and lost, and the one in Secret {target} is dead; it is replaced as soon as rotation is not suspended",
+                        "a value of token {} was issued and lost, and the one in Secret {target} is no longer valid; it is replaced as soon as rotation is no longer suspended",
                         token.id
                     ),
                 )
@@ -106,7 +106,7 @@ pub(super) fn rotated_elsewhere(held: &Held, token: &Token) -> Blocked {
     Blocked::new(
         Reason::RotatedElsewhere,
         format!(
-            "token {} was rotated by somebody else at {at}, so the value in Secret {} is dead; request a rotation with the annotation {}",
+            "token {} was rotated by another party at {at}, so the value in Secret {} is no longer valid; request a rotation with the annotation {}",
             token.id,
             held.secret,
             request::ROTATE

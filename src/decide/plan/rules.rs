@@ -45,7 +45,7 @@ const RULES: &[Rule] = &[
     ),
     rule(
         "invalid-spec",
-        "A spec that makes no sense is not acted on.",
+        "A spec that cannot be used is not acted on.",
         invalid_spec,
     ),
     rule(
@@ -60,17 +60,17 @@ const RULES: &[Rule] = &[
     ),
     rule(
         "not-our-secret",
-        "A Secret of somebody else, or of another cluster, is never touched.",
+        "A Secret of another party, or of another cluster, is never touched.",
         not_our_secret,
     ),
     rule(
         "settle",
-        "The Secret proves that the recorded rotation is done, which is booked.",
+        "The Secret proves that the recorded rotation is done, and the status is brought up to date.",
         settle,
     ),
     rule(
         "in-flight",
-        "Somebody may still be working on the recorded rotation.",
+        "A process may still be working on the recorded rotation.",
         in_flight,
     ),
     rule(
@@ -78,7 +78,11 @@ const RULES: &[Rule] = &[
         "An older resource worked on the token until now, so the vendor is asked first.",
         after_rival,
     ),
-    rule("suspended", "While suspended nothing rotates.", suspended),
+    rule(
+        "suspended",
+        "While the resource is suspended nothing is rotated.",
+        suspended,
+    ),
     rule(
         "refused",
         "Astro refuses the credential, or does not have exactly one token that the spec can mean.",
@@ -91,7 +95,7 @@ const RULES: &[Rule] = &[
     ),
     rule(
         "backing-off",
-        "After a failure the next try waits.",
+        "After a failure the next attempt waits.",
         backing_off,
     ),
     rule(
@@ -106,7 +110,7 @@ const RULES: &[Rule] = &[
     ),
     rule(
         "drift",
-        "Somebody else rotated the token, so the Secret's value is dead.",
+        "Another party rotated the token, so the value in the Secret is no longer valid.",
         drift,
     ),
     rule(
@@ -129,7 +133,11 @@ const RULES: &[Rule] = &[
         "A rotation was requested that has not been done yet.",
         requested,
     ),
-    rule("scheduled", "The schedule says so.", scheduled),
+    rule(
+        "scheduled",
+        "The schedule says that a rotation is due.",
+        scheduled,
+    ),
     rule(
         "outdated",
         "The Secret differs from what the spec asks for, and is written anew with the value it holds.",

@@ -45,7 +45,7 @@ pub(super) fn drift(seen: &Observed) -> Option<Plan> {
             Some(Plan::Block(Blocked::new(
                 Reason::Contested,
                 format!(
-                    "token {} was rotated by somebody else again; it was reclaimed at {at} and will not be reclaimed within 24 h of that. \
+                    "token {} was rotated by another party again; it was reclaimed at {at} and will not be reclaimed within 24 h of that. \
                      Find who else rotates it; to take it back now, request a rotation",
                     token.id
                 ),

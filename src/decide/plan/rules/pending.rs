@@ -26,8 +26,8 @@ pub(super) fn in_flight(seen: &Observed) -> Option<Plan> {
             Work::Storing { error } => Some(Blocked::new(
                 Reason::ValueNotStored,
                 format!(
-                    "the new value cannot be stored in Secret {}, and the old one is dead: {error}; \
-                     it is kept in memory and tried again, so do not restart the operator",
+                    "the new value cannot be stored in Secret {}, and the old one is no longer valid: {error}; \
+                     it is kept in memory and storing it is retried, so do not restart the operator",
                     seen.resource.spec.target.name
                 ),
             )),
