@@ -16,6 +16,7 @@ pub(crate) async fn rewrite(
     seen: &Observed,
     from: &Held,
 ) -> Result<(Held, Notice), Setback> {
+    let done = notice(seen, from);
     let resource = &seen.resource;
     let target = &resource.spec.target;
     let found = secret::value(client, resource, &from.secret, &from.stamp.key).await?;
@@ -39,10 +40,10 @@ pub(crate) async fn rewrite(
         force: true,
     };
     let held = secret::write(client, &draft, &value).await?;
-    Ok((held, notice(seen, from)))
+    Ok((held, done))
 }
 
-/// What a person should hear of it.
+/// What a person should hear of it once it is done.
 fn notice(seen: &Observed, from: &Held) -> Notice {
     let target = &seen.resource.spec.target.name;
     let (reason, message) = match &seen.stored {
