@@ -78,7 +78,7 @@ pub fn held(secret: &Metadata, owner: &WorkspaceTokenRotation) -> Option<Held> {
 fn edited(managed: &Managed, key: &str) -> Option<String> {
     let writer = managed.writer(&format!("data.{key}"))?;
     let is_theirs = |name: &&str| managed.is_of(&format!("annotations.{name}"), writer);
-    let restored = VERSION.iter().any(|name| is_theirs(&name));
+    let restored = VERSION.iter().any(is_theirs);
     (!restored).then(|| writer.clone())
 }
 
