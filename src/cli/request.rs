@@ -138,9 +138,9 @@ async fn wait(
             match states.next().await {
                 Some(Ok(state)) => {
                     match judge(state.as_ref(), handled) {
-                        Verdict::Open => {}
-                        Verdict::Done(last) => return Ok(done(last.as_ref())),
-                        Verdict::Hopeless(why) => return Err(anyhow!(why)),
+                        Progress::Open => {}
+                        Progress::Done(last) => return Ok(done(last.as_ref())),
+                        Progress::Hopeless(why) => return Err(anyhow!(why)),
                     }
                     seen = state;
                 }
@@ -169,7 +169,7 @@ async fn wait(
 
 /// How far a request has come.
 #[cfg_attr(test, derive(Debug, PartialEq))]
-enum Verdict {
+enum Progress {
     /// It may still be answered.
     Open,
     /// It was answered, and the Secret holds a live value.
@@ -178,26 +178,26 @@ enum Verdict {
     Hopeless(&'static str),
 }
 
-fn judge(resource: Option<&WorkspaceTokenRotation>, handled: &str) -> Verdict {
+fn judge(resource: Option<&WorkspaceTokenRotation>, handled: &str) -> Progress {
     let Some(resource) = resource else {
-        return Verdict::Hopeless("it was deleted");
+        return Progress::Hopeless("it was deleted");
     };
     let status = resource.status.as_ref();
     if let Some(status) = status.filter(|status| is_handled(status, handled)) {
         let is_ready = status.is_ready();
         return match is_ready {
-            true => Verdict::Done(status.last_rotation.clone()),
-            false => Verdict::Open,
+            true => Progress::Done(status.last_rotation.clone()),
+            false => Progress::Open,
         };
     }
     if requested(resource.annotations()).as_deref() != Some(handled) {
-        return Verdict::Hopeless("another request has taken the place of this one");
+        return Progress::Hopeless("another request has taken the place of this one");
     }
     match resource.spec.suspend {
         Some(true) => {
-            Verdict::Hopeless("spec.suspend was set; nothing is rotated until it is unset")
+            Progress::Hopeless("spec.suspend was set; nothing is rotated until it is unset")
         }
-        _ => Verdict::Open,
+        _ => Progress::Open,
     }
 }
 
@@ -291,32 +291,32 @@ mod tests {
         let judge = |annotations: &Value, spec, status| {
             judge(Some(&resource(annotations.clone(), spec, status)), "mine")
         };
-        assert_eq!(judge(&mine, json!({}), Value::Null), Verdict::Open);
+        assert_eq!(judge(&mine, json!({}), Value::Null), Progress::Open);
         assert_eq!(
             judge(&mine, json!({}), status("other", true)),
-            Verdict::Open
+            Progress::Open
         );
         assert_eq!(
             judge(&mine, json!({}), status("mine", false)),
-            Verdict::Open
+            Progress::Open
         );
         let done = judge(&mine, json!({}), status("mine", true));
-        assert!(matches!(done, Verdict::Done(Some(last)) if last.id == "r1"));
+        assert!(matches!(done, Progress::Done(Some(last)) if last.id == "r1"));
         // Whatever came after it.
         let later = judge(
             &json!({ROTATE: "later"}),
             json!({"suspend": true}),
             status("mine", true),
         );
-        assert!(matches!(later, Verdict::Done(_)));
+        assert!(matches!(later, Progress::Done(_)));
     }
 
     #[test]
     fn what_will_never_be_done_is_said_at_once() {
-        assert!(matches!(judge(None, "mine"), Verdict::Hopeless(why) if why.contains("deleted")));
+        assert!(matches!(judge(None, "mine"), Progress::Hopeless(why) if why.contains("deleted")));
         let other = resource(json!({ROTATE: "other"}), json!({}), Value::Null);
         assert!(
-            matches!(judge(Some(&other), "mine"), Verdict::Hopeless(why) if why.contains("another"))
+            matches!(judge(Some(&other), "mine"), Progress::Hopeless(why) if why.contains("another"))
         );
         let suspended = resource(
             json!({REVOKE: "mine"}),
@@ -324,7 +324,7 @@ mod tests {
             Value::Null,
         );
         assert!(
-            matches!(judge(Some(&suspended), "mine"), Verdict::Hopeless(why) if why.contains("suspend"))
+            matches!(judge(Some(&suspended), "mine"), Progress::Hopeless(why) if why.contains("suspend"))
         );
     }
 

@@ -3,7 +3,7 @@
 mod changes;
 mod row;
 
-use self::changes::{Change, Known};
+use self::changes::{Known, Update};
 use self::row::{Row, header};
 use super::cluster::Cluster;
 use super::terminal::print_error;
@@ -162,7 +162,7 @@ async fn follow(args: &Args, cluster: &Cluster) -> anyhow::Result<()> {
             Some(Ok(event)) => {
                 is_said = false;
                 for change in known.take(&event) {
-                    if let Change::All(rows) = &change {
+                    if let Update::All(rows) = &change {
                         say_what_is_missing(args, cluster, rows)?;
                     }
                     print_change(args, &mut columns, change)?;
@@ -181,10 +181,10 @@ async fn follow(args: &Args, cluster: &Cluster) -> anyhow::Result<()> {
     }
 }
 
-fn print_change(args: &Args, columns: &mut Option<Columns>, change: Change) -> anyhow::Result<()> {
+fn print_change(args: &Args, columns: &mut Option<Columns>, change: Update) -> anyhow::Result<()> {
     let rows = match change {
-        Change::All(rows) => rows,
-        Change::One(row) => vec![row],
+        Update::All(rows) => rows,
+        Update::One(row) => vec![row],
     };
     if args.output == Output::Json {
         for row in &rows {

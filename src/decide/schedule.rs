@@ -56,23 +56,23 @@ pub struct Due {
     /// When, in whole seconds, jitter included.
     pub at: Timestamp,
     /// What asks for it.
-    pub rule: Rule,
+    pub rule: DueRule,
 }
 
 /// What makes a rotation due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
+pub enum DueRule {
     /// `every` or `cron`.
     Scheduled,
     /// `beforeExpiry`.
     Expiring,
 }
 
-impl From<Rule> for Cause {
-    fn from(rule: Rule) -> Self {
+impl From<DueRule> for Cause {
+    fn from(rule: DueRule) -> Self {
         match rule {
-            Rule::Scheduled => Self::Scheduled,
-            Rule::Expiring => Self::Expiring,
+            DueRule::Scheduled => Self::Scheduled,
+            DueRule::Expiring => Self::Expiring,
         }
     }
 }
@@ -152,11 +152,11 @@ impl Schedule {
         let scheduled = every.into_iter().chain(cron.transpose()?).min();
         let scheduled = scheduled.map(|at| Due {
             at: add(at, self.delay(at, seed)),
-            rule: Rule::Scheduled,
+            rule: DueRule::Scheduled,
         });
         let expiring = self.expiring(last, expiry)?.map(|at| Due {
             at,
-            rule: Rule::Expiring,
+            rule: DueRule::Expiring,
         });
         // The delay is already in, so jitter never reaches past the expiry rule.
         let dues = scheduled.into_iter().chain(expiring);

@@ -115,7 +115,7 @@ mod tests {
     use crate::decide::evidence::{Settings, Token};
     use crate::decide::pace::Pace;
     use crate::decide::plan::rules::rotation;
-    use crate::decide::schedule::Rule;
+    use crate::decide::schedule::DueRule;
     use jiff::SignedDuration;
     use std::sync::Arc;
 
@@ -244,7 +244,7 @@ mod tests {
         assert!(upcoming(&seen, &Plan::Idle { next: None }).times.is_empty());
         let next = Due {
             at: at(9 * DAY),
-            rule: Rule::Scheduled,
+            rule: DueRule::Scheduled,
         };
         let idle = Plan::Idle { next: Some(next) };
         assert_eq!(

@@ -48,11 +48,11 @@ pub struct Report {
     pub rules: Vec<Spoken>,
     /// The token.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub token: Option<Token>,
+    pub token: Option<TokenFacts>,
     /// The target Secret.
-    pub secret: Secret,
+    pub secret: SecretFacts,
     /// Rotations to come.
-    pub next: Vec<Rotation>,
+    pub next: Vec<RotationFacts>,
     /// What the above takes for granted.
     pub notes: Vec<String>,
     /// What was checked.
@@ -75,7 +75,7 @@ pub struct Spoken {
 /// The token, as Astro has it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Token {
+pub struct TokenFacts {
     id: String,
     name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,7 +87,7 @@ pub struct Token {
 /// The target Secret.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Secret {
+pub struct SecretFacts {
     name: String,
     key: String,
     /// `held`, `absent`, `foreign`, `given` or `not read`.
@@ -97,7 +97,7 @@ pub struct Secret {
 
 /// A rotation to come.
 #[derive(Debug, Serialize)]
-pub struct Rotation {
+pub struct RotationFacts {
     /// When, UTC.
     pub at: Timestamp,
     /// The same in the schedule's zone.
@@ -145,7 +145,7 @@ impl Report {
             rule: rule.name,
             says: rule.says,
         });
-        let next = upcoming.times.iter().map(|(at, cause)| Rotation {
+        let next = upcoming.times.iter().map(|(at, cause)| RotationFacts {
             at: *at,
             local: local(*at, &zone),
             zone: zone.iana_name().unwrap_or("UTC").into(),
@@ -284,7 +284,7 @@ impl Titled {
     }
 }
 
-impl Token {
+impl TokenFacts {
     fn text(&self) -> String {
         let mut text = match self.name.is_empty() {
             true => self.id.clone(),
@@ -302,7 +302,7 @@ impl Token {
     }
 }
 
-impl Rotation {
+impl RotationFacts {
     fn text(&self, now: Timestamp) -> String {
         let zone = match self.zone.as_str() {
             "UTC" => String::new(),
@@ -345,7 +345,10 @@ fn headline(verdict: &Verdict, now: Timestamp, zone: &TimeZone) -> (Style, Strin
         Verdict::Rotates { cause, attempt } => {
             (WARN, format!("rotates now ({cause}, attempt {attempt})"))
         }
-        Verdict::Writes(_) => (GOOD, "writes the Secret now, without a rotation".into()),
+        Verdict::Writes(_) => (
+            GOOD,
+            "writes the Secret now, without a rotation".into(),
+        ),
         Verdict::Idle(until) => (GOOD, format!("idle until {}", when(*until))),
         Verdict::Rests(why) => (GOOD, format!("idle, {why}")),
         Verdict::Waits(until, None) => (WARN, format!("waits until {}", when(*until))),
@@ -358,9 +361,9 @@ fn headline(verdict: &Verdict, now: Timestamp, zone: &TimeZone) -> (Style, Strin
     }
 }
 
-fn token(seen: &Observed) -> Option<Token> {
+fn token(seen: &Observed) -> Option<TokenFacts> {
     if let Live::Token { token, .. } = &seen.live {
-        return Some(Token {
+        return Some(TokenFacts {
             id: line(&token.id, LONGEST),
             name: line(&token.name, LONGEST),
             rotated_at: token.version.rotated_at.as_ref().map(|at| at.0),
@@ -368,7 +371,7 @@ fn token(seen: &Observed) -> Option<Token> {
         });
     }
     let held = seen.stored.value()?;
-    Some(Token {
+    Some(TokenFacts {
         id: line(&held.stamp.token_id, LONGEST),
         name: String::new(),
         rotated_at: held.stamp.version.rotated_at.as_ref().map(|at| at.0),
@@ -376,7 +379,7 @@ fn token(seen: &Observed) -> Option<Token> {
     })
 }
 
-fn secret(seen: &Observed, was_read: bool) -> Secret {
+fn secret(seen: &Observed, was_read: bool) -> SecretFacts {
     let target = &seen.resource.spec.target;
     let (name, key) = (line(&target.name, LONGEST), line(target.key(), LONGEST));
     let (state, says) = match &seen.stored {
@@ -419,7 +422,7 @@ fn secret(seen: &Observed, was_read: bool) -> Secret {
             )
         }
     };
-    Secret {
+    SecretFacts {
         name,
         key,
         state,
