@@ -4,7 +4,7 @@ SHELL := bash
 
 IMAGE ?= astro-token-operator:0.1.0
 
-.PHONY: help demo test check crd bench soak image
+.PHONY: help demo test check crd bench soak image audit
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z]*\): ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -13,12 +13,12 @@ demo: ## Shows the operator at work on a local control plane, with a simulator i
 	cargo build --workspace --bin astro-token-operator --bin demo
 	cargo run --quiet --package lab --bin demo
 
-test: ## Runs all tests; those with Kubernetes run on a real API server, which the first run fetches or builds.
-	@# They wait for what happens by itself much more than they compute.
+test: ## Runs all tests, many of them on a real API server, which the first run fetches or builds.
+	@# The tests wait much more than they compute.
 	export RUST_TEST_THREADS=$${RUST_TEST_THREADS:-32} && \
 	KUBEBUILDER_ASSETS=$$(hack/kube-binaries.sh) && export KUBEBUILDER_ASSETS && cargo test --workspace
 
-check: ## Checks format, lints, documentation, and that generated files are up to date.
+check: ## Checks format, lints and documentation, and that generated files are up to date.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
@@ -27,13 +27,24 @@ check: ## Checks format, lints, documentation, and that generated files are up t
 crd: ## Writes what is generated from the code: the CRD, and the table of reasons in the README.
 	GENERATE=1 cargo test --test it generated
 
-bench: ## Measures speed, cost and memory beside a bare client; wants a machine of its own.
+bench: ## Measures speed, cost and memory, compared with a bare client; needs a machine of its own.
 	cargo build --release --workspace --bin astro-token-operator --bin bench
 	cargo run --quiet --release --package lab --bin bench
 
-soak: ## Kills the operator in the middle of 10,000 rotations, and lets a storm blow over three replicas.
+soak: ## Kills the operator in the middle of 10,000 rotations, then disturbs three replicas for ten minutes.
 	cargo build --release --workspace --bin astro-token-operator --bin soak
 	cargo run --quiet --release --package lab --bin soak
+
+audit: ## Checks licenses, sources and versions of the dependencies, then known vulnerabilities.
+	@cargo deny --version >/dev/null 2>&1 || { \
+	    echo 'make audit needs cargo-deny: cargo install --locked cargo-deny' >&2; exit 1; \
+	}
+	cargo deny --offline check bans licenses sources
+	@# The database of advisories is fetched, and only this step needs a network.
+	@cargo deny fetch db || { \
+	    echo 'make audit: the advisories could not be fetched, so known vulnerabilities were NOT checked.' >&2; exit 1; \
+	}
+	cargo deny --offline check advisories
 
 image: ## Builds the container image with Docker or Podman; IMAGE=… names it.
 	@for engine in docker podman; do \

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Makes sure that a folder with etcd, kube-apiserver, kube-controller-manager and kubectl exists, and prints its path
-# and nothing else on stdout. Progress goes to stderr. The ways, in this order:
-#   1. KUBEBUILDER_ASSETS, where it is set;
+# and nothing else on stdout. Progress is printed to stderr. It tries, in this order:
+#   1. KUBEBUILDER_ASSETS, if it is set;
 #   2. the cache folder that an earlier run filled;
-#   3. the publishers' binaries, checksums verified: needs internet, about a minute;
-#   4. a build of Debian's own source package: needs only apt, some minutes.
+#   3. the publishers' binaries, with verified checksums: needs internet, takes about a minute;
+#   4. a build of Debian's own source package: needs only apt, takes some minutes.
 set -euo pipefail
 exec 3>&1 1>&2
 
@@ -37,7 +37,7 @@ main() {
         install_as "$official" "$work/downloaded"
     fi
     build
-    check "$work/built" || die "what was built does not work. $way_out"
+    check "$work/built" || die "the binaries that were built do not work. $way_out"
     install_as "$debian" "$work/built"
 }
 
@@ -49,7 +49,7 @@ use_assets() {
     [[ ${#lacking[@]} -eq 0 ]] || die "KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS lacks ${lacking[*]}." \
         "Complete that folder, or unset the variable and this script fills one."
     [[ -x $KUBEBUILDER_ASSETS/kube-controller-manager ]] ||
-        say "KUBEBUILDER_ASSETS lacks kube-controller-manager: going on without namespace deletion and quotas"
+        say "KUBEBUILDER_ASSETS lacks kube-controller-manager: continuing without namespace deletion and quotas"
     print_folder "$KUBEBUILDER_ASSETS"
 }
 
@@ -93,32 +93,33 @@ build() {
     command -v apt-get >/dev/null || die "there is no apt to build Kubernetes $debian with. $way_out"
     local into=$work/built root=()
     [[ $EUID -eq 0 ]] || root=(sudo -n)
-    say "building Kubernetes $debian from Debian's source: about six minutes on two cores, 3 GB of disk meanwhile"
+    say "building Kubernetes $debian from Debian's source: about six minutes on two cores, 3 GB of disk"
     export DEBIAN_FRONTEND=noninteractive
     use_own_apt
     say "reading the package lists"
-    logged apt-get "${apt[@]}" update || say "going on with the lists that could be read"
+    logged apt-get "${apt[@]}" update || say "continuing with the lists that could be read"
     apt-cache "${apt[@]}" showsrc kubernetes 2>>"$log" | grep -F "Version: $debian_source" >>"$log" ||
         die "apt offers no source package of Kubernetes $debian here (Debian 12 does). $way_out"
     if ! dpkg --status "${build_tools[@]}" >>"$log" 2>&1; then
         say "installing ${build_tools[*]}"
         logged "${root[@]}" apt-get "${apt[@]}" install -y --no-install-recommends "${build_tools[@]}" ||
-            die "the tools to build with cannot be installed. $way_out"
+            die "the build tools cannot be installed. $way_out"
     fi
 
     say "unpacking the source"
     mkdir "$work/source" "$into"
     cd "$work/source"
-    logged apt-get "${apt[@]}" source kubernetes || die "the source cannot be had. $way_out"
+    logged apt-get "${apt[@]}" source kubernetes || die "the source cannot be downloaded. $way_out"
     # Only unpacked, not installed: the package would start a service.
     logged apt-get "${apt[@]}" download etcd-server golang-github-modern-go-reflect2-dev ||
-        die "etcd cannot be had. $way_out"
+        die "etcd cannot be downloaded. $way_out"
     logged dpkg-deb -x etcd-server_*.deb debian
     logged dpkg-deb -x golang-github-modern-go-reflect2-dev_*.deb debian
     cp debian/usr/bin/etcd "$into"
 
     cd kubernetes-*/
-    # The vendored release crashes at the first custom resource when built with Go 1.18 or newer.
+    # The vendored release makes the API server crash at the first custom resource if it is built with Go 1.18 or
+    # newer.
     rm -rf vendor/github.com/modern-go/reflect2
     cp -r ../debian/usr/share/gocode/src/github.com/modern-go/reflect2 vendor/github.com/modern-go/
     printf '%s\n' KUBE_GIT_COMMIT=unknown KUBE_GIT_TREE_STATE=archive "KUBE_GIT_VERSION=v$debian" \
@@ -133,7 +134,8 @@ build() {
     cd "$cache"
 }
 
-# Sets `apt`: options that make apt read this machine's own sources, with source packages, and leave nothing behind.
+# Sets `apt`: options that make apt read this machine's own sources, including source packages, and leave nothing
+# behind.
 use_own_apt() {
     local own=$work/apt file
     mkdir -p "$own"/{sources,lists/partial,cache/archives/partial}
@@ -147,12 +149,12 @@ use_own_apt() {
     apt=(
         -o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$own/sources"
         -o "Dir::State::lists=$own/lists" -o "Dir::Cache=$own/cache" -o DPkg::Lock::Timeout=600
-        # apt's own user may not enter a home directory.
+        # apt's own user is not allowed to enter a home directory.
         -o APT::Sandbox::User=root
     )
 }
 
-# Starts the binaries of a folder and creates one custom resource: what a wrongly built kube-apiserver crashes at.
+# Starts the binaries in a folder and creates one custom resource, which makes a wrongly built kube-apiserver crash.
 check() (
     bin=$1 dir=$work/check
     etcd=http://127.0.0.1:$(free_port)
@@ -192,7 +194,7 @@ ask() {
         "https://127.0.0.1:$port/$1"
 }
 
-# Runs a command until it succeeds, for two minutes at most and while both servers under check run.
+# Runs a command until it succeeds, for two minutes at most and only while both servers under check are running.
 await() {
     local end=$((SECONDS + 120))
     until "$@" >/dev/null 2>&1; do
@@ -220,7 +222,7 @@ print_folder() {
     exit 0
 }
 
-# Runs a command with its output in the log, and shows the log's end when it fails.
+# Runs a command with its output in the log, and shows the end of the log if it fails.
 logged() {
     echo "+ $*" >>"$log"
     "$@" >>"$log" 2>&1 || say_log_end "$1"
@@ -240,6 +242,6 @@ die() {
 }
 
 way_out="Set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kube-controller-manager of one version\
- (setup-envtest makes one) and run again."
+ (setup-envtest makes one) and run this again."
 
 main

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Which resource: its namespace and its name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// Its namespace.
     pub namespace: String,
@@ -293,6 +293,18 @@ pub struct Status {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub history: Vec<HistoryEntry>,
+}
+
+impl Status {
+    /// The `Ready` condition.
+    pub fn ready(&self) -> Option<&Condition> {
+        self.conditions.iter().find(|it| it.type_ == "Ready")
+    }
+
+    /// Whether `Ready` is true.
+    pub fn is_ready(&self) -> bool {
+        self.ready().is_some_and(|ready| ready.status == "True")
+    }
 }
 
 /// The Secret that holds the value; it stays named while an edit of `target.name` is not carried out yet.

@@ -1,9 +1,9 @@
-//! Flags that `run` and the other commands share: each is also an environment variable, and `--help` teaches.
+//! Flags that `run` and the other commands share. Those of `run` are environment variables too, as `--help` shows.
 
 use crate::cluster::watch::SecretAccess;
+use crate::decide::names::is_id;
 use crate::decide::pace::Pace;
 use crate::decide::schedule::parse_duration;
-use crate::decide::validate::is_id;
 use crate::process::telemetry::Format;
 use clap::Args;
 use jiff::SignedDuration;
@@ -15,11 +15,11 @@ use std::time::Duration;
 /// How to reach Astro, and as whom.
 #[derive(Args)]
 pub struct AstroArgs {
-    /// Base URL of the Astro API, with /v1
+    /// Base URL of the Astro API, ending in /v1
     #[arg(long, env = "ASTRO_API_URL", default_value = "https://api.astronomer.io/v1", value_parser = api_url, help_heading = "Astro")]
     pub api_url: reqwest::Url,
 
-    /// Organization where nothing else names one; else the credential's own
+    /// Organization to use where the resource names none; by default the credential's own
     #[arg(long, env = "ASTRO_ORGANIZATION_ID", value_parser = non_empty, help_heading = "Astro")]
     pub organization_id: Option<String>,
 
@@ -29,7 +29,7 @@ pub struct AstroArgs {
     #[arg(skip = std::env::var("ASTRO_API_TOKEN").ok().filter(|value| !value.is_empty()))]
     pub api_token: Option<String>,
 
-    /// File with the API token to call Astro with, read anew for each use; instead of the variable ASTRO_API_TOKEN
+    /// File with the API token to call Astro with, read for each use; instead of the variable ASTRO_API_TOKEN
     #[arg(
         long,
         env = "ASTRO_API_TOKEN_FILE",
@@ -38,7 +38,7 @@ pub struct AstroArgs {
     )]
     pub api_token_file: Option<PathBuf>,
 
-    /// PEM file with further certificate authorities for Astro or a proxy
+    /// PEM file with additional certificate authorities for Astro or a proxy
     #[arg(
         long,
         env = "ASTRO_CA_BUNDLE",
@@ -47,39 +47,39 @@ pub struct AstroArgs {
     )]
     pub ca_bundle: Option<PathBuf>,
 
-    /// Longest time for one call to Astro
+    /// Timeout for one call to Astro
     #[arg(long, env = "ASTRO_TIMEOUT", default_value = "30s", value_parser = duration, value_name = "DURATION", help_heading = "Astro")]
     pub vendor_timeout: Duration,
 
-    /// Longest time to connect to Astro; shorter than --vendor-timeout
+    /// Timeout for connecting to Astro; must be shorter than --vendor-timeout
     #[arg(long, env = "ASTRO_CONNECT_TIMEOUT", default_value = "5s", value_parser = duration, value_name = "DURATION", help_heading = "Astro")]
     pub vendor_connect_timeout: Duration,
 }
 
-/// Which cluster, as whom, and where in it; the names are kubectl's.
+/// Which cluster to use, as whom, and which namespace; the flags have kubectl's names.
 #[derive(Args)]
 pub struct ClusterArgs {
-    /// Namespace; else the one of the kubeconfig's context
+    /// Namespace to use; by default that of the kubeconfig's context
     #[arg(short, long, value_parser = one_namespace, help_heading = "Cluster")]
     pub namespace: Option<String>,
 
-    /// Context of the kubeconfig; else its current one
+    /// Context of the kubeconfig to use; by default the current one
     #[arg(long, help_heading = "Cluster")]
     pub context: Option<String>,
 
-    /// Kubeconfig; else $KUBECONFIG, else ~/.kube/config
+    /// Kubeconfig to use; by default $KUBECONFIG or ~/.kube/config
     #[arg(long, value_name = "FILE", help_heading = "Cluster")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Act as another user or ServiceAccount (system:serviceaccount:NAMESPACE:NAME)
+    /// Act as another user or as a ServiceAccount (system:serviceaccount:NAMESPACE:NAME)
     #[arg(long = "as", value_name = "USER", help_heading = "Cluster")]
     pub as_user: Option<String>,
 }
 
-/// What the operator's decisions depend on, and with them what `plan` says.
+/// What the operator's decisions depend on, and therefore what `plan` says.
 #[derive(Args)]
 pub struct DecisionArgs {
-    /// What the operator may do to find its Secrets
+    /// How the operator may find its Secrets
     #[arg(
         long,
         env = "SECRET_ACCESS",
@@ -99,21 +99,21 @@ pub struct DecisionArgs {
     )]
     pub default_credentials_namespaces: Vec<String>,
 
-    /// How often Astro's record of each Workspace's tokens is read, to notice what others did
+    /// How often the tokens of each Workspace are read from Astro, to notice changes by other parties
     #[arg(long, env = "AUDIT_INTERVAL", default_value = "10m", value_parser = signed, value_name = "DURATION", help_heading = "Rotation")]
     pub audit_interval: SignedDuration,
 
-    /// Shortest interval a schedule may ask for; lower it for demos and tests only
+    /// Shortest interval that a schedule may ask for; lower it only for demos and tests
     #[arg(long, env = "MINIMUM_INTERVAL", default_value = "5m", value_parser = signed, value_name = "DURATION", help_heading = "Rotation")]
     pub minimum_interval: SignedDuration,
 
-    /// How long the rest takes.
+    /// The other waits.
     #[command(flatten)]
     pace: PaceArgs,
 }
 
 impl DecisionArgs {
-    /// How long is waited for what.
+    /// How long the operator waits for what.
     pub fn pace(&self, astro: &AstroArgs) -> Pace {
         Pace {
             audit: self.audit_interval,
@@ -122,7 +122,7 @@ impl DecisionArgs {
     }
 }
 
-/// How long things take that people need not set; for tests.
+/// Waits that people do not need to set; for tests.
 #[derive(Args)]
 pub struct PaceArgs {
     /// Scales every wait that no other flag sets
@@ -139,7 +139,7 @@ pub struct PaceArgs {
 }
 
 impl PaceArgs {
-    /// How long is waited for what.
+    /// How long the operator waits for what.
     pub fn pace(&self, astro: &AstroArgs) -> Pace {
         let pace = Pace::SHIPPED.scaled(self.factor);
         Pace {
@@ -155,9 +155,9 @@ impl PaceArgs {
 /// Flags of `run`.
 #[derive(Args)]
 pub struct RunArgs {
-    /// Namespaces to work in, separated by commas, with a Role in each; else the whole cluster
+    /// Namespaces to work in, separated by commas, each with a Role; by default the whole cluster
     ///
-    /// Of two resources for one token, one in a namespace that is not named here is not seen.
+    /// The operator cannot see that a resource in another namespace names the same token.
     #[arg(long, env = "NAMESPACES", value_delimiter = ',', value_parser = namespace, value_name = "NAMESPACES", help_heading = "Access")]
     pub namespaces: Vec<String>,
 
@@ -169,7 +169,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub decisions: DecisionArgs,
 
-    /// Reads from Astro a second, for each credential
+    /// Reads from Astro per second, for each credential
     #[arg(
         long,
         env = "ASTRO_READS_PER_SECOND",
@@ -179,7 +179,7 @@ pub struct RunArgs {
     )]
     pub reads_per_second: NonZeroU32,
 
-    /// Rotations a second, for each credential
+    /// Rotations per second, for each credential
     #[arg(
         long,
         env = "ASTRO_ROTATIONS_PER_SECOND",
@@ -189,7 +189,7 @@ pub struct RunArgs {
     )]
     pub rotations_per_second: NonZeroU32,
 
-    /// Let only one of several replicas work, by a Lease
+    /// Elect a leader with a Lease, so that only one of several replicas works
     #[arg(long, env = "LEADER_ELECTION", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", help_heading = "Process")]
     pub leader_election: bool,
 
@@ -197,11 +197,11 @@ pub struct RunArgs {
     #[arg(long, env = "POD_NAMESPACE", value_parser = non_empty, default_value = "default", value_name = "NAMESPACE", help_heading = "Process")]
     pub leader_election_namespace: String,
 
-    /// Name of this pod, unique among replicas, by the downward API; lets a restarted container go on at once
+    /// Name of this pod, unique among replicas, from the downward API; lets a restarted container continue at once
     #[arg(long, env = "POD_NAME", value_parser = non_empty, value_name = "NAME", help_heading = "Process")]
     pub pod_name: Option<String>,
 
-    /// Where /metrics, /livez and /readyz are served
+    /// Address on which /metrics, /livez and /readyz are served
     #[arg(
         long,
         env = "LISTEN",
@@ -211,7 +211,7 @@ pub struct RunArgs {
     )]
     pub listen: SocketAddr,
 
-    /// How log lines look
+    /// Format of log lines
     #[arg(
         long,
         env = "LOG_FORMAT",
@@ -228,10 +228,10 @@ fn api_url(text: &str) -> Result<reqwest::Url, String> {
         return Err("expected something like https://api.astronomer.io/v1".into());
     }
     if !url.path().trim_end_matches('/').ends_with("/v1") {
-        return Err("the path has to end in /v1, as in https://api.astronomer.io/v1".into());
+        return Err("the path must end in /v1, as in https://api.astronomer.io/v1".into());
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("it must not hold a user name or password".into());
+        return Err("it must not contain a user name or a password".into());
     }
     Ok(url)
 }
@@ -247,12 +247,12 @@ fn namespace(text: &str) -> Result<String, String> {
     let name = text.trim();
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if name.is_empty() || name.len() > 63 || !name.bytes().all(allowed) {
-        return Err("expected names of namespaces; for all of them leave it out".into());
+        return Err("expected names of namespaces; leave the flag out for all of them".into());
     }
     Ok(name.to_owned())
 }
 
-/// An id of the vendor's, in lower case as the vendor's own command takes it.
+/// An id at Astro, in lower case as Astro's own command takes it.
 pub(crate) fn id(text: &str) -> Result<String, String> {
     let id = text.trim().to_ascii_lowercase();
     match is_id(&id) {
@@ -278,7 +278,7 @@ pub(crate) fn signed(text: &str) -> Result<SignedDuration, String> {
     parse_duration(text)
 }
 
-/// The same for a clock that cannot go back.
+/// The same for a clock that cannot go backwards.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(parse_duration(text)?).map_err(|error| error.to_string())
 }

@@ -10,26 +10,26 @@ pub mod rotate;
 pub mod status;
 pub mod terminal;
 
-use self::cluster::Cluster;
 use self::plugin::Called;
 use crate::args::RunArgs;
-use clap::{FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 
-/// Rotates Astro (Astronomer) Workspace API tokens on schedule and keeps the live value in a Secret.
+/// Rotates Astro (Astronomer) Workspace API tokens on a schedule and keeps the live value in a Secret.
 ///
 /// A WorkspaceTokenRotation resource names a token, a schedule and a Secret. The operator calls Astro's rotate
-/// endpoint when rotation is due, stores the new value, and says in the resource's status what it did and what comes next.
+/// endpoint when a rotation is due, stores the new value, and reports in the resource's status what it did and what
+/// comes next.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 
-    /// What is logged, as in RUST_LOG; no level shows a token value
+    /// What is logged, in the form of RUST_LOG; no level shows a token value
     #[arg(
         long,
         env = "RUST_LOG",
@@ -49,7 +49,7 @@ pub enum Command {
     /// Say what the operator would do now, why, and when next; change nothing
     #[command(after_help = help::PLAN)]
     Plan(Box<plan::Args>),
-    /// Show which tokens are well, how old their values are and when they are rotated next
+    /// Show which tokens are ready, how old their values are, and when they are rotated next
     #[command(after_help = help::STATUS)]
     Status(status::Args),
     /// Rotate tokens now, once
@@ -58,7 +58,7 @@ pub enum Command {
     /// Rotate tokens now because their values may have leaked
     #[command(long_about = help::ABOUT_REVOKE, after_help = help::REVOKE)]
     Revoke(request::Args),
-    /// Explain a reason of Ready=False: what it means, what the operator does, what you do
+    /// Explain a reason of Ready=False: what it means, and what to do about it
     #[command(after_help = help::EXPLAIN)]
     Explain(explain::Args),
     /// Rotate one token by hand, and print its new value
@@ -67,7 +67,7 @@ pub enum Command {
     /// Print the CustomResourceDefinition as YAML
     #[command(after_help = "Example:\n  astro-token-operator crd | kubectl apply -f -")]
     Crd,
-    /// Print the script that completes the command line in a shell
+    /// Print the script that completes commands in a shell
     #[command(after_help = help::COMPLETION)]
     Completion {
         /// The shell
@@ -83,10 +83,10 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Cli {
     if called == Called::ToComplete {
         let words = arguments.into_iter().skip(1).collect();
         // Nobody reads what went wrong: the shell offers nothing then.
-        let _ = terminal::print(&plugin::candidates(words));
+        let _ = terminal::print(&plugin::candidates(Cli::command(), words));
         std::process::exit(0);
     }
-    let matches = called.command().get_matches_from(arguments);
+    let matches = called.dress(Cli::command()).get_matches_from(arguments);
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
@@ -96,17 +96,11 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Cli {
 /// When it cannot be written.
 pub fn complete(shell: Shell) -> anyhow::Result<()> {
     let called = Called::by(std::env::args_os().next().as_ref());
-    let mut command = called.command();
+    let mut command = called.dress(Cli::command());
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);
     Ok(std::io::stdout().write_all(&script)?)
-}
-
-/// The last word of a command that failed, as clap says its own.
-pub fn print_error(error: &anyhow::Error) {
-    let style = terminal::BAD;
-    anstream::eprintln!("{style}error:{style:#} {error:#}");
 }
 
 /// Whether it failed because nobody reads its output any more, which is no failure. A connection that broke is one: it
@@ -119,7 +113,6 @@ pub fn is_unread(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

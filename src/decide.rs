@@ -2,10 +2,16 @@
 
 pub mod evidence;
 pub mod identity;
-pub mod ownership;
+pub(crate) mod managed;
+pub(crate) mod names;
+pub(crate) mod notice;
+pub(crate) mod ownership;
 pub mod pace;
-pub mod plan;
-pub mod rivals;
+pub(crate) mod plan;
+pub(crate) mod rivals;
 pub mod schedule;
-pub mod status;
+pub mod stamp;
+pub(crate) mod status;
+pub(crate) mod token;
+pub(crate) mod upcoming;
 pub mod validate;

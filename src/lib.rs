@@ -12,13 +12,13 @@
 //! ```
 
 pub mod api;
-pub mod args;
+pub(crate) mod args;
 pub mod astro;
 pub mod cli;
-pub mod clock;
+pub(crate) mod clock;
 pub mod cluster;
 pub mod decide;
 pub mod operator;
 pub mod process;
 pub mod reason;
-pub mod text;
+pub(crate) mod text;

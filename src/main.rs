@@ -25,7 +25,7 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if cli::is_unread(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            cli::print_error(&error);
+            cli::terminal::print_error(&error);
             ExitCode::FAILURE
         }
     }

@@ -1,7 +1,11 @@
-//! The `run` command.
+//! The `run` command: from an event to a rotated token.
 
-pub mod controller;
-pub mod grant;
-pub mod observe;
-pub mod rotate;
+pub(crate) mod controller;
+pub(crate) mod grant;
+pub(crate) mod handles;
+pub(crate) mod observe;
+pub(crate) mod rewrite;
+pub(crate) mod rotate;
 pub mod run;
+pub(crate) mod task;
+pub(crate) mod works;

@@ -1,6 +1,6 @@
 //! This process as others see it.
 
-pub mod host;
+pub(crate) mod host;
 pub mod memory;
 pub mod metrics;
 pub mod server;

@@ -73,175 +73,175 @@ const fn row(
     }
 }
 
-const RETRIES: &str = "Looks again by itself, at first after seconds, then every few minutes.";
+const RETRIES: &str = "Checks again automatically, at first after seconds, then every few minutes.";
 
 /// Every reason, in alphabetical order; README's table is made from it.
 pub const EXPLANATIONS: &[Explanation] = &[
     row(
         Reason::AwaitingFirstRotation,
         "The Secret holds no value yet.",
-        "Rotates as soon as nothing stands in the way.",
-        "Wait; when `suspend` is set, unset it.",
+        "Rotates as soon as nothing prevents it.",
+        "Wait. If `suspend` is set, unset it.",
     ),
     row(
         Reason::ClusterChanged,
-        "The Secret was written by an operator in another cluster: a restore or a clone.",
-        "Nothing: rotating here would kill the value the other cluster uses.",
-        "If this cluster shall own the token now, annotate the Secret with `astro-token-operator.io/adopt: <resource name>`.",
+        "The Secret was written by an operator in another cluster, as after a restore or a clone.",
+        "Nothing: rotating here would invalidate the value that the other cluster uses.",
+        "If this cluster should own the token now, annotate the Secret with `astro-token-operator.io/adopt: <resource name>`.",
     ),
     row(
         Reason::Contested,
-        "Somebody else rotated the token twice within 24 hours.",
-        "Stops reclaiming until 24 hours after its last reclaim.",
-        "Find who else rotates this token and stop one of the two.",
+        "Another party rotated the token twice within 24 hours.",
+        "Does not reclaim the token again until 24 hours after the last time.",
+        "Find the other party that rotates this token, and stop one of the two.",
     ),
     row(
         Reason::CredentialsMissing,
-        "The Secret or key of `credentials.secretRef` does not exist or is empty.",
+        "The Secret or the key in `credentials.secretRef` does not exist or is empty.",
         RETRIES,
-        "Create the Secret with a Workspace Owner's API token.",
+        "Create the Secret with a Workspace Owner API token.",
     ),
     row(
         Reason::CredentialsNotAllowed,
-        "The resource names no credentials, and the operator's own may not be used in this namespace.",
+        "The resource names no credentials, and the operator's own credential may not be used in this namespace.",
         RETRIES,
-        "Set `credentials.secretRef`, or ask for the namespace in `--default-credentials-namespaces`.",
+        "Set `credentials.secretRef`, or ask an administrator to add the namespace to `--default-credentials-namespaces`.",
     ),
     row(
         Reason::CredentialsRejected,
-        "The vendor does not accept the credential (401): expired, deleted, rotated away or malformed.",
+        "Astro rejects the credential (401): it has expired, was deleted or rotated, or is malformed.",
         RETRIES,
-        "Put a valid API token into the credentials Secret.",
+        "Put a valid API token into the Secret with the credentials.",
     ),
     row(
         Reason::Forbidden,
-        "The credential may not manage this token (403).",
+        "The credential is not allowed to manage this token (403).",
         RETRIES,
-        "Use a credential with the role Workspace Owner in the token's Workspace.",
+        "Use a credential that has the role Workspace Owner in the token's Workspace.",
     ),
     row(
         Reason::InvalidSpec,
-        "A field of the spec has no usable value.",
-        "Nothing until the spec changes.",
-        "Mend the field the message names.",
+        "A field of the spec is invalid.",
+        "Nothing until the spec is changed.",
+        "Fix the field named in the message.",
     ),
     row(
         Reason::OrganizationUnknown,
-        "Neither spec, operator nor credential names the Organization.",
+        "The Organization is named neither by the spec, nor by the operator, nor by the credential.",
         RETRIES,
-        "Set `organizationId`, or `--organization-id` of the operator.",
+        "Set `organizationId`, or the operator's flag `--organization-id`.",
     ),
     row(
         Reason::RotatedElsewhere,
-        "Somebody else rotated the token; the Secret's value is dead.",
-        "With `externalRotation: Report` or while suspended: nothing. Else it reclaims the token.",
+        "Another party rotated the token, so the value in the Secret is no longer valid.",
+        "Nothing with `externalRotation: Report` or while suspended. Otherwise it reclaims the token by rotating it once more.",
         "Request a rotation with the annotation `astro-token-operator.io/rotate`, or set `externalRotation: Reclaim`.",
     ),
     row(
         Reason::RotationInDoubt,
-        "The vendor was called and its answer did not arrive: the Secret's value may be dead.",
-        "Waits until the call can no longer land, asks the vendor what happened, and rotates again where needed.",
-        "Wait; if it lasts, look at the vendor's health.",
+        "Astro was called and its answer did not arrive, so the value in the Secret may no longer be valid.",
+        "Waits until the call can no longer take effect, asks Astro what happened, and rotates again if needed.",
+        "Wait; if it does not end, check the status of Astro.",
     ),
     row(
         Reason::ScheduleTooFrequent,
-        "The schedule leaves less than the minimum interval between two rotations.",
-        "Nothing until the spec changes.",
-        "Rotate less often (minimum 5 minutes, `--minimum-interval`).",
+        "The schedule asks for rotations closer together than the minimum interval.",
+        "Nothing until the spec is changed.",
+        "Rotate less often. The minimum is 5 minutes, or what the operator's flag `--minimum-interval` says.",
     ),
     row(
         Reason::SecretNotOurs,
-        "The target Secret, or its key, belongs to somebody else.",
-        "Never touches it. Looks again by itself.",
-        "Choose another `target.name`, or give it away: annotate it with `astro-token-operator.io/adopt: <resource name>`.",
+        "The target Secret, or its key, belongs to another owner.",
+        "Does not touch it, and checks again automatically.",
+        "Choose another `target.name`, or let the operator take the Secret over: annotate it with `astro-token-operator.io/adopt: <resource name>`.",
     ),
     row(
         Reason::SelfRotation,
-        "The token to rotate is the very credential the operator would call the vendor with.",
-        "Nothing: a lost answer would lock it out.",
+        "The token to rotate is the credential that the operator would call Astro with.",
+        "Nothing: if the answer were lost, the operator would be locked out.",
         "Use another credential.",
     ),
     row(
         Reason::TargetConflict,
-        "An older resource writes the same Secret.",
-        "Makes no call; takes over at once when the other goes.",
-        "Choose another `target.name`, or delete one of the two.",
+        "An older resource writes to the same Secret.",
+        "Makes no call, and takes over as soon as the other resource is deleted.",
+        "Choose another `target.name`, or delete one of the two resources.",
     ),
     row(
         Reason::TargetImmutable,
         "The target Secret is immutable.",
-        "Rotates nothing. Looks again by itself.",
-        "Delete the Secret or choose another `target.name`.",
+        "Does not rotate, and checks again automatically.",
+        "Delete the Secret, or choose another `target.name`.",
     ),
     row(
         Reason::TargetRefused,
-        "The API server refuses to store the Secret: permission, quota, admission or namespace.",
-        "Found out by a rehearsal, before anything is rotated. Looks again by itself.",
-        "Mend what the message names.",
+        "The API server refuses to store the Secret, because of a permission, a quota, an admission policy or the namespace.",
+        "Does not rotate: a dry run of the write fails first. Checks again automatically.",
+        "Fix what the message names.",
     ),
     row(
         Reason::TargetTypeDiffers,
-        "The Secret exists with another type than `target.type`.",
-        "Rotates nothing. Looks again by itself.",
+        "The Secret exists, and its type is not `target.type`.",
+        "Does not rotate, and checks again automatically.",
         "Set `target.type` to the Secret's type, or delete the Secret.",
     ),
     row(
         Reason::TemplateFailed,
-        "A template of `target.template` does not render.",
-        "Nothing until the spec changes.",
-        "Mend the template the message names.",
+        "A template in `target.template` cannot be rendered.",
+        "Nothing until the spec is changed.",
+        "Fix the template named in the message.",
     ),
     row(
         Reason::TokenAmbiguous,
-        "Several Workspace tokens have the name.",
+        "Several Workspace tokens have this name.",
         RETRIES,
         "Use `token.id`; the message lists the ids.",
     ),
     row(
         Reason::TokenConflict,
         "An older resource rotates the same token.",
-        "Makes no call; takes over at once when the other goes, or cannot work on the token and never did.",
-        "Delete one of the two.",
+        "Makes no call, and takes over as soon as the other resource is deleted, or if that one cannot rotate the token and never did.",
+        "Delete one of the two resources.",
     ),
     row(
         Reason::TokenExpired,
-        "The token has expired, and rotating does not extend it.",
+        "The token has expired, and rotating it does not renew it.",
         RETRIES,
-        "Create a new token and name it in the spec; rotate before expiry with `schedule.beforeExpiry`.",
+        "Create a new token and name it in the spec; to rotate before it expires, set `schedule.beforeExpiry`.",
     ),
     row(
         Reason::TokenNeverExpires,
-        "`beforeExpiry` is the only rule and the token has no expiry.",
-        "Nothing until the spec changes.",
+        "`beforeExpiry` is the only rule of the schedule, and the token does not expire.",
+        "Nothing until the spec is changed.",
         "Add `schedule.every` or `schedule.cron`.",
     ),
     row(
         Reason::TokenNotFound,
-        "No Workspace token of that name or id can be seen with the credential.",
+        "The credential cannot see a Workspace token with this name or id.",
         RETRIES,
-        "Check `token`, `workspaceId` and the credential's Workspace.",
+        "Check `token`, `workspaceId` and the Workspace of the credential.",
     ),
     row(
         Reason::ValueLost,
-        "A value was issued and lost before it was stored; the Secret's value is dead.",
-        "Rotates once more as soon as it may.",
-        "Wait; when `suspend` is set, unset it.",
+        "A new value was issued and lost before it was stored, so the value in the Secret is no longer valid.",
+        "Rotates once more as soon as it is allowed to.",
+        "Wait. If `suspend` is set, unset it.",
     ),
     row(
         Reason::ValueNotStored,
-        "The new value is in the operator's memory, and the API server refuses to store it.",
-        "Tries again for as long as the process lives; if it dies, rotates once more.",
-        "Mend what the message names. Do not restart the operator.",
+        "The new value is only in the operator's memory, because the API server does not store it.",
+        "Retries for as long as the process runs. If the process ends first, rotates once more.",
+        "Fix what the message names. Do not restart the operator.",
     ),
     row(
         Reason::VendorUnavailable,
-        "A rotation is due and the vendor cannot be reached or does not answer properly.",
-        "Tries again with growing pauses; nothing was changed.",
-        "Check the network, `--api-url` and the vendor's status page.",
+        "A rotation is due, and Astro cannot be reached or does not answer properly.",
+        "Retries with growing pauses. Nothing was changed.",
+        "Check the network, the operator's flag `--api-url` and the status page of Astro.",
     ),
     row(
         Reason::WrongScope,
-        "The token is not a standard API token of WORKSPACE scope.",
+        "The token is not a standard API token with the scope WORKSPACE.",
         RETRIES,
         "Name a Workspace API token.",
     ),
@@ -249,12 +249,12 @@ pub const EXPLANATIONS: &[Explanation] = &[
         Reason::WrongWorkspace,
         "The token has no role in `workspaceId`.",
         RETRIES,
-        "Correct `workspaceId` or `token`.",
+        "Fix `workspaceId` or `token`.",
     ),
 ];
 
 impl Reason {
-    /// The reason of this name, as it stands in a condition.
+    /// The reason with this name, as it appears in a condition.
     pub fn from_name(name: &str) -> Option<Self> {
         EXPLANATIONS
             .iter()
@@ -262,7 +262,7 @@ impl Reason {
             .find(|reason| reason.to_string() == name)
     }
 
-    /// Its row of the documentation.
+    /// Its row in the documentation.
     pub fn explain(self) -> &'static Explanation {
         &EXPLANATIONS[self as usize]
     }
@@ -274,17 +274,17 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A reason with the facts of the case, as it stands in `Ready=False`.
+/// A reason with the details of the case, as it appears in `Ready=False`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Blocked {
     /// The reason.
     pub reason: Reason,
-    /// What exactly, and what to do.
+    /// The details of the case.
     pub message: String,
 }
 
 impl Blocked {
-    /// A reason with its message, of which others wrote parts: bounded, on one line, without invisible characters.
+    /// A reason with its message, parts of which come from others: bounded, on one line, without invisible characters.
     pub fn new(reason: Reason, message: impl AsRef<str>) -> Self {
         Self {
             reason,

@@ -69,6 +69,15 @@ pub fn api_error(error: &kube::Error, longest: usize) -> String {
     }
 }
 
+/// At most so many bytes of a text.
+pub fn cut(text: &str, bytes: usize) -> &str {
+    let mut end = bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 /// The alphabets of base64, base64url and JWTs.
 fn is_opaque(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-_.=+/~".contains(c)

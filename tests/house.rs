@@ -325,3 +325,22 @@ fn no_file_is_longer_than_a_reader_can_keep_in_mind() {
         .collect();
     assert_none(&long);
 }
+
+#[test]
+fn the_page_on_the_architecture_has_the_rules_of_the_table_in_their_order() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let code = read("src/decide/plan/rules.rs");
+    let rules = code.split("rule(").filter_map(|call| {
+        let name = call.trim_start().strip_prefix('"')?;
+        Some(name.split('"').next().unwrap().to_owned())
+    });
+    let page = read("docs/architecture.md");
+    let (_, table) = page.split_once("| rule | what it says |").unwrap();
+    let rows = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let rows = rows.map(|row| row.split('`').nth(1).unwrap().to_owned());
+    assert_eq!(rows.collect::<Vec<_>>(), rules.collect::<Vec<_>>());
+}

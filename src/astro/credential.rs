@@ -18,13 +18,13 @@ const LONGEST: usize = 16 * 1024;
 pub struct Credential {
     value: SecretString,
     fingerprint: u64,
-    claims: Claims,
+    claims: JwtClaims,
 }
 
-/// What a token says about itself, unverified (`astro/api.md` §2): a hint, no more.
+/// What a token says about itself, unverified: a hint, no more.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
-struct Claims {
+struct JwtClaims {
     #[serde(rename = "apiTokenId")]
     api_token_id: Option<String>,
     permissions: Vec<String>,
@@ -106,7 +106,7 @@ fn fingerprint(value: &str) -> u64 {
     KEYS.hash_one(value)
 }
 
-fn claims(value: &str) -> Option<Claims> {
+fn claims(value: &str) -> Option<JwtClaims> {
     let payload = value.split('.').nth(1)?;
     let bytes = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
     serde_json::from_slice(&bytes).ok()

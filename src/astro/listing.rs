@@ -1,7 +1,8 @@
 //! The vendor's list of a Workspace's tokens: read once for all resources that need it, and shared.
 
 use crate::api::SecretKeyRef;
-use crate::decide::evidence::Token;
+use crate::astro::error::{Error, Kind};
+use crate::decide::evidence::{Live, Token};
 use crate::decide::pace::Pace;
 use crate::reason::Blocked;
 use jiff::SignedDuration;
@@ -36,6 +37,35 @@ pub enum Failure {
         /// The vendor's own word on when to come back.
         retry_after: Option<SignedDuration>,
     },
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        let blocked = error.blocked();
+        match error.kind() {
+            Kind::Unavailable => Self::Unavailable {
+                message: blocked.message,
+                retry_after: error.retry_after(),
+            },
+            Kind::CredentialRejected | Kind::Forbidden | Kind::NotFound => Self::Refused(blocked),
+        }
+    }
+}
+
+impl Failure {
+    /// As evidence; `fresh`: from a call just now.
+    pub fn live(self, fresh: bool) -> Live {
+        match self {
+            Self::Denied(blocked) | Self::Refused(blocked) => Live::Refused { blocked, fresh },
+            Self::Unavailable {
+                message,
+                retry_after,
+            } => Live::Unavailable {
+                message,
+                retry_after,
+            },
+        }
+    }
 }
 
 /// A list as read at one moment.

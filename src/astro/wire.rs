@@ -1,7 +1,7 @@
-//! The vendor's JSON (`astro/openapi.yaml`), read leniently. Pure.
+//! The vendor's JSON , read leniently.
 
-use super::{Details, Role};
 use crate::api::Version;
+use crate::astro::record::{Details, Role};
 use crate::decide::evidence::Token;
 use jiff::{Timestamp, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::time::Duration;
 
-/// `ApiTokensPaginated` (`astro/openapi.yaml`).
+/// `ApiTokensPaginated` of its OpenAPI description.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Page<R> {
@@ -73,7 +73,7 @@ pub(super) fn value(body: &[u8]) -> Option<SecretString> {
     (!token.is_empty()).then(|| SecretString::from(token))
 }
 
-/// `Error` (`astro/openapi.yaml`).
+/// `Error`.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct ErrorBody {

@@ -7,7 +7,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 /// Flags of `explain`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The reason, as it stands in the status; all of them when it is left out
+    /// The reason, as the status shows it; by default all of them
     #[arg(value_parser = reason(), ignore_case = true, hide_possible_values = true)]
     reason: Option<Reason>,
 }

@@ -2,107 +2,59 @@
 //!
 //! It asks the operator's own modules, on evidence that is read now, and writes nothing.
 
+mod args;
 mod checks;
 mod files;
 mod gather;
 mod look;
 mod report;
-mod shape;
-mod times;
 mod verdict;
 
-use self::checks::Check;
+pub use self::args::Args;
+
+use self::args::Output;
+use self::checks::{Check, LONGEST, PRESENT};
 use self::files::Document;
 use self::gather::{Chosen, Gathered, Unreached, chosen, named, placed, reach};
-use self::look::{Looker, Sources};
+use self::look::Looker;
 use self::report::{Origin, Report};
-use self::times::{Upcoming, upcoming};
 use self::verdict::{Decided, Verdict, assumed, decide, verdict};
-use super::{Cluster, terminal};
+use super::cluster::Cluster;
+use super::terminal;
 use crate::api::{Cause, WorkspaceTokenRotation};
-use crate::args::{AstroArgs, ClusterArgs, DecisionArgs};
-use crate::astro::Astro;
+use crate::astro::client::Astro;
 use crate::clock::now;
 use crate::cluster::client::cluster_id;
-use crate::decide::evidence::{Access, Live, Observed, Settings, Stored, rotation_id};
-use crate::decide::plan::{Plan, rotation};
+use crate::decide::evidence::{Access, Live, Observed, Settings, Stored};
+use crate::decide::identity::Identity;
+use crate::decide::plan::Plan;
+use crate::decide::plan::rules::rotation;
+use crate::decide::stamp::rotation_id;
+use crate::decide::upcoming::{Upcoming, upcoming};
+use crate::operator::grant::Grants;
+use crate::operator::handles::Handles;
 use crate::operator::rotate;
 use crate::operator::run::{own_credential, settings, vendor};
+use crate::process::host;
 use crate::process::metrics::Metrics;
 use crate::reason::Blocked;
 use crate::text::api_error;
 use anyhow::bail;
-use clap::ValueEnum;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// A resource is blocked, or a check says no.
 const BAD: u8 = 3;
 /// Calls to Astro a second, as the operator's by default.
 const BUDGET: NonZeroU32 = NonZeroU32::new(25).expect("not zero");
-/// Longest text of the API server's that is shown, characters.
-const LONGEST: usize = 400;
 /// Why Astro is not asked about a resource that starts nothing.
 const UNASKED: &str = "nothing is begun for it";
-/// What a check of the cluster's copy is called.
-const PRESENT: &str = "what the cluster has of it now";
-
-/// Flags of `plan`.
-#[derive(clap::Args)]
-pub struct Args {
-    /// Names of resources; all of them when left out
-    #[arg(value_name = "NAME")]
-    pub names: Vec<String>,
-
-    /// YAML or JSON file with resources as they are to be applied, - for the standard input; may be repeated
-    #[arg(short, long = "filename", value_name = "FILE")]
-    pub files: Vec<PathBuf>,
-
-    /// How to print
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
-
-    /// Show the checks that went well too
-    #[arg(short, long)]
-    pub verbose: bool,
-
-    /// In all namespaces
-    #[arg(
-        short = 'A',
-        long,
-        conflicts_with = "namespace",
-        help_heading = "Cluster"
-    )]
-    pub all_namespaces: bool,
-
-    /// Which cluster.
-    #[command(flatten)]
-    pub cluster: ClusterArgs,
-
-    /// How to reach Astro, and the operator's own credential.
-    #[command(flatten)]
-    pub astro: AstroArgs,
-
-    /// The operator's settings.
-    #[command(flatten)]
-    pub decisions: DecisionArgs,
-}
-
-/// How to print.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people
-    #[default]
-    Text,
-    /// For programs: a list with the same facts
-    Json,
-}
 
 /// Prints the plan for each resource; the exit code says whether a person has to act.
 ///
@@ -173,19 +125,23 @@ async fn online(
     for namespace in chosen.iter().filter_map(|it| it.resource.namespace()) {
         if let Entry::Vacant(place) = permissions.entry(namespace) {
             let access = args.decisions.secret_access;
-            let checked = checks::in_namespace(client, place.key(), access).await?;
+            let checked = checks::in_namespace(client, place.key(), access).await;
             place.insert(checked);
         }
     }
-    let sources = Sources {
+    let handles = Handles {
+        grants: Grants {
+            client: client.clone(),
+            own: own_credential(&args.astro, &args.decisions)?,
+            organization: args.astro.organization_id.clone(),
+        },
         client: client.clone(),
         astro,
-        own_credential: own_credential(&args.astro, &args.decisions)?,
-        organization: args.astro.organization_id.clone(),
-        settings: settings(&args.astro, &args.decisions, id),
-        knows_cluster,
+        settings: Arc::new(settings(&args.astro, &args.decisions, id)),
+        identity: Identity::new(None, host::name(), Uuid::new_v4()),
+        metrics: Metrics::new(),
     };
-    let mut looker = Looker::new(sources, all);
+    let mut looker = Looker::new(handles, knows_cluster, all);
     // The oldest first: whether it can work decides whether a younger one waits.
     let mut order: Vec<_> = (0..chosen.len()).collect();
     order.sort_by_key(|index| {
@@ -275,7 +231,7 @@ async fn rehearse(cluster: &Cluster, decided: &Decided) -> (Check, Option<Blocke
             );
         }
         _ if matches!(seen.stored, Stored::Foreign(_)) => {
-            return (checks::no_rehearsal("it is somebody else's"), None);
+            return (checks::no_rehearsal("it belongs to another party"), None);
         }
         (_, Live::Token { token, .. }) => rotation(seen, token, Cause::Scheduled, 1),
         _ => {
@@ -285,7 +241,7 @@ async fn rehearse(cluster: &Cluster, decided: &Decided) -> (Check, Option<Blocke
             );
         }
     };
-    let id = rotation_id(seen.now, uuid::Uuid::new_v4().as_u128());
+    let id = rotation_id(seen.now, Uuid::new_v4().as_u128());
     let draft = rotate::rehearsal(seen, &rotation, id);
     let (check, refused) = checks::rehearsal(&cluster.client, &draft).await;
     // A write that is not about to be done keeps nobody from anything yet.

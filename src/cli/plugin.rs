@@ -1,7 +1,6 @@
 //! The binary as a plugin of kubectl, which finds it on the PATH by its name: `kubectl wtr`.
 
-use super::Cli;
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_complete::engine;
 use std::ffi::OsString;
 use std::path::Path;
@@ -36,8 +35,7 @@ impl Called {
     }
 
     /// The command line, which speaks of itself by the name it was called.
-    pub(super) fn command(self) -> Command {
-        let command = Cli::command();
+    pub(super) fn dress(self, command: Command) -> Command {
         if self == Self::Itself {
             return command;
         }
@@ -55,13 +53,13 @@ impl Called {
 }
 
 /// What may stand in the place of the last of `words`, one a line, in the format that kubectl reads.
-pub(super) fn candidates(mut words: Vec<OsString>) -> String {
+pub(super) fn candidates(command: Command, mut words: Vec<OsString>) -> String {
     if words.is_empty() {
         words.push(OsString::new());
     }
     let last = words.len();
     words.insert(0, PLUGIN.into());
-    let mut command = Called::Plugin.command();
+    let mut command = Called::Plugin.dress(command);
     let here = std::env::current_dir().ok();
     let found = engine::complete(&mut command, words, last, here.as_deref());
     let found = found.unwrap_or_default();
@@ -74,6 +72,8 @@ pub(super) fn candidates(mut words: Vec<OsString>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Cli;
+    use clap::CommandFactory;
 
     #[test]
     fn it_knows_by_which_name_it_was_called() {
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn as_a_plugin_no_example_names_the_binary() {
         let named = |called: Called| {
-            let command = called.command();
+            let command = called.dress(Cli::command());
             let examples = command
                 .get_subcommands()
                 .filter_map(Command::get_after_help);
@@ -97,7 +97,7 @@ mod tests {
         };
         assert!(named(Called::Itself) > 4);
         assert_eq!(named(Called::Plugin), 0);
-        let mut plugin = Called::Plugin.command();
+        let mut plugin = Called::Plugin.dress(Cli::command());
         let trigger = plugin.find_subcommand_mut("trigger").unwrap();
         let help = trigger.render_help().to_string();
         assert!(help.contains("kubectl wtr trigger ci-deployer"), "{help}");
@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn words_are_completed_as_kubectl_reads_it() {
-        let complete = |words: &[&str]| candidates(words.iter().map(OsString::from).collect());
+        let complete =
+            |words: &[&str]| candidates(Cli::command(), words.iter().map(OsString::from).collect());
         assert_eq!(complete(&["st"]), "status\n:4\n");
         assert_eq!(complete(&["explain", "TokenAm"]), "TokenAmbiguous\n:4\n");
         assert_eq!(complete(&["status", "--all"]), "--all-namespaces\n:4\n");

@@ -1,11 +1,11 @@
 //! `trigger` and `revoke`: ask the operator for a rotation, by an annotation, and wait until it was done.
 
-use super::{Cluster, print_error, terminal};
+use super::cluster::Cluster;
+use super::terminal::{self, print_error};
 use crate::api::{LastRotation, Status, WorkspaceTokenRotation};
 use crate::args::{ClusterArgs, duration};
 use crate::clock::now;
 use crate::decide::evidence::requested;
-use crate::decide::status::ready;
 use crate::text::line;
 use anyhow::{anyhow, bail};
 use futures::StreamExt;
@@ -33,11 +33,11 @@ const LONGEST: usize = 1024;
 /// Flags of `trigger` and `revoke`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The resources
+    /// Names of resources
     #[arg(value_name = "NAME", required = true)]
     pub names: Vec<String>,
 
-    /// Wait until the Secrets hold the new values, for 2m or for as long as said
+    /// Wait until the Secrets hold the new values, for 2m or as long as given
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "2m", value_parser = duration, value_name = "DURATION")]
     pub wait: Option<Duration>,
 
@@ -138,9 +138,9 @@ async fn wait(
             match states.next().await {
                 Some(Ok(state)) => {
                     match judge(state.as_ref(), handled) {
-                        Verdict::Open => {}
-                        Verdict::Done(last) => return Ok(done(last.as_ref())),
-                        Verdict::Hopeless(why) => return Err(anyhow!(why)),
+                        Progress::Open => {}
+                        Progress::Done(last) => return Ok(done(last.as_ref())),
+                        Progress::Hopeless(why) => return Err(anyhow!(why)),
                     }
                     seen = state;
                 }
@@ -169,7 +169,7 @@ async fn wait(
 
 /// How far a request has come.
 #[cfg_attr(test, derive(Debug, PartialEq))]
-enum Verdict {
+enum Progress {
     /// It may still be answered.
     Open,
     /// It was answered, and the Secret holds a live value.
@@ -178,26 +178,26 @@ enum Verdict {
     Hopeless(&'static str),
 }
 
-fn judge(resource: Option<&WorkspaceTokenRotation>, handled: &str) -> Verdict {
+fn judge(resource: Option<&WorkspaceTokenRotation>, handled: &str) -> Progress {
     let Some(resource) = resource else {
-        return Verdict::Hopeless("it was deleted");
+        return Progress::Hopeless("it was deleted");
     };
     let status = resource.status.as_ref();
     if let Some(status) = status.filter(|status| is_handled(status, handled)) {
-        let is_ready = ready(status).is_some_and(|ready| ready.status == "True");
+        let is_ready = status.is_ready();
         return match is_ready {
-            true => Verdict::Done(status.last_rotation.clone()),
-            false => Verdict::Open,
+            true => Progress::Done(status.last_rotation.clone()),
+            false => Progress::Open,
         };
     }
     if requested(resource.annotations()).as_deref() != Some(handled) {
-        return Verdict::Hopeless("another request has taken the place of this one");
+        return Progress::Hopeless("another request has taken the place of this one");
     }
     match resource.spec.suspend {
         Some(true) => {
-            Verdict::Hopeless("spec.suspend was set; nothing is rotated until it is unset")
+            Progress::Hopeless("spec.suspend was set; nothing is rotated until it is unset")
         }
-        _ => Verdict::Open,
+        _ => Progress::Open,
     }
 }
 
@@ -220,7 +220,7 @@ fn late(status: &Status, handled: &str, limit: Duration) -> String {
         true => (done(status.last_rotation.as_ref()), true),
         false => ("not rotated".to_owned(), false),
     };
-    match ready(status) {
+    match status.ready() {
         Some(ready) if ready.status == "True" => {
             format!(
                 "{what} within {limit}, though nothing stands in the way; does the operator run?"
@@ -291,32 +291,32 @@ mod tests {
         let judge = |annotations: &Value, spec, status| {
             judge(Some(&resource(annotations.clone(), spec, status)), "mine")
         };
-        assert_eq!(judge(&mine, json!({}), Value::Null), Verdict::Open);
+        assert_eq!(judge(&mine, json!({}), Value::Null), Progress::Open);
         assert_eq!(
             judge(&mine, json!({}), status("other", true)),
-            Verdict::Open
+            Progress::Open
         );
         assert_eq!(
             judge(&mine, json!({}), status("mine", false)),
-            Verdict::Open
+            Progress::Open
         );
         let done = judge(&mine, json!({}), status("mine", true));
-        assert!(matches!(done, Verdict::Done(Some(last)) if last.id == "r1"));
+        assert!(matches!(done, Progress::Done(Some(last)) if last.id == "r1"));
         // Whatever came after it.
         let later = judge(
             &json!({ROTATE: "later"}),
             json!({"suspend": true}),
             status("mine", true),
         );
-        assert!(matches!(later, Verdict::Done(_)));
+        assert!(matches!(later, Progress::Done(_)));
     }
 
     #[test]
     fn what_will_never_be_done_is_said_at_once() {
-        assert!(matches!(judge(None, "mine"), Verdict::Hopeless(why) if why.contains("deleted")));
+        assert!(matches!(judge(None, "mine"), Progress::Hopeless(why) if why.contains("deleted")));
         let other = resource(json!({ROTATE: "other"}), json!({}), Value::Null);
         assert!(
-            matches!(judge(Some(&other), "mine"), Verdict::Hopeless(why) if why.contains("another"))
+            matches!(judge(Some(&other), "mine"), Progress::Hopeless(why) if why.contains("another"))
         );
         let suspended = resource(
             json!({REVOKE: "mine"}),
@@ -324,7 +324,7 @@ mod tests {
             Value::Null,
         );
         assert!(
-            matches!(judge(Some(&suspended), "mine"), Verdict::Hopeless(why) if why.contains("suspend"))
+            matches!(judge(Some(&suspended), "mine"), Progress::Hopeless(why) if why.contains("suspend"))
         );
     }
 

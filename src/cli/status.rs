@@ -3,10 +3,11 @@
 mod changes;
 mod row;
 
-use self::changes::{Change, Known};
+use self::changes::{Known, Update};
 use self::row::{Row, header};
+use super::cluster::Cluster;
+use super::terminal::print_error;
 use super::terminal::{self, Columns};
-use super::{Cluster, print_error};
 use crate::api::WorkspaceTokenRotation;
 use crate::args::ClusterArgs;
 use crate::clock::now;
@@ -26,19 +27,19 @@ use tokio::net::unix::pipe::Sender;
 /// Flags of `status`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The resources; all of the namespace when none is named
+    /// Names of resources; by default all in the namespace
     #[arg(value_name = "NAME", conflicts_with = "all_namespaces")]
     pub names: Vec<String>,
 
-    /// Look in all namespaces
+    /// Show all namespaces
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
 
-    /// Go on, and print a line for each resource that changes
+    /// Keep running, and print a line for each resource that changes
     #[arg(short, long)]
     pub watch: bool,
 
-    /// A table for people, or JSON for programs: an array, with --watch one object a line
+    /// A table for people, or JSON for programs: an array, or with --watch one object per line
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: Output,
 
@@ -161,7 +162,7 @@ async fn follow(args: &Args, cluster: &Cluster) -> anyhow::Result<()> {
             Some(Ok(event)) => {
                 is_said = false;
                 for change in known.take(&event) {
-                    if let Change::All(rows) = &change {
+                    if let Update::All(rows) = &change {
                         say_what_is_missing(args, cluster, rows)?;
                     }
                     print_change(args, &mut columns, change)?;
@@ -180,10 +181,10 @@ async fn follow(args: &Args, cluster: &Cluster) -> anyhow::Result<()> {
     }
 }
 
-fn print_change(args: &Args, columns: &mut Option<Columns>, change: Change) -> anyhow::Result<()> {
+fn print_change(args: &Args, columns: &mut Option<Columns>, change: Update) -> anyhow::Result<()> {
     let rows = match change {
-        Change::All(rows) => rows,
-        Change::One(row) => vec![row],
+        Update::All(rows) => rows,
+        Update::One(row) => vec![row],
     };
     if args.output == Output::Json {
         for row in &rows {

@@ -29,6 +29,12 @@ pub fn print(text: &str) -> anyhow::Result<()> {
     Ok(stdout.flush()?)
 }
 
+/// The last word of a command that failed, as clap says its own.
+pub fn print_error(error: &anyhow::Error) {
+    let style = BAD;
+    anstream::eprintln!("{style}error:{style:#} {error:#}");
+}
+
 /// Columns of the terminal that stdout is; `None`: it is none, and what is printed is for a program.
 pub fn width() -> Option<usize> {
     width_of(std::io::stdout())

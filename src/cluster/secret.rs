@@ -1,12 +1,14 @@
 //! The target Secret: its rehearsal, and its write.
 
-use crate::api::{MANAGED_BY, WorkspaceTokenRotation, evidence, request};
+use super::error::{Error, LONGEST_MESSAGE};
+use crate::api::{WorkspaceTokenRotation, request};
 use crate::decide::evidence::{Drift, Held, compare};
-use crate::decide::ownership::{MANAGER, Metadata, held};
+use crate::decide::managed::{MANAGER, Metadata};
+use crate::decide::ownership::held;
 use crate::decide::pace::Pace;
-use crate::decide::plan::Setback;
+use crate::decide::stamp::Stamp;
 use crate::reason::{Blocked, Reason};
-use crate::text::{api_error, scrub};
+use crate::text::scrub;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -18,15 +20,17 @@ use serde::Serialize;
 
 /// Characters of the rehearsal's stand-in for the value; vendor values have about a thousand.
 const DUMMY_LENGTH: usize = 1200;
-/// Longest text of the API server's that is shown, characters.
-const LONGEST_MESSAGE: usize = 400;
 
 /// Everything that goes into a Secret but its value.
 pub struct Draft<'a> {
     /// The resource it is for.
     pub owner: &'a WorkspaceTokenRotation,
-    /// The evidence to write.
-    pub held: Held,
+    /// Name of the Secret.
+    pub name: String,
+    /// What to write on it.
+    pub stamp: Stamp,
+    /// The resourceVersion of the Secret that it replaces; `None`: there must be none.
+    pub resource_version: Option<String>,
     /// Take the key even from another manager: there is consent, or the value is already in hand.
     pub force: bool,
 }
@@ -39,30 +43,6 @@ struct Body(Secret);
 impl std::fmt::Debug for Body {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret")
-    }
-}
-
-/// Why a Secret could not be read or written.
-#[derive(thiserror::Error, Debug)]
-pub enum Error {
-    /// It changed under us.
-    #[error("the Secret changed meanwhile")]
-    Raced,
-    /// The API server will not have it; a person has to mend it.
-    #[error("{}", .0.message)]
-    Refused(Blocked),
-    /// No verdict.
-    #[error("{}", api_error(.0, LONGEST_MESSAGE))]
-    Unavailable(kube::Error),
-}
-
-impl From<Error> for Setback {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Raced => Self::Raced,
-            Error::Refused(blocked) => Self::Refused(blocked),
-            unavailable @ Error::Unavailable(_) => Self::Unavailable(unavailable.to_string()),
-        }
     }
 }
 
@@ -119,7 +99,7 @@ pub async fn land(
     mut failing: impl FnMut(&Error),
 ) -> Landed {
     let api: Api<Secret> = api(client, draft.owner);
-    let name = draft.held.secret.clone();
+    let name = draft.name.clone();
     let mut pauses = ExponentialBuilder::default()
         .with_min_delay(pace.write_retry)
         .with_max_delay(pace.write_longest_retry)
@@ -132,12 +112,12 @@ pub async fn land(
             match api.get_metadata_opt(&name).await {
                 Ok(Some(secret)) => {
                     let theirs = held(&secret, draft.owner);
-                    if theirs.is_some_and(|theirs| is_newer(&theirs, &draft.held)) {
+                    if theirs.is_some_and(|theirs| is_newer(&theirs.stamp, &draft.stamp)) {
                         return Landed::Superseded;
                     }
-                    draft.held.resource_version = secret.resource_version();
+                    draft.resource_version = secret.resource_version();
                 }
-                Ok(None) => draft.held.resource_version = None,
+                Ok(None) => draft.resource_version = None,
                 // The write itself will tell.
                 Err(_) => {}
             }
@@ -147,7 +127,7 @@ pub async fn land(
             Ok(held) => return Landed::Stored(Box::new(held)),
             Err(Error::Raced) => {}
             Err(Error::Unavailable(kube::Error::Api(status)))
-                if status.code == 404 && draft.held.resource_version.is_none() =>
+                if status.code == 404 && draft.resource_version.is_none() =>
             {
                 return Landed::NoPlace;
             }
@@ -160,7 +140,7 @@ pub async fn land(
     }
 }
 
-fn is_newer(theirs: &Held, ours: &Held) -> bool {
+fn is_newer(theirs: &Stamp, ours: &Stamp) -> bool {
     let both = (&theirs.version.rotated_at, &ours.version.rotated_at);
     theirs.token_id == ours.token_id
         && both.0 > both.1
@@ -204,7 +184,7 @@ async fn apply(
     value: &SecretString,
     params: &PatchParams,
 ) -> Result<Metadata, Error> {
-    let name = &draft.held.secret;
+    let name = &draft.name;
     let body = Patch::Apply(Body(build(draft, value)));
     api(client, draft.owner)
         .patch_metadata(name, params, &body)
@@ -214,38 +194,22 @@ async fn apply(
 
 /// The Secret as it is applied. `data`, not `stringData`: only then does a conflict show.
 fn build(draft: &Draft, value: &SecretString) -> Secret {
-    let (owner, held) = (draft.owner, &draft.held);
-    let target = &owner.spec.target;
-    let time = |time: jiff::Timestamp| time.to_string();
-    let rotated_at = held.version.rotated_at.as_ref().map(|at| time(at.0));
-    let stamps = [
-        (evidence::OWNED_BY, Some(owner.name_any())),
-        (evidence::KEY, Some(target.key().to_owned())),
-        (evidence::TOKEN_ID, Some(held.token_id.clone())),
-        (evidence::ROTATED_AT, rotated_at),
-        (evidence::SHORT_TOKEN, held.version.short_token.clone()),
-        (evidence::EXPIRES_AT, held.expires.map(time)),
-        (evidence::ROTATION_ID, held.rotation_id.clone()),
-        (evidence::REQUEST, held.request.clone()),
-        (evidence::CLUSTER, Some(held.cluster.clone())),
-    ];
-    let mut annotations = target.annotations.clone();
-    annotations.extend(stamps.into_iter().filter_map(|(k, v)| Some((k.into(), v?))));
-    let mut labels = target.labels.clone();
-    labels.insert(MANAGED_BY.0.into(), MANAGED_BY.1.into());
+    let (owner, target) = (draft.owner, &draft.owner.spec.target);
     let bytes = ByteString(value.expose_secret().as_bytes().to_vec());
+    let mut metadata = ObjectMeta {
+        name: Some(draft.name.clone()),
+        namespace: owner.namespace(),
+        resource_version: draft.resource_version.clone(),
+        labels: Some(target.labels.clone()),
+        annotations: Some(target.annotations.clone()),
+        owner_references: target
+            .is_deleted_with_owner()
+            .then(|| owner.owner_ref(&()).into_iter().collect()),
+        ..ObjectMeta::default()
+    };
+    draft.stamp.write(&mut metadata);
     Secret {
-        metadata: ObjectMeta {
-            name: Some(held.secret.clone()),
-            namespace: owner.namespace(),
-            resource_version: held.resource_version.clone(),
-            labels: Some(labels),
-            annotations: Some(annotations),
-            owner_references: target
-                .is_deleted_with_owner()
-                .then(|| owner.owner_ref(&()).into_iter().collect()),
-            ..ObjectMeta::default()
-        },
+        metadata,
         type_: target.type_.clone(),
         data: Some([(target.key().to_owned(), bytes)].into()),
         ..Secret::default()

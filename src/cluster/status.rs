@@ -1,30 +1,15 @@
 //! The only writer of a resource's status: under its own field manager, and always fenced.
 
+use super::error::{Error, LONGEST_MESSAGE};
 use crate::api::{Status, WorkspaceTokenRotation};
-use crate::text::api_error;
+use crate::reason::{Blocked, Reason};
+use crate::text::scrub;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 
 /// Field manager of the status. Not the one of anything else: an old API server would forget that it owns the status.
 const MANAGER: &str = "astro-token-operator-status";
-
-/// Longest text of the API server's that is shown, characters.
-const LONGEST_MESSAGE: usize = 400;
-
-/// Why a status was not written.
-#[derive(thiserror::Error, Debug)]
-pub enum Error {
-    /// The resource is not what it was when this was decided, or it is gone.
-    #[error("the resource changed or was deleted meanwhile")]
-    Raced,
-    /// The API server has an older CRD than this operator.
-    #[error("the API server does not know a field of the status; apply the operator's CRD: {0}")]
-    OldCrd(String),
-    /// No success.
-    #[error("the status cannot be written: {}", api_error(.0, LONGEST_MESSAGE))]
-    Api(kube::Error),
-}
 
 /// Writes `status` if the resource is still the one it was decided on; returns the resource with it.
 ///
@@ -87,9 +72,16 @@ fn verdict(error: kube::Error) -> Error {
     match error {
         kube::Error::Api(status) if matches!(status.code, 404 | 409) => Error::Raced,
         kube::Error::Api(status) if status.message.contains("field not declared") => {
-            Error::OldCrd(status.message)
+            Error::Refused(Blocked::new(
+                Reason::TargetRefused,
+                format!(
+                    "the API server does not know a field of the status, so nothing can be recorded and nothing is \
+                     rotated; apply the operator's CustomResourceDefinition: {}",
+                    scrub(&status.message, LONGEST_MESSAGE)
+                ),
+            ))
         }
-        error => Error::Api(error),
+        error => Error::Unavailable(error),
     }
 }
 

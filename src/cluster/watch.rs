@@ -7,7 +7,8 @@ mod tests;
 
 use self::changes::{Change, changes, is_refused, text};
 use crate::api::{Key, MANAGED_BY, WorkspaceTokenRotation, evidence};
-use crate::decide::ownership::{self, Metadata};
+use crate::decide::managed::Metadata;
+use crate::decide::ownership;
 use crate::decide::pace::Pace;
 use crate::decide::rivals::Claims;
 use clap::ValueEnum;
@@ -69,12 +70,12 @@ pub struct Watched {
     pub resources: Store<WorkspaceTokenRotation>,
     /// Metadata of all Secrets with our label; `None` without the permission.
     pub secrets: Option<Store<Metadata>>,
-    places: Arc<[Place]>,
+    places: Arc<[Area]>,
 }
 
 /// One namespace, or the whole cluster, and how far its watches have come.
 #[derive(Default)]
-struct Place {
+struct Area {
     /// `None`: the whole cluster.
     namespace: Option<String>,
     secrets_listed: SetOnce<()>,
@@ -103,10 +104,10 @@ impl Scope {
     }
 
     /// One place each for a watch.
-    fn places(&self) -> Arc<[Place]> {
-        let place = |namespace| Place {
+    fn places(&self) -> Arc<[Area]> {
+        let place = |namespace| Area {
             namespace,
-            ..Place::default()
+            ..Area::default()
         };
         match self {
             Self::Cluster => [place(None)].into(),
@@ -132,7 +133,7 @@ impl Scope {
 impl Watched {
     /// Waits until everything is known of every place; of a namespace that fails no more than that it does.
     pub async fn synced(&self) {
-        join_all(self.places.iter().map(Place::heard)).await;
+        join_all(self.places.iter().map(Area::heard)).await;
     }
 }
 
@@ -174,7 +175,7 @@ pub fn watch(
 fn resources(
     client: &Client,
     scope: &Scope,
-    places: Arc<[Place]>,
+    places: Arc<[Area]>,
     claims: Arc<Mutex<Claims>>,
     wake: Wake,
     pace: Pace,
@@ -240,7 +241,7 @@ fn resources(
 fn secrets(
     client: &Client,
     scope: &Scope,
-    places: Arc<[Place]>,
+    places: Arc<[Area]>,
     wake: Wake,
     pace: Pace,
 ) -> (Store<Metadata>, impl Future<Output = ()> + use<>) {
@@ -295,7 +296,7 @@ where
     writer
 }
 
-impl Place {
+impl Area {
     async fn heard(&self) {
         let listed =
             async { tokio::join!(self.secrets_listed.wait(), self.resources_listed.wait()) };
@@ -353,7 +354,7 @@ impl Place {
             namespace,
             ?what,
             error,
-            "nothing is done until it is permitted, which is tried again and again; {remedy}"
+            "nothing is reconciled here until access is granted; retrying; {remedy}"
         );
     }
 }

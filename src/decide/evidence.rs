@@ -1,9 +1,10 @@
 //! What the operator can know about one resource: plain data, gathered by `observe`, judged by `plan`.
 
-use crate::api::{Pending, Version, WorkspaceTokenRotation, request};
+use crate::api::{Pending, Status, Version, WorkspaceTokenRotation, request};
 use crate::decide::pace::Pace;
 use crate::decide::schedule::{Schedule, ScheduleError};
-use crate::reason::Blocked;
+use crate::decide::stamp::Stamp;
+use crate::reason::{Blocked, Reason};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -99,8 +100,11 @@ impl Observed {
             return None;
         };
         let spec = &self.resource.spec.token;
-        let other = spec.id.as_ref().is_some_and(|id| *id != held.token_id)
-            || matches!(&self.live, Live::Token { token, .. } if token.id != held.token_id);
+        let other = spec
+            .id
+            .as_ref()
+            .is_some_and(|id| *id != held.stamp.token_id)
+            || matches!(&self.live, Live::Token { token, .. } if token.id != held.stamp.token_id);
         (!other).then_some(held)
     }
 
@@ -109,14 +113,19 @@ impl Observed {
         let (held, Live::Token { token, fresh }) = (self.held()?, &self.live) else {
             return None;
         };
-        Some((compare(&held.version, &token.version), held, token, *fresh))
+        Some((
+            compare(&held.stamp.version, &token.version),
+            held,
+            token,
+            *fresh,
+        ))
     }
 
     /// When the stored value expires: by the vendor where it speaks of that value, else by the Secret.
     pub fn expiry(&self) -> Option<Timestamp> {
         match self.drift() {
             Some((Drift::Same, _, token, _)) => token.ends,
-            _ => self.held()?.expires,
+            _ => self.held()?.stamp.expires,
         }
     }
 
@@ -124,7 +133,7 @@ impl Observed {
     pub fn unhandled_request(&self) -> Option<String> {
         let request = self.request()?;
         let handled = self.resource.status.as_ref()?.handled_request.as_ref() == Some(&request)
-            || self.held()?.request.as_ref() == Some(&request);
+            || self.held()?.stamp.request.as_ref() == Some(&request);
         (!handled).then_some(request)
     }
 
@@ -132,6 +141,13 @@ impl Observed {
     pub fn request(&self) -> Option<String> {
         requested(self.resource.annotations())
     }
+}
+
+/// Why `Ready` is false, by a status.
+pub fn doubt(status: &Status) -> Option<Blocked> {
+    let ready = status.ready().filter(|ready| ready.status == "False")?;
+    let reason = Reason::from_name(&ready.reason)?;
+    Some(Blocked::new(reason, &ready.message))
 }
 
 /// The rotate request in a resource's annotations, cut to a length that fits everywhere; it is what
@@ -205,41 +221,14 @@ impl Stored {
 pub struct Held {
     /// Name of the Secret.
     pub secret: String,
-    /// Name of the resource that wrote it.
-    pub owner: String,
-    /// Key of the raw value.
-    pub key: String,
-    /// Token the value belongs to.
-    pub token_id: String,
-    /// Version of the value.
-    pub version: Version,
-    /// When the value expires; `None`: never.
-    pub expires: Option<Timestamp>,
-    /// The rotation that obtained it; `None` when adopted.
-    pub rotation_id: Option<String>,
-    /// The rotate request that was answered with it.
-    pub request: Option<String>,
-    /// Uid of the cluster it was written in.
-    pub cluster: String,
+    /// What we wrote on it.
+    pub stamp: Stamp,
     /// Who else wrote the key since, by its managed fields.
     pub key_written_by: Option<String>,
     /// Labels, annotations, key or owner differ from what the spec asks for.
     pub outdated: bool,
     /// For the fence of the next write.
     pub resource_version: Option<String>,
-}
-
-impl Held {
-    /// When the value was obtained: by our own clock where we did it, else by the vendor's.
-    ///
-    /// A vendor whose clock is behind ours must not make the same slot due twice.
-    pub fn obtained_at(&self) -> Option<Timestamp> {
-        self.rotation_id.as_deref().and_then(rotation_time).or(self
-            .version
-            .rotated_at
-            .as_ref()
-            .map(|time| time.0))
-    }
 }
 
 /// What the vendor says about the token.
@@ -337,22 +326,6 @@ fn whole(version: &Version) -> Option<i64> {
     version.rotated_at.as_ref().map(|Time(at)| at.as_second())
 }
 
-/// A new rotation id; it carries `now` in whole milliseconds, so evidence made of it has our clock.
-pub fn rotation_id(now: Timestamp, random: u128) -> String {
-    let millis = u64::try_from(now.as_millisecond()).unwrap_or_default();
-    let mut bytes = [0; 10];
-    bytes.copy_from_slice(&random.to_be_bytes()[..10]);
-    uuid::Builder::from_unix_timestamp_millis(millis, &bytes)
-        .into_uuid()
-        .to_string()
-}
-
-/// When the rotation of this id was begun, whole seconds; `None` for a text that is no rotation id.
-pub fn rotation_time(id: &str) -> Option<Timestamp> {
-    let (seconds, _) = Uuid::parse_str(id).ok()?.get_timestamp()?.to_unix();
-    Timestamp::from_second(i64::try_from(seconds).ok()?).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,13 +375,5 @@ mod tests {
         ] {
             assert_eq!(compare(&stored, &live), expected, "{stored:?} {live:?}");
         }
-    }
-
-    #[test]
-    fn a_rotation_id_carries_its_time() {
-        let now = Timestamp::from_second(1_800_000_000).unwrap();
-        assert_eq!(rotation_time(&rotation_id(now, 7)), Some(now));
-        assert_ne!(rotation_id(now, 7 << 64), rotation_id(now, 8 << 64));
-        assert_eq!(rotation_time("2026"), None);
     }
 }

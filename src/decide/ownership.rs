@@ -1,32 +1,12 @@
 //! Whose a Secret is and what it holds, by its metadata alone. Pure.
 
-use crate::api::{MANAGED_BY, Version, WorkspaceTokenRotation, evidence, request};
+use crate::api::{MANAGED_BY, WorkspaceTokenRotation, evidence, request};
 use crate::decide::evidence::{Held, Stored};
-use crate::decide::validate::is_id;
+use crate::decide::managed::{Managed, Metadata};
+use crate::decide::stamp::{Stamp, VERSION};
 use crate::reason::{Blocked, Reason};
-use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::PartialObjectMeta;
 use kube::{Resource, ResourceExt};
-use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// Field manager of everything the operator writes on a Secret.
-pub const MANAGER: &str = "astro-token-operator";
-
-/// Longest text taken from an annotation, bytes; what we write is shorter.
-const LONGEST_TEXT: usize = 64;
-
-/// The evidence of which value it is.
-const VERSION: [&str; 4] = [
-    evidence::TOKEN_ID,
-    evidence::ROTATED_AT,
-    evidence::SHORT_TOKEN,
-    evidence::ROTATION_ID,
-];
-
-/// The metadata of a Secret, without its data.
-pub type Metadata = PartialObjectMeta<Secret>;
+use std::collections::BTreeSet;
 
 /// What `secret` is to `owner`: decided by its metadata alone.
 ///
@@ -46,9 +26,8 @@ pub fn read(
             resource_version,
         };
     }
-    let owned = Owned::of(secret);
-    let tells = |held: &Held| held.version != Version::default() || held.rotation_id.is_some();
-    let Some(held) = held(secret, owner).filter(tells) else {
+    let owned = Managed::of(secret);
+    let Some(held) = held(secret, owner).filter(|held| held.stamp.tells_version()) else {
         if is_our_value(secret, owner, &owned, cluster, exists) {
             return Stored::Consented {
                 value_is_live: None,
@@ -64,16 +43,16 @@ pub fn read(
             ),
         ));
     };
-    if held.owner != name && exists(&held.owner) {
+    if held.stamp.owner != name && exists(&held.stamp.owner) {
         return Stored::Foreign(Blocked::new(
             Reason::TargetConflict,
             format!(
                 "Secret {} is written by the resource {}; choose another target.name",
-                held.secret, held.owner
+                held.secret, held.stamp.owner
             ),
         ));
     }
-    if owned.nobody_has(&held.key) {
+    if !owned.has(&format!("data.{}", held.stamp.key)) {
         return Stored::Absent {
             elsewhere: None,
             resource_version,
@@ -83,41 +62,24 @@ pub fn read(
 }
 
 /// The evidence on `secret`; `None` when it carries none.
-///
-/// What somebody else has written on a value that is still ours proves nothing, in either direction, and is passed over.
 pub fn held(secret: &Metadata, owner: &WorkspaceTokenRotation) -> Option<Held> {
-    let annotations = secret.annotations();
-    let owned = Owned::of(secret);
-    let is_ours = owned.ours.iter().any(|path| path.starts_with("data."));
-    let text = |key: &str| {
-        let counts = !is_ours || owned.ours.contains(&format!("annotations.{key}"));
-        annotations.get(key).filter(|_| counts).cloned()
-    };
-    let time = |key: &str| text(key)?.parse().ok();
-    if secret.labels().get(MANAGED_BY.0).map(String::as_str) != Some(MANAGED_BY.1) {
-        return None;
-    }
-    let key = text(evidence::KEY)?;
-    let version = Version {
-        rotated_at: time(evidence::ROTATED_AT).map(Time),
-        short_token: text(evidence::SHORT_TOKEN).filter(|short| short.len() <= LONGEST_TEXT),
-    };
+    let managed = Managed::of(secret);
+    let stamp = Stamp::read(secret, &managed)?;
     Some(Held {
         secret: secret.name_any(),
-        // These two can only keep us away, so they count whoever wrote them.
-        owner: annotations.get(evidence::OWNED_BY)?.clone(),
-        cluster: annotations.get(evidence::CLUSTER)?.clone(),
-        // It becomes part of a URL.
-        token_id: text(evidence::TOKEN_ID).filter(|id| is_id(id))?,
-        version,
-        expires: time(evidence::EXPIRES_AT),
-        rotation_id: text(evidence::ROTATION_ID),
-        request: text(evidence::REQUEST).filter(|request| request.len() <= LONGEST_TEXT),
-        key_written_by: owned.edited(&key),
-        outdated: outdated(secret, owner, &owned, &key),
+        key_written_by: edited(&managed, &stamp.key),
+        outdated: outdated(secret, owner, &managed, &stamp.key),
         resource_version: secret.resource_version(),
-        key,
+        stamp,
     })
+}
+
+/// Who wrote the key after us: its writer, unless the stamp is theirs as well (a restore).
+fn edited(managed: &Managed, key: &str) -> Option<String> {
+    let writer = managed.writer(&format!("data.{key}"))?;
+    let is_theirs = |name: &&str| managed.is_of(&format!("annotations.{name}"), writer);
+    let restored = VERSION.iter().any(is_theirs);
+    (!restored).then(|| writer.clone())
 }
 
 /// Whether we stamped it, for this resource and in this cluster: an older consent has been used up.
@@ -126,7 +88,7 @@ fn is_ours(secret: &Metadata, owner: &str, cluster: &str) -> bool {
     let key = secret.annotations().get(evidence::KEY);
     says(evidence::OWNED_BY, owner)
         && says(evidence::CLUSTER, cluster)
-        && key.is_some_and(|key| Owned::of(secret).ours.contains(&format!("data.{key}")))
+        && key.is_some_and(|key| Managed::of(secret).is_ours(&format!("data.{key}")))
 }
 
 /// Whether the value is still the one we wrote, though its evidence is gone: then the value itself is asked, as one
@@ -134,21 +96,19 @@ fn is_ours(secret: &Metadata, owner: &str, cluster: &str) -> bool {
 fn is_our_value(
     secret: &Metadata,
     owner: &WorkspaceTokenRotation,
-    owned: &Owned,
+    owned: &Managed,
     cluster: &str,
     exists: impl Fn(&str) -> bool,
 ) -> bool {
     let says = |key: &str| secret.annotations().get(key);
     let name = owner.name_any();
-    owned
-        .ours
-        .contains(&format!("data.{}", owner.spec.target.key()))
+    owned.is_ours(&format!("data.{}", owner.spec.target.key()))
         && says(evidence::CLUSTER).is_none_or(|it| it == cluster)
         && says(evidence::OWNED_BY).is_none_or(|it| *it == name || !exists(it))
 }
 
 /// Whether what we wrote is no longer what the spec asks for. What somebody else has taken since is left alone.
-fn outdated(secret: &Metadata, owner: &WorkspaceTokenRotation, owned: &Owned, key: &str) -> bool {
+fn outdated(secret: &Metadata, owner: &WorkspaceTokenRotation, owned: &Managed, key: &str) -> bool {
     let target = &owner.spec.target;
     let mut wanted: BTreeSet<String> = [format!("data.{key}")].into();
     let mut stale = false;
@@ -160,7 +120,7 @@ fn outdated(secret: &Metadata, owner: &WorkspaceTokenRotation, owned: &Owned, ke
             let path = format!("{kind}.{name}");
             stale |= match have.get(name) {
                 None => true,
-                Some(present) => present != value && owned.ours.contains(&path),
+                Some(present) => present != value && owned.is_ours(&path),
             };
             wanted.insert(path);
         }
@@ -168,7 +128,7 @@ fn outdated(secret: &Metadata, owner: &WorkspaceTokenRotation, owned: &Owned, ke
     let is_evidence = |path: &&String| {
         path.starts_with("annotations.astro-token-operator.io/") || path.ends_with(MANAGED_BY.0)
     };
-    let surplus = owned.ours.iter().filter(|path| !is_evidence(path));
+    let surplus = owned.ours().filter(|path| !is_evidence(path));
     let uid = owner.meta().uid.as_deref().unwrap_or_default();
     let owned_by_uid = secret.owner_references().iter().any(|r| r.uid == uid);
     stale
@@ -176,63 +136,7 @@ fn outdated(secret: &Metadata, owner: &WorkspaceTokenRotation, owned: &Owned, ke
         || key != target.key()
         || secret.annotations().get(evidence::OWNED_BY) != Some(&owner.name_any())
         || owned_by_uid != target.is_deleted_with_owner()
-        || !owned.ours.contains(&format!("data.{key}"))
-}
-
-/// Which fields of a Secret belong to whom, by its managed fields: `data.KEY`, `labels.KEY`, `annotations.KEY`.
-struct Owned {
-    ours: BTreeSet<String>,
-    others: BTreeMap<String, String>,
-}
-
-impl Owned {
-    fn of(secret: &Metadata) -> Self {
-        let (mut ours, mut others) = (BTreeSet::new(), BTreeMap::new());
-        for entry in secret.managed_fields() {
-            let Some(fields) = &entry.fields_v1 else {
-                continue;
-            };
-            let manager = entry.manager.as_deref().unwrap_or("somebody");
-            let applied = entry.operation.as_deref() == Some("Apply");
-            let found = [
-                ("data", fields.0.pointer("/f:data")),
-                ("labels", fields.0.pointer("/f:metadata/f:labels")),
-                ("annotations", fields.0.pointer("/f:metadata/f:annotations")),
-            ];
-            for (kind, names) in found {
-                for name in names.and_then(Value::as_object).into_iter().flatten() {
-                    let Some(name) = name.0.strip_prefix("f:") else {
-                        continue;
-                    };
-                    let path = format!("{kind}.{name}");
-                    if manager == MANAGER && applied {
-                        ours.insert(path);
-                    } else {
-                        others.insert(path, manager.to_owned());
-                    }
-                }
-            }
-        }
-        Self { ours, others }
-    }
-
-    /// Who wrote the key after us: its writer, unless the evidence is theirs as well (a restore).
-    fn edited(&self, key: &str) -> Option<String> {
-        let path = format!("data.{key}");
-        let writer = self
-            .others
-            .get(&path)
-            .filter(|_| !self.ours.contains(&path))?;
-        let restored = VERSION
-            .iter()
-            .any(|it| self.others.get(&format!("annotations.{it}")) == Some(writer));
-        (!restored).then(|| writer.clone())
-    }
-
-    fn nobody_has(&self, key: &str) -> bool {
-        let path = format!("data.{key}");
-        !self.ours.contains(&path) && !self.others.contains_key(&path)
-    }
+        || !owned.is_ours(&format!("data.{key}"))
 }
 
 /// Drops what is not evidence, so that the watch store stays small.
@@ -249,7 +153,11 @@ pub fn slim(secret: &mut Metadata) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::managed::MANAGER;
+    use crate::decide::names::is_id;
+    use crate::decide::stamp::LONGEST_TEXT;
     use proptest::prelude::*;
+    use serde_json::Value;
     use serde_json::json;
 
     fn resource() -> WorkspaceTokenRotation {
@@ -317,11 +225,11 @@ mod tests {
     fn evidence_is_read_back_as_it_was_written() {
         let held = holds(read_as(|_| (), true));
         assert_eq!(
-            (held.token_id.as_str(), held.key.as_str()),
+            (held.stamp.token_id.as_str(), held.stamp.key.as_str()),
             ("tok", "token")
         );
         assert_eq!(held.key_written_by, None);
-        assert!(!held.outdated && held.version.rotated_at.is_some());
+        assert!(!held.outdated && held.stamp.version.rotated_at.is_some());
     }
 
     #[test]
@@ -431,7 +339,7 @@ mod tests {
                 "{key}"
             );
         }
-        let version = |stored| holds(stored).version;
+        let version = |stored| holds(stored).stamp.version;
         let old = version(annotated(evidence::ROTATED_AT, "2020-01-01T00:00:00Z"));
         assert_eq!(
             (old.rotated_at, old.short_token.as_deref()),
@@ -439,7 +347,7 @@ mod tests {
         );
         let other = version(annotated(evidence::SHORT_TOKEN, "other"));
         assert!(other.rotated_at.is_some() && other.short_token.is_none());
-        let request = holds(annotated(evidence::REQUEST, "other")).request;
+        let request = holds(annotated(evidence::REQUEST, "other")).stamp.request;
         assert_eq!(request, None);
         let unlabelled = |s: &mut Value| s["metadata"]["labels"] = json!({});
         assert!(matches!(
@@ -546,14 +454,14 @@ mod tests {
                     "managedFields": managed_fields,
                 },
             })).unwrap();
-            let owned = Owned::of(&secret);
+            let owned = Managed::of(&secret);
             let consents = annotations.get(request::ADOPT).is_some_and(|name| name == "ci");
             match read(&secret, &resource(), "here", |_| exists) {
-                Stored::Consented { .. } => prop_assert!(consents || owned.ours.contains("data.token")),
+                Stored::Consented { .. } => prop_assert!(consents || owned.is_ours("data.token")),
                 Stored::Holds(held) => {
-                    prop_assert!(is_id(&held.token_id));
-                    prop_assert!(held.owner == "ci" || !exists);
-                    prop_assert!(held.request.is_none_or(|it| it.len() <= LONGEST_TEXT));
+                    prop_assert!(is_id(&held.stamp.token_id));
+                    prop_assert!(held.stamp.owner == "ci" || !exists);
+                    prop_assert!(held.stamp.request.is_none_or(|it| it.len() <= LONGEST_TEXT));
                 }
                 Stored::Absent { .. } | Stored::Foreign(_) => {}
             }

@@ -152,6 +152,15 @@ impl Claims {
             .collect()
     }
 
+    /// The older resources with a claim to the same token as this one, whether or not they can work on it.
+    pub fn older(&self, resource: &WorkspaceTokenRotation) -> HashSet<Key> {
+        let own = claimant(resource);
+        let claims = self.known.get(&own).into_iter().flat_map(Known::claims);
+        let of_token = claims.filter(|claim| !matches!(claim, Claim::Secret { .. }));
+        let older = of_token.flat_map(|claim| self.claimants.get(claim).into_iter().flatten());
+        older.filter(|one| **one < own).map(Claimant::key).collect()
+    }
+
     /// The older resource that keeps this one from working, if there is one; this one then waits for it.
     pub fn rival(&mut self, resource: &WorkspaceTokenRotation) -> Option<Rival> {
         let own = claimant(resource);

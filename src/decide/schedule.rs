@@ -10,7 +10,7 @@
 
 mod calendar;
 
-use crate::api::ScheduleSpec;
+use crate::api::{Cause, ScheduleSpec};
 use calendar::{Calendar, find_zone};
 use jiff::fmt::friendly::SpanParser;
 use jiff::tz::TimeZone;
@@ -56,16 +56,25 @@ pub struct Due {
     /// When, in whole seconds, jitter included.
     pub at: Timestamp,
     /// What asks for it.
-    pub rule: Rule,
+    pub rule: DueRule,
 }
 
 /// What makes a rotation due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
+pub enum DueRule {
     /// `every` or `cron`.
     Scheduled,
     /// `beforeExpiry`.
     Expiring,
+}
+
+impl From<DueRule> for Cause {
+    fn from(rule: DueRule) -> Self {
+        match rule {
+            DueRule::Scheduled => Self::Scheduled,
+            DueRule::Expiring => Self::Expiring,
+        }
+    }
 }
 
 impl Schedule {
@@ -143,11 +152,11 @@ impl Schedule {
         let scheduled = every.into_iter().chain(cron.transpose()?).min();
         let scheduled = scheduled.map(|at| Due {
             at: add(at, self.delay(at, seed)),
-            rule: Rule::Scheduled,
+            rule: DueRule::Scheduled,
         });
         let expiring = self.expiring(last, expiry)?.map(|at| Due {
             at,
-            rule: Rule::Expiring,
+            rule: DueRule::Expiring,
         });
         // The delay is already in, so jitter never reaches past the expiry rule.
         let dues = scheduled.into_iter().chain(expiring);

@@ -4,7 +4,9 @@ use crate::api::{
     Binding, Cause, HistoryEntry, LastRotation, Pending, RotationOutcome, Status, TokenStatus,
 };
 use crate::decide::evidence::{Held, Live, Observed};
-use crate::decide::plan::{Plan, Rotation, Setback, believe, plan};
+use crate::decide::plan::belief::believe;
+use crate::decide::plan::rules::plan;
+use crate::decide::plan::{Plan, Rotation, Setback};
 use crate::reason::{Blocked, LIVE};
 use crate::text::line;
 use jiff::{SignedDuration, Timestamp};
@@ -31,7 +33,10 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
             fail(&mut new, seen, *retry_after);
         }
         (Some(Setback::InDoubt(_)), _) => fail(&mut new, seen, None),
-        (None, Plan::Settle) => return settle(seen, new),
+        (None, Plan::Settle) => {
+            let booked = booked(seen);
+            return next(&booked, &plan(&booked), None);
+        }
         (None, Plan::Idle { .. }) => calm(seen, &mut new),
         (None, Plan::Retry { until, .. }) => {
             new.failures = Some(new.failures.unwrap_or(0).saturating_add(1));
@@ -52,39 +57,42 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
     new
 }
 
-/// Books the pending rotation, which the Secret proves or which is about a token that is none of ours any more, and
-/// goes on from there.
-fn settle(seen: &Observed, mut new: Status) -> Status {
-    let pending = new.pending.take();
+/// The evidence once the pending rotation is booked, which the Secret proves or which is about a token that is none of ours
+/// any more.
+pub fn booked(seen: &Observed) -> Observed {
+    let mut new = seen.resource.status.clone().unwrap_or_default();
+    new.observed_generation = seen.resource.metadata.generation;
     let is_stored = |pending: &Pending| {
         seen.stored.value().is_some_and(|held| {
-            held.token_id == pending.token_id || held.rotation_id.as_ref() == Some(&pending.id)
+            held.stamp.token_id == pending.token_id
+                || held.stamp.rotation_id.as_ref() == Some(&pending.id)
         })
     };
-    if let Some(lost) = pending.as_ref().filter(|pending| !is_stored(pending)) {
-        remember(&mut new, lost, RotationOutcome::Lost);
-    }
-    if let Some(pending) = pending.filter(is_stored) {
-        remember(&mut new, &pending, RotationOutcome::Stored);
-        new.last_rotation = Some(LastRotation {
-            id: pending.id,
-            reason: pending.reason,
-            at: pending.started_at,
-            attempts: Some(pending.attempt).filter(|attempt| *attempt > 1),
-        });
-        new.handled_request = pending.request.or(new.handled_request);
+    match new.pending.take() {
+        Some(pending) if is_stored(&pending) => {
+            remember(&mut new, &pending, RotationOutcome::Stored);
+            new.last_rotation = Some(LastRotation {
+                id: pending.id,
+                reason: pending.reason,
+                at: pending.started_at,
+                attempts: Some(pending.attempt).filter(|attempt| *attempt > 1),
+            });
+            new.handled_request = pending.request.or(new.handled_request);
+        }
+        Some(lost) => remember(&mut new, &lost, RotationOutcome::Lost),
+        None => {}
     }
     (new.failures, new.retry_at) = (None, None);
-    let mut settled = seen.clone();
-    settled.resource.status = Some(new);
-    settled.work = None;
-    next(&settled, &plan(&settled), None)
+    let mut booked = seen.clone();
+    booked.resource.status = Some(new);
+    booked.work = None;
+    booked
 }
 
 /// Nothing stands in the way: failures are over, and the Secret's evidence fills in what status lost.
 fn calm(seen: &Observed, new: &mut Status) {
     (new.failures, new.retry_at) = (None, None);
-    let request = seen.held().and_then(|held| held.request.clone());
+    let request = seen.held().and_then(|held| held.stamp.request.clone());
     new.handled_request = request.or(new.handled_request.take());
 }
 
@@ -143,16 +151,19 @@ fn token(seen: &Observed, old: &Status) -> Option<TokenStatus> {
         Live::Token { token, .. } => Some(token.name.clone()),
         _ => None,
     };
-    let before = old.token.as_ref().filter(|token| token.id == held.token_id);
+    let before = old
+        .token
+        .as_ref()
+        .filter(|token| token.id == held.stamp.token_id);
     let name =
         known
             .or(before.map(|token| token.name.clone()))
             .or(seen.resource.spec.token.name.clone());
     Some(TokenStatus {
-        id: held.token_id.clone(),
+        id: held.stamp.token_id.clone(),
         name: line(&name.unwrap_or_default(), LONGEST_NAME),
-        short_token: held.version.short_token.clone(),
-        rotated_at: held.version.rotated_at.clone(),
+        short_token: held.stamp.version.short_token.clone(),
+        rotated_at: held.stamp.version.rotated_at.clone(),
         expires_at: seen.expiry().map(Time),
     })
 }
@@ -227,6 +238,7 @@ fn conditions(
 
 fn live_message(held: &Held, next: Option<Time>, suspended: bool) -> String {
     let since = held
+        .stamp
         .version
         .rotated_at
         .as_ref()
@@ -280,63 +292,4 @@ impl<'a> Conditions<'a> {
             None => self.new.push(condition),
         }
     }
-}
-
-/// Something worth an event: reason, message, and whether it is a warning.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Notice {
-    /// CamelCase reason.
-    pub reason: String,
-    /// One line for people.
-    pub message: String,
-    /// What was being done; of events with the same reason and action only the first is shown in full.
-    pub action: String,
-    /// The rotation it is about.
-    pub rotation_id: Option<String>,
-    /// A failure.
-    pub warning: bool,
-}
-
-/// What changed between two statuses that a person should hear of, once: a rotation, a recovery, a new failure.
-pub fn notice(old: &Status, new: &Status) -> Option<Notice> {
-    let rotated = new.last_rotation.as_ref().filter(|last| {
-        let before = old.last_rotation.as_ref();
-        before.is_none_or(|before| before.id != last.id)
-    });
-    if let (Some(last), Some(token)) = (rotated, &new.token) {
-        let (reason, what) = match last.reason {
-            Cause::Lost => ("Recovered", "rotated again after a value was lost"),
-            Cause::Reclaimed => ("Reclaimed", "reclaimed after somebody else rotated it"),
-            _ => ("Rotated", "rotated"),
-        };
-        return Some(Notice {
-            reason: reason.into(),
-            message: format!("token {} {what} ({})", token.name, last.reason),
-            action: last.reason.to_string(),
-            rotation_id: Some(last.id.clone()),
-            warning: false,
-        });
-    }
-    let (before, after) = (ready(old), ready(new)?);
-    let same = before.is_some_and(|before| before.reason == after.reason);
-    // Waiting for the first rotation is how every resource begins.
-    let quiet = after.reason == "AwaitingFirstRotation";
-    if same || quiet || (after.status == "True" && before.is_none_or(|b| b.reason == LIVE)) {
-        return None;
-    }
-    Some(Notice {
-        reason: match after.status.as_str() {
-            "True" => "Ready".into(),
-            _ => after.reason.clone(),
-        },
-        message: after.message.clone(),
-        action: "Reconcile".into(),
-        rotation_id: None,
-        warning: after.status != "True",
-    })
-}
-
-/// The `Ready` condition.
-pub fn ready(status: &Status) -> Option<&Condition> {
-    status.conditions.iter().find(|c| c.type_ == "Ready")
 }

@@ -2,6 +2,7 @@
 
 use crate::api::{GROUP, MANAGED_BY, Target, WorkspaceTokenRotationSpec};
 use crate::decide::evidence::{Access, Observed, Token};
+use crate::decide::names::{is_id, is_key, is_secret_name};
 use crate::reason::{Blocked, Reason};
 
 /// What CEL checks on newer API servers, and what it cannot check.
@@ -66,26 +67,6 @@ fn check_target(target: &Target) -> Result<(), String> {
         Some(key) => Err(format!("labels and target.annotations may not set {key}")),
         None => Ok(()),
     }
-}
-
-/// Whether a text can be an id of the vendor's.
-pub(crate) fn is_id(text: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    (1..=64).contains(&text.len()) && text.chars().all(allowed)
-}
-
-fn is_key(text: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    (1..=253).contains(&text.len()) && text.chars().all(allowed) && text != "." && text != ".."
-}
-
-fn is_secret_name(text: &str) -> bool {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    (1..=253).contains(&text.len())
-        && text.chars().all(inner)
-        && text.starts_with(edge)
-        && text.ends_with(edge)
 }
 
 /// Whether there is anything to be done for it: one that asks for nothing sane, or is going away, is not worth a call.

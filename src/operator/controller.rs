@@ -1,22 +1,25 @@
 //! Reconcile, error policy and wiring.
 
+use super::grant::Grant;
+use super::handles::Handles;
+use super::observe::Observer;
+use super::works::Works;
+use super::{rewrite, task};
 use crate::api::{Key, Status, WorkspaceTokenRotation};
-use crate::astro::listing::Listings;
-use crate::astro::{Astro, Turn};
+use crate::astro::limits::Turn;
 use crate::clock::{now, until};
 use crate::cluster;
-use crate::cluster::secret::{self, Draft};
-use crate::cluster::watch::SecretAccess;
-use crate::cluster::watch::{self, Scope, Wake};
-use crate::decide::evidence::{Held, Live, Observed, Settings, Stored};
-use crate::decide::identity::Identity;
-use crate::decide::plan::{Plan, Rotation, Setback, plan, wake};
+use crate::cluster::error::Error as ClusterError;
+use crate::cluster::watch::{self, Scope, SecretAccess, Wake};
+use crate::decide::evidence::{Held, Live, Observed, Stored};
+use crate::decide::notice::{Notice, notice};
+use crate::decide::plan::rules::{after_look, plan};
+use crate::decide::plan::wake::wake;
+use crate::decide::plan::{Plan, Rotation, Setback};
 use crate::decide::rivals::Claims;
-use crate::decide::status::{self, Notice, notice, ready};
-use crate::operator::grant::{DefaultCredential, Grant};
-use crate::operator::observe::{self, Observer};
-use crate::operator::rotate::{Rotator, Works};
-use crate::process::metrics::{Metrics, ResourceSample};
+use crate::decide::status;
+use crate::process::metrics::ResourceSample;
+use crate::text::cut;
 use futures::{FutureExt, StreamExt, stream};
 use kube::runtime::applier;
 use kube::runtime::controller::{Action, Config, Error as ControllerError};
@@ -36,33 +39,21 @@ const LONGEST_NOTE: usize = 1000;
 
 /// Everything the controller is made of.
 pub struct Setup {
+    /// What everything is done with.
+    pub handles: Handles,
     /// For watches: no read timeout.
     pub watch_client: Client,
     /// Where to work.
     pub scope: Scope,
     /// How to learn what Secrets hold.
     pub secret_access: SecretAccess,
-    /// For single calls.
-    pub client: Client,
-    /// The vendor.
-    pub astro: Astro,
-    /// The operator's own credential.
-    pub own_credential: DefaultCredential,
-    /// The operator's `--organization-id`.
-    pub organization: Option<String>,
-    /// Settings that decisions depend on.
-    pub settings: Settings,
-    /// This process.
-    pub identity: Identity,
-    /// Counters.
-    pub metrics: Metrics,
     /// Set once the resources are known, for the per-resource series.
     pub resources: Arc<Mutex<Option<Store<WorkspaceTokenRotation>>>>,
 }
 
 /// Reconciles until `shutdown`; `synced` is called once everything is known. Returns when nothing is in flight any more.
 pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce()) {
-    let pace = setup.settings.pace;
+    let handles = setup.handles;
     let (wake, mut receiver) = Wake::channel();
     let claims: Arc<Mutex<Claims>> = Arc::default();
     let (watched, feeds) = watch::watch(
@@ -71,39 +62,23 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
         setup.secret_access,
         claims.clone(),
         wake.clone(),
-        pace,
+        handles.settings.pace,
     );
     let resources = watched.resources.clone();
-    let works = Works::default();
+    let reporter = Reporter {
+        controller: "astro-token-operator".into(),
+        instance: Some(handles.identity.to_string()),
+    };
     let context = Arc::new(Context {
-        observer: Observer {
-            client: setup.client.clone(),
-            astro: setup.astro.clone(),
-            own_credential: setup.own_credential,
-            organization: setup.organization,
-            settings: Arc::new(setup.settings),
-            identity: setup.identity.clone(),
-            resources: resources.clone(),
-            secrets: watched.secrets.clone(),
-            listings: Listings::new(&pace),
+        recorder: Recorder::new(handles.client.clone(), reporter),
+        observer: Observer::new(
+            handles,
+            resources.clone(),
+            watched.secrets.clone(),
             claims,
-            wake: wake.clone(),
-        },
-        rotator: Rotator {
-            client: setup.client.clone(),
-            astro: setup.astro,
-            identity: setup.identity.clone(),
-            metrics: setup.metrics.clone(),
-            works,
-        },
-        recorder: Recorder::new(
-            setup.client,
-            Reporter {
-                controller: "astro-token-operator".into(),
-                instance: Some(setup.identity.to_string()),
-            },
+            wake.clone(),
         ),
-        metrics: setup.metrics,
+        works: Works::default(),
         wake,
         tasks: TaskTracker::new(),
     });
@@ -149,20 +124,17 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
 
 struct Context {
     observer: Observer,
-    rotator: Rotator,
+    works: Works,
     recorder: Recorder,
-    metrics: Metrics,
     wake: Wake,
     tasks: TaskTracker,
 }
 
-/// No verdict: the API server does not answer. The next try starts from scratch.
+/// Nothing was begun, as far as is known; the next try starts from scratch.
 #[derive(thiserror::Error, Debug)]
 enum Error {
-    #[error(transparent)]
-    Observe(#[from] observe::Error),
-    #[error(transparent)]
-    Store(#[from] cluster::status::Error),
+    #[error("the API server gives no evidence: {0}")]
+    Cluster(#[from] ClusterError),
     #[error("{0}")]
     Act(String),
     #[error("a fault in the operator; please report the place that was logged")]
@@ -179,9 +151,9 @@ async fn reconcile(
     let setback = context.act(&mut pass).await?;
     let next = status::next(&pass.seen, &pass.plan, setback.as_ref());
     let written = context.record(&mut pass, next).await;
-    context.metrics.reconciled(begun.elapsed());
+    context.handles().metrics.reconciled(begun.elapsed());
     match written {
-        Err(cluster::status::Error::Raced) => {
+        Err(ClusterError::Raced) => {
             return Ok(Action::requeue(pass.seen.pace().raced_retry.unsigned_abs()));
         }
         other => other?,
@@ -200,7 +172,7 @@ fn error_policy(
 ) -> Action {
     let (namespace, name) = (resource.namespace(), resource.name_any());
     warn!(namespace, name, %error, "reconcile failed, trying again");
-    Action::requeue(context.observer.settings.pace.error_retry)
+    Action::requeue(context.handles().settings.pace.error_retry)
 }
 
 fn report<Q: std::error::Error>(
@@ -226,25 +198,17 @@ struct Pass {
 impl Context {
     /// Plans on cached evidence, and again on fresh evidence where the plan asks for it.
     async fn decide(&self, resource: &WorkspaceTokenRotation) -> Result<Pass, Error> {
-        let work = self.rotator.works.get(&resource.uid().unwrap_or_default());
-        let seen = self.observer.cached(resource, now(), work).await?;
-        let plan = plan(&seen);
-        let pass = Pass {
-            seen,
-            plan,
-            grant: None,
-            done: None,
-        };
-        if pass.plan != Plan::Look {
-            self.observer.judge(&pass.seen);
-            return Ok(pass);
+        let work = self.works.get(&resource.uid().unwrap_or_default());
+        let mut seen = self.observer.cached(resource, now(), work).await?;
+        let (mut planned, mut grant) = (plan(&seen), None);
+        if planned == Plan::Look {
+            (seen, grant) = self.observer.live(&seen, now).await?;
+            planned = after_look(&seen, plan(&seen));
         }
-        let (seen, grant) = self.observer.live(&pass.seen, now).await?;
         self.observer.judge(&seen);
-        let plan = after_look(&seen, crate::decide::plan::plan(&seen));
         Ok(Pass {
             seen,
-            plan,
+            plan: planned,
             grant,
             done: None,
         })
@@ -265,18 +229,20 @@ impl Context {
 
     async fn rotate(&self, pass: &mut Pass, rotation: Rotation) -> Result<Option<Setback>, Error> {
         // Only fresh evidence makes this plan, and fresh evidence comes with its grant.
-        let Some((grant, turn)) = pass.grant.take() else {
+        let Some(granted) = pass.grant.take() else {
             return Ok(Some(Setback::Raced));
         };
-        let (rotator, seen) = (self.rotator.clone(), pass.seen.clone());
-        let pace = self.observer.settings.pace;
         let stuck = Arc::new(Notify::new());
-        let notified = stuck.clone();
-        let mut task = self
-            .tasks
-            .spawn(async move { rotator.run(&seen, &rotation, &grant, turn, &notified).await });
+        let mut running = {
+            let (handles, works) = (self.handles().clone(), self.works.clone());
+            let (seen, stuck) = (pass.seen.clone(), stuck.clone());
+            self.tasks.spawn(async move {
+                task::run(&handles, &works, &seen, &rotation, granted, &stuck).await
+            })
+        };
+        let pace = pass.seen.pace();
         let ended = tokio::select! {
-            ended = &mut task => Some(ended),
+            ended = &mut running => Some(ended),
             () = stuck.notified() => None,
             () = tokio::time::sleep(pace.vendor_timeout + pace.pass_patience) => None,
         };
@@ -303,25 +269,24 @@ impl Context {
                 let resource = Key::from(&pass.seen.resource);
                 let wake = self.wake.clone();
                 self.tasks.spawn(async move {
-                    let _ = task.await;
+                    let _ = running.await;
                     wake.send([resource]);
                 });
                 self.refresh(pass).await?;
                 let uid = pass.seen.resource.uid().unwrap_or_default();
-                pass.seen.work = self.rotator.works.get(&uid);
+                pass.seen.work = self.works.get(&uid);
                 pass.plan = plan(&pass.seen);
                 Ok(None)
             }
         }
     }
 
-    async fn refresh(&self, pass: &mut Pass) -> Result<(), Error> {
+    async fn refresh(&self, pass: &mut Pass) -> Result<(), ClusterError> {
         let resource = &pass.seen.resource;
         let namespace = resource.namespace().unwrap_or_default();
         let api: Api<WorkspaceTokenRotation> =
-            Api::namespaced(self.rotator.client.clone(), &namespace);
-        let found = api.get_opt(&resource.name_any()).await;
-        if let Some(found) = found.map_err(cluster::status::Error::Api)? {
+            Api::namespaced(self.handles().client.clone(), &namespace);
+        if let Some(found) = api.get_opt(&resource.name_any()).await? {
             pass.seen.resource = found;
         }
         Ok(())
@@ -329,56 +294,11 @@ impl Context {
 
     /// Writes the Secret anew from the value that is already in the cluster.
     async fn rewrite(&self, pass: &mut Pass, from: Held) -> Result<(), Setback> {
-        let client = &self.rotator.client;
-        let resource = pass.seen.resource.clone();
-        let target = resource.spec.target.name.clone();
-        let found = secret::value(client, &resource, &from.secret, &from.key).await?;
-        let Some((value, version)) = found else {
-            return Err(Setback::Raced);
-        };
-        // The evidence is of the Secret as it was seen; a newer one may hold another value.
-        if version != from.resource_version {
-            return Err(Setback::Raced);
-        }
-        let adopted = matches!(pass.seen.stored, Stored::Consented { .. });
-        let draft = Draft {
-            owner: &resource,
-            held: Held {
-                resource_version: version.filter(|_| from.secret == target),
-                cluster: pass.seen.settings.cluster.clone(),
-                secret: target.clone(),
-                ..from.clone()
-            },
-            force: true,
-        };
-        let held = secret::write(client, &draft, &value).await?;
-        let what = match (adopted, from.secret == target) {
-            (true, _) => (
-                "Adopted",
-                format!("Secret {target} was taken over with its live value"),
-            ),
-            (_, false) => (
-                "Moved",
-                format!(
-                    "the live value was copied from Secret {} to {target}; the former is no longer kept up and may be deleted",
-                    from.secret
-                ),
-            ),
-            (_, true) => (
-                "Rewritten",
-                format!("Secret {target} was brought in line with the spec; its value stays"),
-            ),
-        };
-        pass.done = Some(Notice {
-            reason: what.0.into(),
-            message: what.1,
-            action: "Rewrite".into(),
-            rotation_id: None,
-            warning: false,
-        });
+        let (held, notice) = rewrite::rewrite(&self.handles().client, &pass.seen, &from).await?;
+        pass.done = Some(notice);
         pass.seen.stored = Stored::Holds(held);
         pass.plan = match plan(&pass.seen) {
-            // Somebody undoes what we write: no race with them.
+            // Another party undoes what we write: no race with it.
             Plan::Rewrite { .. } => Plan::Wait {
                 until: pass.seen.now + pass.seen.pace().audit,
                 doubt: None,
@@ -389,11 +309,11 @@ impl Context {
     }
 
     /// Writes the status when it differs, and tells of what a person should hear.
-    async fn record(&self, pass: &mut Pass, next: Status) -> Result<(), cluster::status::Error> {
+    async fn record(&self, pass: &mut Pass, next: Status) -> Result<(), ClusterError> {
         let old = pass.seen.resource.status.clone().unwrap_or_default();
         if next != old {
             let written =
-                cluster::status::write(&self.rotator.client, &pass.seen.resource, &next).await?;
+                cluster::status::write(&self.handles().client, &pass.seen.resource, &next).await?;
             pass.seen.resource = written;
         }
         let notices = [pass.done.take(), notice(&old, &next)];
@@ -430,12 +350,13 @@ impl Context {
 
     async fn clean_up(&self) {
         loop {
-            let pace = &self.observer.settings.pace;
-            tokio::time::sleep(pace.housekeeping).await;
-            let idle = (pace.audit * 3).unsigned_abs();
-            self.observer.listings.forget_older_than(idle);
-            self.observer.astro.forget_idle();
+            tokio::time::sleep(self.handles().settings.pace.housekeeping).await;
+            self.observer.forget_idle();
         }
+    }
+
+    fn handles(&self) -> &Handles {
+        &self.observer.handles
     }
 }
 
@@ -443,7 +364,7 @@ impl Context {
 pub fn samples(resources: &Store<WorkspaceTokenRotation>) -> Vec<ResourceSample> {
     let sample = |resource: &Arc<WorkspaceTokenRotation>| {
         let status = resource.status.as_ref();
-        let ready = status.and_then(ready);
+        let ready = status.and_then(Status::ready);
         let seconds =
             |time: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Time| time.0.as_second();
         ResourceSample {
@@ -459,24 +380,4 @@ pub fn samples(resources: &Store<WorkspaceTokenRotation>) -> Vec<ResourceSample>
         }
     };
     resources.state().iter().map(sample).collect()
-}
-
-/// The plan on fresh evidence. Nothing fresher is to be had: a pause instead of a spin.
-pub(crate) fn after_look(seen: &Observed, plan: Plan) -> Plan {
-    match plan {
-        Plan::Look => Plan::Wait {
-            until: seen.now + seen.pace().look_retry,
-            doubt: None,
-        },
-        plan => plan,
-    }
-}
-
-/// At most so many bytes of a text.
-fn cut(text: &str, bytes: usize) -> &str {
-    let mut end = bytes.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }

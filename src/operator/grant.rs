@@ -2,8 +2,9 @@
 
 use crate::api::WorkspaceTokenRotation;
 use crate::astro::credential::Credential;
+use crate::cluster::error::Error;
 use crate::cluster::secret;
-use crate::decide::validate::is_id;
+use crate::decide::names::is_id;
 use crate::reason::{Blocked, Reason};
 use crate::text::scrub;
 use kube::{Client, ResourceExt};
@@ -58,51 +59,47 @@ pub struct Grant {
     pub organization: String,
 }
 
-/// Why there is no grant.
-#[derive(thiserror::Error, Debug)]
-pub enum Error {
-    /// A person has to mend it.
-    #[error("{}", .0.message)]
-    Denied(Blocked),
-    /// The API server gave no verdict.
-    #[error(transparent)]
-    Secret(#[from] secret::Error),
+/// Finds the grant of each resource; every reference stays in the resource's namespace.
+#[derive(Clone)]
+pub struct Grants {
+    /// For single calls to the API server.
+    pub client: Client,
+    /// The operator's own credential.
+    pub own: DefaultCredential,
+    /// The operator's `--organization-id`.
+    pub organization: Option<String>,
 }
 
-/// The credential and Organization for `resource`; every reference stays in its namespace.
-///
-/// # Errors
-/// See [`Error`].
-pub async fn grant(
-    client: &Client,
-    resource: &WorkspaceTokenRotation,
-    own: &DefaultCredential,
-    default_organization: Option<&str>,
-) -> Result<Grant, Error> {
-    let credential = match &resource.spec.credentials {
-        Some(credentials) => {
-            let secret = &credentials.secret_ref;
-            of_secret(client, resource, &secret.name, secret.key()).await?
-        }
-        None => of_operator(resource, own)?,
-    };
-    let spec = resource.spec.organization_id.as_deref();
-    let organization = spec
-        .or(default_organization)
-        // Whoever wrote the credential wrote its claims too.
-        .or(credential.organization_id().filter(|id| is_id(id)))
-        .filter(|id| !id.is_empty())
-        .ok_or_else(|| {
-            denied(
-                Reason::OrganizationUnknown,
-                "neither spec, operator nor credential names the Organization; set spec.organizationId",
-            )
-        })?
-        .to_owned();
-    Ok(Grant {
-        credential,
-        organization,
-    })
+impl Grants {
+    /// The credential and Organization for `resource`.
+    ///
+    /// # Errors
+    /// `Refused` when a person has to fix something; `Unavailable` when the API server gives no verdict.
+    pub async fn of(&self, resource: &WorkspaceTokenRotation) -> Result<Grant, Error> {
+        let credential = match &resource.spec.credentials {
+            Some(credentials) => {
+                let secret = &credentials.secret_ref;
+                of_secret(&self.client, resource, &secret.name, secret.key()).await?
+            }
+            None => of_operator(resource, &self.own)?,
+        };
+        let organization = (resource.spec.organization_id.as_deref())
+            .or(self.organization.as_deref())
+            // Whoever wrote the credential wrote its claims too.
+            .or(credential.organization_id().filter(|id| is_id(id)))
+            .filter(|id| !id.is_empty())
+            .ok_or_else(|| {
+                denied(
+                    Reason::OrganizationUnknown,
+                    "neither spec, operator nor credential names the Organization; set spec.organizationId",
+                )
+            })?
+            .to_owned();
+        Ok(Grant {
+            credential,
+            organization,
+        })
+    }
 }
 
 async fn of_secret(
@@ -122,14 +119,14 @@ async fn of_secret(
     match secret::value(client, resource, name, key).await {
         Ok(Some((text, _))) => Credential::parse(text.expose_secret()).map_err(missing),
         Ok(None) => Err(missing("does not exist or is empty")),
-        Err(secret::Error::Refused(blocked)) => Err(denied(
+        Err(Error::Refused(blocked)) => Err(denied(
             Reason::CredentialsMissing,
             format!(
                 "credentials: Secret {name} cannot be read: {}",
                 blocked.message
             ),
         )),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 
@@ -156,5 +153,5 @@ fn of_operator(
 }
 
 fn denied(reason: Reason, message: impl AsRef<str>) -> Error {
-    Error::Denied(Blocked::new(reason, message))
+    Error::Refused(Blocked::new(reason, message))
 }

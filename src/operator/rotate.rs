@@ -1,232 +1,123 @@
-//! One rotation: the one ordered sequence of effects, in a task of its own that nothing aborts.
+//! One rotation: the one ordered sequence of effects, the same for a resource of the cluster and for one token by hand.
 
-use crate::api::{Cause, Version, WorkspaceTokenRotation};
-use crate::astro::{Astro, Turn};
-use crate::cluster;
-use crate::cluster::secret::{self, Draft, Landed};
-use crate::decide::evidence::{Held, Observed, Token, Work, rotation_id};
-use crate::decide::identity::Identity;
+use super::grant::Grant;
+use crate::api::{Status, Version, WorkspaceTokenRotation};
+use crate::astro::client::{Astro, Rotated};
+use crate::astro::error::Error as VendorError;
+use crate::cluster::secret::Draft;
+use crate::decide::evidence::{Observed, Token};
 use crate::decide::plan::{Rotation, Setback};
+use crate::decide::stamp::{Stamp, rotation_id};
 use crate::decide::status;
-use crate::operator::grant::Grant;
-use crate::process::metrics::Metrics;
 use crate::reason::{Blocked, Reason};
-use kube::{Client, ResourceExt};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use kube::ResourceExt;
 use std::time::Instant;
-use tokio::sync::Notify;
-use tracing::{error, warn};
 use uuid::Uuid;
 
-/// What a rotation needs.
-#[derive(Clone)]
-pub struct Rotator {
-    /// For single calls.
-    pub client: Client,
-    /// The vendor.
-    pub astro: Astro,
-    /// This process.
-    pub identity: Identity,
-    /// Counters.
-    pub metrics: Metrics,
-    /// What this process is doing right now.
-    pub works: Works,
+/// What differs from one kind of rotation to another: where the intent is recorded, and where the value goes.
+pub(crate) trait Hands {
+    /// What is known once the value was handed over.
+    type Done;
+
+    /// Who works on it, by the name that its intent carries.
+    fn holder(&self) -> String;
+
+    /// Whether the value can be handed over at all, found out while there is none yet.
+    async fn rehearse(&mut self, draft: &Draft<'_>) -> Result<(), Setback>;
+
+    /// Records that a call is about to be made; returns the resource with that in its status.
+    async fn record(&mut self, intent: &Status) -> Result<WorkspaceTokenRotation, Setback>;
+
+    /// Takes note of a call that failed.
+    fn failed(&mut self, error: &VendorError, rotation_id: &str);
+
+    /// Hands over a value that exists nowhere else.
+    async fn hand_over(&mut self, issued: Issued) -> Result<Self::Done, Setback>;
 }
 
-/// A rotation that was stored.
-pub struct Done {
-    /// The resource with the intent in its status, as last written.
-    pub resource: WorkspaceTokenRotation,
-    /// The evidence on the Secret.
-    pub held: Held,
+/// A value that was just issued. It holds the value, so it has no `Debug`.
+pub(crate) struct Issued {
+    /// The resource with the intent in its status.
+    pub(crate) resource: WorkspaceTokenRotation,
+    /// The rotation.
+    pub(crate) rotation_id: String,
+    /// What to write on the Secret.
+    pub(crate) stamp: Stamp,
+    /// The resourceVersion of the Secret as it was read before the call.
+    pub(crate) secret_version: Option<String>,
     /// The vendor's record of the token, as far as its answer carried it.
-    pub token: Token,
+    pub(crate) token: Token,
+    /// The vendor's answer.
+    pub(crate) answer: Rotated,
+    /// When the recording of the intent began, which is after the Secret was read.
+    pub(crate) begun: Instant,
 }
 
-/// What this process is doing for which resource, by uid.
-#[derive(Clone, Default)]
-pub struct Works(Arc<Mutex<HashMap<String, Work>>>);
+/// Rehearses, records the intent, calls, hands over.
+///
+/// # Errors
+/// What kept it from being done, and whether the vendor may have rotated all the same.
+pub(crate) async fn rotate<H: Hands>(
+    hands: &mut H,
+    astro: &Astro,
+    grant: &Grant,
+    seen: &Observed,
+    rotation: &Rotation,
+) -> Result<H::Done, Setback> {
+    let id = rotation_id(seen.now, Uuid::new_v4().as_u128());
+    let draft = rehearsal(seen, rotation, id.clone());
+    let (mut stamp, secret_version) = (draft.stamp.clone(), draft.resource_version.clone());
+    hands.rehearse(&draft).await?;
 
-impl Works {
-    /// What is being done for a resource.
-    pub fn get(&self, uid: &str) -> Option<Work> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(uid).cloned()
+    let begun = Instant::now();
+    let intent = status::begin(seen, rotation, id.clone(), hands.holder());
+    let resource = hands.record(&intent).await?;
+    // A process that was paused must not call late: another one may have gone on without it.
+    if begun.elapsed() > seen.pace().latest_call {
+        return Err(Setback::InDoubt(Blocked::new(
+            Reason::RotationInDoubt,
+            format!(
+                "rotation {id} was held up for {:?} before the call, which was not made",
+                begun.elapsed()
+            ),
+        )));
     }
 
-    /// Begins work; `None` while there is some already.
-    fn begin(&self, uid: &str) -> Option<WorkGuard> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.contains_key(uid) {
-            return None;
-        }
-        all.insert(uid.to_owned(), Work::Calling);
-        Some(WorkGuard {
-            works: self.clone(),
-            uid: uid.to_owned(),
-        })
-    }
-}
+    let (organization, token_id) = (&grant.organization, &rotation.token.id);
+    let answer = astro.rotate(&grant.credential, organization, token_id);
+    let answer = answer.await.map_err(|error| {
+        hands.failed(&error, &id);
+        setback(&error, &id)
+    })?;
 
-/// Work that ends when this is dropped.
-struct WorkGuard {
-    works: Works,
-    uid: String,
-}
-
-impl WorkGuard {
-    fn storing(&self, error: String) {
-        let mut all = self.works.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(self.uid.clone(), Work::Storing { error });
-    }
-}
-
-impl Drop for WorkGuard {
-    fn drop(&mut self) {
-        let mut all = self.works.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.remove(&self.uid);
-    }
-}
-
-impl Rotator {
-    /// Rehearse, record the intent, rotate, store. To be run in a task of its own.
-    ///
-    /// It notifies `stuck` when the value is in hand and cannot be stored for now.
-    ///
-    /// # Errors
-    /// What kept it from being done, and whether the vendor may have rotated all the same.
-    pub async fn run(
-        &self,
-        seen: &Observed,
-        rotation: &Rotation,
-        grant: &Grant,
-        turn: Turn,
-        stuck: &Notify,
-    ) -> Result<Done, Setback> {
-        let (resource, pace) = (&seen.resource, seen.pace());
-        let uid = resource.uid().unwrap_or_default();
-        let work = self.works.begin(&uid).ok_or(Setback::Raced)?;
-        let id = rotation_id(seen.now, Uuid::new_v4().as_u128());
-        let rehearsal = rehearsal(seen, rotation, id.clone());
-        let mut held = rehearsal.held.clone();
-        secret::rehearse(&self.client, &rehearsal).await?;
-
-        let holder = self.identity.to_string();
-        let begun = Instant::now();
-        let intent = status::begin(seen, rotation, id.clone(), holder);
-        let resource = cluster::status::write(&self.client, resource, &intent)
-            .await
-            .map_err(not_recorded)?;
-        if begun.elapsed() > pace.latest_call {
-            return Err(Setback::InDoubt(Blocked::new(
-                Reason::RotationInDoubt,
-                format!(
-                    "rotation {id} was held up for {:?} before the call, which was not made",
-                    begun.elapsed()
-                ),
-            )));
-        }
-        if rotation.cause == Cause::Lost {
-            self.metrics.value_lost();
-        }
-
-        let (organization, token_id) = (&grant.organization, &rotation.token.id);
-        let answer = self.astro.rotate(&grant.credential, organization, token_id);
-        let rotated = answer.await.map_err(|error| {
-            let namespace = resource.namespace().unwrap_or_default();
-            let (name, definite) = (resource.name_any(), error.is_definite());
-            warn!(namespace, name, rotation_id = id, definite, %error, "rotation failed");
-            let outcome = if definite { "refused" } else { "in_doubt" };
-            self.metrics.rotation(&rotation.cause.to_string(), outcome);
-            setback(&error, &id)
-        })?;
-
-        // From here on the value exists nowhere else.
-        let mut turn = Some(turn);
-        let unsaved = self.metrics.unsaved();
-        let token = rotated.token.unwrap_or_else(|| Token {
-            version: Version::default(),
-            ..rotation.token.clone()
-        });
-        held.token_id.clone_from(&token.id);
-        held.version = token.version.clone();
-        held.expires = token.ends;
-        let draft = Draft {
-            owner: &resource,
-            held,
-            force: true,
-        };
-        let fresh = rotated.answered.duration_since(begun) < pace.fresh_write
-            && rotated.answered.elapsed() < pace.fresh_write;
-        let landed = secret::land(
-            &self.client,
-            draft,
-            &rotated.value,
-            fresh,
-            pace,
-            |problem| {
-                if self.works.get(&uid) == Some(Work::Calling) {
-                    let (namespace, name) = (resource.namespace(), resource.name_any());
-                    error!(namespace, name, rotation_id = id, error = %problem, "the new value cannot be stored; trying until it can");
-                }
-                work.storing(problem.to_string());
-                // What cannot be stored for long must not keep others waiting.
-                turn.take();
-                if rotated.answered.elapsed() > pace.late_write {
-                    stuck.notify_one();
-                }
-            },
-        );
-        let held = match landed.await {
-            Landed::Stored(held) => *held,
-            dropped @ (Landed::Superseded | Landed::NoPlace) => {
-                drop(unsaved);
-                let why = match dropped {
-                    Landed::NoPlace => "the namespace is gone",
-                    _ => "the Secret holds a newer one",
-                };
-                let (namespace, name) = (resource.namespace(), resource.name_any());
-                warn!(
-                    namespace,
-                    name,
-                    rotation_id = id,
-                    why,
-                    "the new value was dropped"
-                );
-                self.metrics.rotation(&rotation.cause.to_string(), "lost");
-                return Err(Setback::Raced);
-            }
-        };
-        drop(unsaved);
-        self.metrics.stored(rotated.answered.elapsed());
-        self.metrics.rotation(&rotation.cause.to_string(), "stored");
-        if token.id != rotation.token.id {
-            let (namespace, name) = (resource.namespace(), resource.name_any());
-            let (token_id, expected) = (&token.id, &rotation.token.id);
-            warn!(
-                namespace,
-                name,
-                token_id,
-                expected,
-                "the vendor changed the token's id; name the new one in spec.token.id"
-            );
-        }
-        Ok(Done {
-            resource,
-            held,
-            token,
-        })
-    }
+    // From here on the value exists nowhere else.
+    let token = answer.token.clone().unwrap_or_else(|| Token {
+        version: Version::default(),
+        ..rotation.token.clone()
+    });
+    stamp.token_id.clone_from(&token.id);
+    stamp.version = token.version.clone();
+    stamp.expires = token.ends;
+    let issued = Issued {
+        resource,
+        rotation_id: id,
+        stamp,
+        secret_version,
+        token,
+        answer,
+        begun,
+    };
+    hands.hand_over(issued).await
 }
 
 /// What a rotation of this id will write, as far as it is known before the call: enough to rehearse the write.
-pub fn rehearsal<'a>(seen: &'a Observed, rotation: &Rotation, id: String) -> Draft<'a> {
+pub(crate) fn rehearsal<'a>(seen: &'a Observed, rotation: &Rotation, id: String) -> Draft<'a> {
     let target = &seen.resource.spec.target;
     Draft {
         owner: &seen.resource,
-        held: Held {
-            secret: target.name.clone(),
+        name: target.name.clone(),
+        stamp: Stamp {
+            owner: seen.resource.name_any(),
             key: target.key().into(),
             token_id: rotation.token.id.clone(),
             version: rotation.token.version.clone(),
@@ -234,27 +125,28 @@ pub fn rehearsal<'a>(seen: &'a Observed, rotation: &Rotation, id: String) -> Dra
             rotation_id: Some(id),
             request: rotation.request.clone(),
             cluster: seen.settings.cluster.clone(),
-            resource_version: rotation.secret_version.clone(),
-            ..Held::default()
         },
+        resource_version: rotation.secret_version.clone(),
         // A Secret that is there was judged as of its version, which the write is fenced by: what a backup or a
-        // person wrote on it may be taken back. One that was not there may be somebody's by now.
+        // person wrote on it may be taken back. One that was not there may be another party's by now.
         force: rotation.secret_version.is_some(),
     }
 }
 
-fn not_recorded(error: cluster::status::Error) -> Setback {
-    match error {
-        cluster::status::Error::Raced => Setback::Raced,
-        cluster::status::Error::Api(_) => Setback::Unavailable(error.to_string()),
-        cluster::status::Error::OldCrd(_) => Setback::Refused(Blocked::new(
-            Reason::TargetRefused,
-            format!("the intent to rotate cannot be recorded, so nothing was rotated: {error}"),
-        )),
+impl Issued {
+    /// The Secret to write it into.
+    pub(crate) fn draft(&self) -> Draft<'_> {
+        Draft {
+            owner: &self.resource,
+            name: self.resource.spec.target.name.clone(),
+            stamp: self.stamp.clone(),
+            resource_version: self.secret_version.clone(),
+            force: true,
+        }
     }
 }
 
-fn setback(error: &crate::astro::Error, id: &str) -> Setback {
+fn setback(error: &VendorError, id: &str) -> Setback {
     if error.is_definite() {
         return Setback::Definite {
             blocked: error.blocked(),

@@ -2,7 +2,7 @@
 
 use crate::api::WorkspaceTokenRotation;
 use crate::args::{AstroArgs, DecisionArgs, RunArgs};
-use crate::astro::{self, Astro};
+use crate::astro::client::{Astro, Settings as AstroSettings};
 use crate::cluster::client;
 use crate::cluster::lease::{Candidate, Timing};
 use crate::cluster::watch::Scope;
@@ -10,7 +10,8 @@ use crate::decide::evidence::Settings;
 use crate::decide::identity::Identity;
 use crate::decide::pace::Pace;
 use crate::operator::controller::{self, Setup, samples};
-use crate::operator::grant::{DefaultCredential, Source};
+use crate::operator::grant::{DefaultCredential, Grants, Source};
+use crate::operator::handles::Handles;
 use crate::process::host;
 use crate::process::metrics::Metrics;
 use crate::process::server::{self, Health};
@@ -89,17 +90,23 @@ pub async fn run_with(
     info!(version = env!("CARGO_PKG_VERSION"), %identity, api_url = %args.astro.api_url, "started");
 
     let settings = settings(&args.astro, &args.decisions, cluster);
+    let handles = Handles {
+        grants: Grants {
+            client: client.clone(),
+            own: own_credential,
+            organization: args.astro.organization_id,
+        },
+        client,
+        astro,
+        settings: Arc::new(settings),
+        identity: identity.clone(),
+        metrics: metrics.clone(),
+    };
     let setup = Setup {
+        handles,
         watch_client,
         scope,
         secret_access: args.decisions.secret_access,
-        client,
-        astro,
-        own_credential,
-        organization: args.astro.organization_id,
-        settings,
-        identity: identity.clone(),
-        metrics: metrics.clone(),
         resources,
     };
     let outcome = if args.leader_election {
@@ -145,7 +152,7 @@ async fn lead(
     health: &Health,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let metrics = setup.metrics.clone();
+    let metrics = setup.handles.metrics.clone();
     // A standby serves, and is ready to take over.
     health.set(SYNCED, true);
     let mut leadership = tokio::select! {
@@ -234,7 +241,7 @@ pub(crate) fn vendor(
         std::fs::read(path)
             .with_context(|| format!("--ca-bundle {} cannot be read", path.display()))
     };
-    let settings = astro::Settings {
+    let settings = AstroSettings {
         url: args.api_url.clone(),
         ca_bundle: args.ca_bundle.as_ref().map(read).transpose()?,
         pace,

@@ -99,7 +99,7 @@ impl Metrics {
         );
         registry.register(
             "vendor_requests",
-            "Requests to the Astro API by status code, or error or timeout when there was none",
+            "Requests to the Astro API by status code, or error when there was none",
             metrics.vendor_requests.clone(),
         );
         registry.register_with_unit(
@@ -152,7 +152,7 @@ impl Metrics {
         self.rotations.get_or_create(&labels).inc();
     }
 
-    /// Counts a request to the vendor; `code` is the HTTP status, or `error` or `timeout` when there is none.
+    /// Counts a request to the vendor; `code` is the HTTP status, or `error` when there is none.
     pub fn vendor_request(&self, operation: &'static str, code: impl Display, elapsed: Duration) {
         let operation = ("operation", operation.to_owned());
         let labels = [operation.clone(), ("code", code.to_string())];
@@ -335,7 +335,7 @@ astro_token_operator_rotation_overdue_seconds{namespace="data",name="etl"} 60
         let metrics = Metrics::new();
         metrics.rotation("Scheduled", "success");
         metrics.vendor_request("rotate", 200, Duration::from_millis(300));
-        metrics.vendor_request("rotate", "timeout", Duration::from_secs(30));
+        metrics.vendor_request("rotate", "error", Duration::from_secs(30));
         metrics.stored(Duration::from_millis(20));
         metrics.value_lost();
         metrics.reconciled(Duration::from_micros(50));
@@ -347,7 +347,7 @@ astro_token_operator_rotation_overdue_seconds{namespace="data",name="etl"} 60
         for line in [
             r#"rotations_total{reason="Scheduled",outcome="success"} 1"#,
             r#"vendor_requests_total{operation="rotate",code="200"} 1"#,
-            r#"vendor_requests_total{operation="rotate",code="timeout"} 1"#,
+            r#"vendor_requests_total{operation="rotate",code="error"} 1"#,
             r#"vendor_request_seconds_count{operation="rotate"} 2"#,
             "rotate_to_stored_seconds_count 1",
             "values_lost_total 1",

@@ -5,10 +5,11 @@
 use crate::stage::process::{self, BINARY, Ended, run};
 use crate::stage::{self, HOME, Stage, fresh_name, merge, next_second, plane};
 use astro_token_operator::api::Version;
+use astro_token_operator::astro::client as astro;
 use astro_token_operator::astro::credential::Credential;
-use astro_token_operator::astro::{self, Details};
-use astro_token_operator::decide::evidence::rotation_id;
+use astro_token_operator::astro::record::Details;
 use astro_token_operator::decide::pace::Pace;
+use astro_token_operator::decide::stamp::rotation_id;
 use astro_token_operator::process::metrics::Metrics;
 use astro_token_operator::reason::EXPLANATIONS;
 use jiff::{SignedDuration, Timestamp};
@@ -287,7 +288,7 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
     credential("dead", &dead.value).await;
     stage.token("rejected");
     stage.create("rejected", with(json!({}), "dead")).await;
-    rows.push(("rejected", "wrong-token", "CredentialsRejected"));
+    rows.push(("rejected", "refused", "CredentialsRejected"));
 
     let weak = stage
         .astro
@@ -295,7 +296,7 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
     credential("weak", &weak.value).await;
     stage.token("forbidden");
     stage.create("forbidden", with(json!({}), "weak")).await;
-    rows.push(("forbidden", "wrong-token", "Forbidden"));
+    rows.push(("forbidden", "refused", "Forbidden"));
 
     stage
         .create(
@@ -345,14 +346,14 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
     rows.push(("foreign", "not-our-secret", "SecretNotOurs"));
 
     stage.create("self", by_id(&stage.owner.id)).await;
-    rows.push(("self", "wrong-token", "SelfRotation"));
+    rows.push(("self", "unsuitable-token", "SelfRotation"));
 
     stage.token("frozen");
     let frozen =
         json!({"immutable": true, "stringData": {"token": "x"}, "metadata": adopt("frozen")});
     planner.secret("frozen-secret", frozen).await;
     stage.create("frozen", json!({})).await;
-    rows.push(("frozen", "due", "TargetImmutable"));
+    rows.push(("frozen", "no-value", "TargetImmutable"));
 
     stage.token("refused");
     stage
@@ -361,7 +362,7 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
             json!({"target": {"type": "kubernetes.io/dockerconfigjson"}}),
         )
         .await;
-    rows.push(("refused", "due", "TargetRefused"));
+    rows.push(("refused", "no-value", "TargetRefused"));
 
     stage.token("typed");
     let typed = json!({"type": "example.com/other", "stringData": {"token": "x"}, "metadata": adopt("typed")});
@@ -369,12 +370,12 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
     stage
         .create("typed", json!({"target": {"type": "Opaque"}}))
         .await;
-    rows.push(("typed", "due", "TargetTypeDiffers"));
+    rows.push(("typed", "no-value", "TargetTypeDiffers"));
 
     stage.token("twin");
     stage.token("twin");
     stage.create("twin", json!({})).await;
-    rows.push(("twin", "wrong-token", "TokenAmbiguous"));
+    rows.push(("twin", "refused", "TokenAmbiguous"));
 
     let (token, version) = planner.rotated("expired").await;
     planner
@@ -394,10 +395,10 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
             json!({"schedule": {"every": null, "beforeExpiry": "1d"}}),
         )
         .await;
-    rows.push(("forever", "due", "TokenNeverExpires"));
+    rows.push(("forever", "scheduled", "TokenNeverExpires"));
 
     stage.create("unknown", json!({})).await;
-    rows.push(("unknown", "wrong-token", "TokenNotFound"));
+    rows.push(("unknown", "refused", "TokenNotFound"));
 
     let (token, version) = planner.rotated("lost").await;
     planner.hold("lost", &token, &version, DAY, json!({})).await;
@@ -415,12 +416,12 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
     stage.astro.fault(gone);
     stage.token("unheard");
     stage.create("unheard", with(json!({}), "unheard")).await;
-    rows.push(("unheard", "due", "VendorUnavailable"));
+    rows.push(("unheard", "no-value", "VendorUnavailable"));
 
     let wide = NewToken::organization("wide").also(&stage.workspace, "WORKSPACE_MEMBER");
     let wide = stage.astro.create(wide);
     stage.create("wide", by_id(&wide.id)).await;
-    rows.push(("wide", "wrong-token", "WrongScope"));
+    rows.push(("wide", "unsuitable-token", "WrongScope"));
 
     let moved = stage
         .astro
@@ -431,7 +432,7 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
     stage
         .create("moved", with(by_id(&moved.id), "everywhere"))
         .await;
-    rows.push(("moved", "wrong-token", "WrongWorkspace"));
+    rows.push(("moved", "unsuitable-token", "WrongWorkspace"));
 
     // The younger of two; the older ones are not planned for, and are looked at all the same.
     stage.token("shared");
@@ -567,18 +568,32 @@ async fn what_can_be_worked_on_is_told_with_what_comes_next() {
     let ended = planner.plan(&["-o", "json"]).await;
     assert_eq!(ended.code, Some(0), "{}", ended.stdout);
     for (name, verdict, cause, rules, state, times) in [
-        ("new", "rotates", json!("Initial"), vec!["due"], "absent", 5),
+        (
+            "new",
+            "rotates",
+            json!("Initial"),
+            vec!["no-value"],
+            "absent",
+            5,
+        ),
         ("idle", "idle", Value::Null, vec!["idle"], "held", 5),
-        ("due", "rotates", json!("Scheduled"), vec!["due"], "held", 5),
+        (
+            "due",
+            "rotates",
+            json!("Scheduled"),
+            vec!["scheduled"],
+            "held",
+            5,
+        ),
         (
             "asked",
             "rotates",
             json!("Requested"),
-            vec!["due"],
+            vec!["requested"],
             "held",
             5,
         ),
-        ("moved", "writes", Value::Null, vec!["due"], "absent", 5),
+        ("moved", "writes", Value::Null, vec!["adopt"], "absent", 5),
         (
             "booked",
             "idle",

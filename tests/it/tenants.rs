@@ -2,7 +2,6 @@
 
 use crate::stage::{self, DEADLINE, Mode, Shared, Stage};
 use astro_token_operator::api::Status;
-use astro_token_operator::decide::status::ready;
 use futures::future::join_all;
 use kube::api::{Patch, PatchParams};
 use lab::astro::{Fault, NewToken, Operation, Reply, Step};
@@ -48,7 +47,9 @@ async fn time_to_rotate(stage: &Stage, name: &str, what: &str) -> Duration {
 
 /// Rotated, or with a reason that says why not.
 fn is_decided(status: &Status) -> bool {
-    ready(status).is_some_and(|it| it.status == "True" || it.reason != "AwaitingFirstRotation")
+    status
+        .ready()
+        .is_some_and(|it| it.status == "True" || it.reason != "AwaitingFirstRotation")
 }
 
 fn is_clean(text: &str) -> bool {

@@ -1,8 +1,9 @@
 //! The vendor's client over real connections: what it reads, what it sends, and what it makes of every failure.
 
 use crate::stage::net::Terminator;
+use astro_token_operator::astro::client::{Astro, Rotated, Settings, SetupError};
 use astro_token_operator::astro::credential::Credential;
-use astro_token_operator::astro::{Astro, Error, Rotated, Settings, SetupError};
+use astro_token_operator::astro::error::Error;
 use astro_token_operator::decide::evidence::Token;
 use astro_token_operator::decide::pace::Pace;
 use astro_token_operator::process::metrics::Metrics;

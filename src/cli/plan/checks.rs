@@ -1,25 +1,23 @@
 //! What was checked of a resource: permissions, the rehearsal of its Secret's write, and what Astro says.
 
-use crate::astro::Role;
+use crate::astro::record::Role;
+use crate::cluster::error::Error;
+use crate::cluster::permissions::{self, Answer, Permission};
 use crate::cluster::secret::{self, Draft};
 use crate::cluster::watch::SecretAccess;
 use crate::decide::evidence::{Access, Live, Observed};
 use crate::decide::validate::check_token;
 use crate::reason::{Blocked, Reason};
-use crate::text::{api_error, line};
+use crate::text::line;
 use futures::future::join_all;
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
-use k8s_openapi::api::rbac::v1::Role as Permissions;
-use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::Client;
 use serde::Serialize;
 
-/// The permissions in a namespace, as they are shipped.
-const SHIPPED: &str = include_str!("../../../deploy/tenant/rbac.yaml");
+/// What a check of the cluster's copy is called.
+pub const PRESENT: &str = "what the cluster has of it now";
+
 /// Longest text of the API server's that is shown, characters.
-const LONGEST: usize = 200;
+pub const LONGEST: usize = 400;
 
 /// One check.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -105,138 +103,26 @@ pub fn rivals(seen: Option<&Observed>, unseen: Option<&str>) -> Check {
     }
 }
 
-/// One permission.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Permission {
-    namespace: String,
-    group: String,
-    resource: String,
-    subresource: Option<String>,
-    name: Option<String>,
-    verb: String,
-}
-
-impl Permission {
-    fn check(&self) -> String {
-        let resource = match (&self.subresource, &self.name) {
-            (Some(subresource), _) => format!("{}/{subresource}", self.resource),
-            (None, Some(name)) => format!("{} {name}", self.resource),
-            (None, None) => self.resource.clone(),
-        };
-        match self.name {
-            Some(_) => format!("may {} {resource}", self.verb),
-            None => format!("may {} {resource} in {}", self.verb, self.namespace),
-        }
-    }
-}
-
-/// The permissions of a Role, in a namespace.
-fn permissions(role: &Permissions, namespace: &str, access: SecretAccess) -> Vec<Permission> {
-    let mut all = Vec::new();
-    for rule in role.rules.iter().flatten() {
-        for group in rule.api_groups.iter().flatten() {
-            for resource in rule.resources.iter().flatten() {
-                let (resource, subresource) = match resource.split_once('/') {
-                    Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
-                    None => (&**resource, None),
-                };
-                let is_used = |verb: &&String| {
-                    resource != "secrets"
-                        || access == SecretAccess::Watch
-                        || !matches!(verb.as_str(), "list" | "watch")
-                };
-                all.extend(rule.verbs.iter().filter(is_used).map(|verb| Permission {
-                    namespace: namespace.into(),
-                    group: group.clone(),
-                    resource: resource.into(),
-                    subresource: subresource.clone(),
-                    name: None,
-                    verb: verb.clone(),
-                }));
-            }
-        }
-    }
-    all
-}
-
 /// Whether whoever asks may do all that the operator does in a namespace.
-///
-/// # Errors
-/// When the shipped Role cannot be read, which a test rules out.
-pub async fn in_namespace(
-    client: &Client,
-    namespace: &str,
-    access: SecretAccess,
-) -> anyhow::Result<Vec<Check>> {
-    let documents = serde_saphyr::from_multiple::<serde_json::Value>(SHIPPED)?;
-    let role = documents.into_iter().find(|it| it["kind"] == "Role");
-    let role: Permissions = serde_json::from_value(role.unwrap_or_default())?;
-    let permissions = permissions(&role, namespace, access);
+pub async fn in_namespace(client: &Client, namespace: &str, access: SecretAccess) -> Vec<Check> {
     let remedy = "apply deploy, or deploy/tenant to this namespace; --as asks for the operator instead of you";
-    let asked = permissions.iter().map(|it| check(client, it, remedy));
-    Ok(join_all(asked).await)
+    let asked = permissions::in_namespace(namespace, access);
+    let asked = asked.map(|it| permission(client, it, remedy));
+    join_all(asked).await
 }
 
 /// Whether whoever asks may tell this cluster from others.
 pub async fn of_cluster(client: &Client) -> Check {
-    let permission = Permission {
-        // The API server takes a namespace to be in itself.
-        namespace: "kube-system".into(),
-        group: String::new(),
-        resource: "namespaces".into(),
-        subresource: None,
-        name: Some("kube-system".into()),
-        verb: "get".into(),
-    };
     let remedy = "apply deploy or deploy/namespaced; --as asks for the operator instead of you";
-    check(client, &permission, remedy).await
+    permission(client, permissions::of_cluster(), remedy).await
 }
 
-/// Whether whoever asks may read Secrets in a namespace, as far as that is known.
-pub async fn may_read_secrets(client: &Client, namespace: &str) -> bool {
-    let permission = Permission {
-        namespace: namespace.into(),
-        group: String::new(),
-        resource: "secrets".into(),
-        subresource: None,
-        name: None,
-        verb: "get".into(),
-    };
-    check(client, &permission, "").await.result == Outcome::Ok
-}
-
-async fn check(client: &Client, permission: &Permission, remedy: &str) -> Check {
-    let review = SelfSubjectAccessReview {
-        spec: SelfSubjectAccessReviewSpec {
-            resource_attributes: Some(ResourceAttributes {
-                namespace: Some(permission.namespace.clone()),
-                group: Some(permission.group.clone()),
-                resource: Some(permission.resource.clone()),
-                subresource: permission.subresource.clone(),
-                name: permission.name.clone(),
-                verb: Some(permission.verb.clone()),
-                ..ResourceAttributes::default()
-            }),
-            ..SelfSubjectAccessReviewSpec::default()
-        },
-        ..SelfSubjectAccessReview::default()
-    };
-    let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
-    let name = permission.check();
-    match reviews.create(&PostParams::default(), &review).await {
-        Ok(answer) => match answer.status {
-            Some(status) if status.allowed => Check::ok(name),
-            Some(status) => {
-                let said = line(&status.reason.unwrap_or_default(), LONGEST);
-                let why = match said.is_empty() {
-                    true => "not permitted".into(),
-                    false => said,
-                };
-                Check::no(name, why, remedy)
-            }
-            None => Check::not(name, "the API server gave no verdict"),
-        },
-        Err(error) => Check::not(name, api_error(&error, LONGEST)),
+async fn permission(client: &Client, permission: Permission<'_>, remedy: &str) -> Check {
+    let name = permission.to_string();
+    match permissions::review(client, &permission).await {
+        Answer::Yes => Check::ok(name),
+        Answer::No(why) => Check::no(name, why, remedy),
+        Answer::None(why) => Check::not(name, why),
     }
 }
 
@@ -247,9 +133,7 @@ const REHEARSAL: &str = "the Secret would take a new value";
 pub async fn rehearsal(client: &Client, draft: &Draft<'_>) -> (Check, Option<Blocked>) {
     match secret::rehearse(client, draft).await {
         Ok(()) => (Check::ok(REHEARSAL), None),
-        Err(secret::Error::Refused(blocked)) => {
-            (Check::blocked(REHEARSAL, &blocked), Some(blocked))
-        }
+        Err(Error::Refused(blocked)) => (Check::blocked(REHEARSAL, &blocked), Some(blocked)),
         Err(error) => (Check::not(REHEARSAL, error.to_string()), None),
     }
 }
@@ -343,33 +227,6 @@ pub fn role(roles: Result<&[Role], &str>, workspace: &str) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_shipped_role_is_what_is_checked() {
-        let role = serde_saphyr::from_multiple::<serde_json::Value>(SHIPPED).unwrap();
-        let role = role.into_iter().find(|it| it["kind"] == "Role").unwrap();
-        let role: Permissions = serde_json::from_value(role).unwrap();
-        let names = |access| -> Vec<String> {
-            let all = permissions(&role, "data", access);
-            all.iter().map(Permission::check).collect()
-        };
-        let watch = names(SecretAccess::Watch);
-        for name in [
-            "may watch workspacetokenrotations in data",
-            "may patch workspacetokenrotations/status in data",
-            "may list secrets in data",
-            "may create events in data",
-        ] {
-            assert!(watch.contains(&name.to_owned()), "{name}: {watch:?}");
-        }
-        let mut get = names(SecretAccess::Get);
-        assert!(get.contains(&"may get secrets in data".to_owned()));
-        get.extend(["list", "watch"].map(|verb| format!("may {verb} secrets in data")));
-        get.sort();
-        let mut watch = watch;
-        watch.sort();
-        assert_eq!(get, watch);
-    }
 
     #[test]
     fn an_owner_of_the_workspace_or_the_organization_may_and_nobody_else() {

@@ -1,8 +1,7 @@
 //! Resources out of files: YAML or JSON, several documents, lists; and what they would be once they were applied.
 
-use super::shape;
 use crate::api::WorkspaceTokenRotation;
-use crate::text::line;
+use crate::text::{line, scrub};
 use anyhow::{Context, anyhow, bail};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -101,15 +100,37 @@ fn take(mut document: Value, place: String, all: &mut Documents) -> anyhow::Resu
     if api_version != ours.0 {
         bail!("{place}: apiVersion: expected {}", ours.0);
     }
-    if let Some(complaint) = shape::complaint(&document) {
-        bail!("{place}: {}", line(&complaint, LONGEST));
-    }
     // Status is the operator's; one in a file says nothing of the cluster.
     document["status"].take();
-    let resource = serde_json::from_value(document)
-        .map_err(|error| anyhow!("{place}: {}", line(&error.to_string(), LONGEST)))?;
+    let resource =
+        resource(document).map_err(|problem| anyhow!("{place}: {}", scrub(&problem, LONGEST)))?;
     all.resources.push(Document { place, resource });
     Ok(())
+}
+
+/// A document as a resource; otherwise the first field that is wrong, and what is wrong with it.
+fn resource(document: Value) -> Result<WorkspaceTokenRotation, String> {
+    if document["metadata"]["name"]
+        .as_str()
+        .is_none_or(str::is_empty)
+    {
+        return Err("metadata.name: missing".into());
+    }
+    let mut unknown = None;
+    let mut note = |path: serde_ignored::Path| {
+        // A question mark stands for an optional field.
+        let path = path.to_string().replace(".?", "");
+        if !["apiVersion", "kind"].contains(&path.as_str()) {
+            unknown.get_or_insert(path);
+        }
+    };
+    let document = serde_ignored::Deserializer::new(document, &mut note);
+    let resource = serde_path_to_error::deserialize(document)
+        .map_err(|error| format!("{}: {}", error.path(), error.inner()))?;
+    match unknown {
+        Some(path) => Err(format!("{path}: unknown field")),
+        None => Ok(resource),
+    }
 }
 
 /// What a file's resource would be once it was applied: `present` is the cluster's, `index` tells those apart that are not
@@ -205,7 +226,19 @@ spec: {workspaceId: w, token: {name: t}, schedule: {every: 1d}, target: {name: s
             ),
             (
                 second(&named("b").replace("workspaceId: w, ", "")),
-                "f, document 2: spec.workspaceId: missing",
+                "f, document 2: spec: missing field `workspaceId`",
+            ),
+            (
+                named("a").replace("every: 1d", "every: [1]"),
+                "f, document 1: spec.schedule.every: invalid type: sequence, expected a string",
+            ),
+            (
+                named("a").replace("name: s", "name: s, deletionPolicy: Keep"),
+                "f, document 1: spec.target.deletionPolicy: unknown variant `Keep`, expected `Retain` or `Delete`",
+            ),
+            (
+                named("a").replace("name: NAME", "").replace("name: a", ""),
+                "f, document 1: metadata.name: missing",
             ),
             (second("kind: Secret"), "f, document 2: apiVersion: missing"),
             (

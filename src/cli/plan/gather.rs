@@ -1,16 +1,16 @@
 //! Which resources are planned for, out of a cluster or of files, and which others are known beside them.
 
-use super::checks::Check;
+use super::args::Args;
+use super::checks::{Check, LONGEST, PRESENT};
 use super::files::{Document, applied};
-use super::{Args, LONGEST, PRESENT};
-use crate::api::WorkspaceTokenRotation;
-use crate::cli::Cluster;
+use crate::api::{Key, WorkspaceTokenRotation};
+use crate::cli::cluster::Cluster;
 use crate::clock::now;
+use crate::cluster::reading::{self, Known, is_refusal};
 use crate::text::api_error;
 use anyhow::{anyhow, bail};
-use kube::api::ListParams;
-use kube::{Api, ResourceExt};
-use std::collections::{BTreeMap, BTreeSet};
+use kube::ResourceExt;
+use std::collections::BTreeMap;
 
 /// A resource to plan for.
 pub struct Chosen {
@@ -80,119 +80,49 @@ fn unreached(cluster: &Cluster, error: &kube::Error) -> Unreached {
     }
 }
 
-/// Resources as a cluster lets one see them.
-#[derive(Default)]
-struct Listed {
-    all: Vec<WorkspaceTokenRotation>,
-    /// Why these are not all.
-    unseen: Option<String>,
-    checks: Vec<Check>,
-}
-
-/// All resources; where that is not allowed, those of some namespaces.
-async fn list(cluster: &Cluster, namespaces: &BTreeSet<String>) -> kube::Result<Listed> {
-    let params = ListParams::default();
-    let everywhere: Api<WorkspaceTokenRotation> = Api::all(cluster.client.clone());
-    let refused = match everywhere.list(&params).await {
-        Ok(list) => {
-            return Ok(Listed {
-                all: list.items,
-                ..Listed::default()
-            });
-        }
-        Err(kube::Error::Api(status)) if status.code == 403 => kube::Error::Api(status),
-        Err(error) => return Err(error),
-    };
-    let mut all = Vec::new();
-    for namespace in namespaces {
-        let api: Api<WorkspaceTokenRotation> = Api::namespaced(cluster.client.clone(), namespace);
-        all.extend(api.list(&params).await?.items);
-    }
-    let why = format!(
-        "of other namespaces nothing is known: {}",
-        api_error(&refused, LONGEST)
-    );
-    Ok(Listed {
-        all,
-        unseen: Some(why),
-        checks: Vec::new(),
-    })
-}
-
-/// Each by its name, where they may not be listed.
-async fn get(
-    cluster: &Cluster,
-    refused: &kube::Error,
-    names: impl IntoIterator<Item = (String, String)>,
-) -> kube::Result<Listed> {
-    let mut all = Vec::new();
-    for (namespace, name) in names {
-        let api: Api<WorkspaceTokenRotation> = Api::namespaced(cluster.client.clone(), &namespace);
-        all.extend(api.get_opt(&name).await?);
-    }
-    let why = format!(
-        "of other resources nothing is known: {}",
-        api_error(refused, LONGEST)
-    );
-    Ok(Listed {
-        all,
-        unseen: Some(why),
-        checks: Vec::new(),
-    })
-}
-
-fn is_refusal(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 403)
-}
-
 async fn of_cluster(args: &Args, cluster: &Cluster) -> Result<Gathered, Unreached> {
-    let namespaces = match args.all_namespaces {
-        true => BTreeSet::new(),
-        false => [cluster.namespace.clone()].into(),
-    };
-    let listed = match list(cluster, &namespaces).await {
-        Err(error) if is_refusal(&error) && !args.names.is_empty() => {
-            let names = args
-                .names
-                .iter()
-                .map(|name| (cluster.namespace.clone(), name.clone()));
-            get(cluster, &error, names)
-                .await
-                .map_err(|error| unreached(cluster, &error))?
+    let (namespaces, names) = match args.all_namespaces {
+        true => (None, Vec::new()),
+        false => {
+            let key = |name: &String| Key {
+                namespace: cluster.namespace.clone(),
+                name: name.clone(),
+            };
+            let names = args.names.iter().map(key).collect();
+            (Some(cluster.namespace.clone()), names)
         }
-        listed => listed.map_err(|error| unreached(cluster, &error))?,
     };
-    if let Some(why) = listed.unseen.as_ref().filter(|_| args.all_namespaces) {
+    let known = reading::resources(&cluster.client, namespaces, names).await;
+    let known = known.map_err(|error| unreached(cluster, &error))?;
+    if let Some(why) = known.unseen.as_ref().filter(|_| args.all_namespaces) {
         return Err(Unreached::Failed(anyhow!("{why}")));
     }
     let is_asked_for = |resource: &&WorkspaceTokenRotation| {
         let here = args.all_namespaces || resource.namespace().as_ref() == Some(&cluster.namespace);
         here && (args.names.is_empty() || args.names.contains(&resource.name_any()))
     };
-    let chosen: Vec<_> = listed.all.iter().filter(is_asked_for).cloned().collect();
-    for name in &args.names {
-        if !chosen.iter().any(|it| it.name_any() == *name) {
-            let place = match args.all_namespaces {
-                true => "any namespace".to_owned(),
-                false => format!("the namespace {}", cluster.namespace),
-            };
-            return Err(Unreached::Failed(anyhow!(
-                "there is no WorkspaceTokenRotation {name} in {place}"
-            )));
-        }
-    }
-    let chosen = chosen.into_iter().map(|resource| Chosen {
-        resource,
+    let chosen = known.all.iter().filter(is_asked_for).map(|it| Chosen {
+        resource: it.clone(),
         file: None,
         is_new: false,
     });
     let mut chosen: Vec<_> = chosen.collect();
-    chosen.sort_by_key(|it| (it.resource.namespace(), it.resource.name_any()));
+    chosen.sort_by_key(|it| Key::from(&it.resource));
+    let is_missing = |name: &&String| !chosen.iter().any(|it| it.resource.name_any() == **name);
+    if let Some(name) = args.names.iter().find(is_missing) {
+        let place = match args.all_namespaces {
+            true => "any namespace".to_owned(),
+            false => format!("the namespace {}", cluster.namespace),
+        };
+        return Err(Unreached::Failed(anyhow!(
+            "there is no WorkspaceTokenRotation {name} in {place}"
+        )));
+    }
     Ok(Gathered {
         chosen,
-        all: listed.all,
-        unseen: listed.unseen,
-        checks: listed.checks,
+        all: known.all,
+        unseen: known.unseen,
+        checks: Vec::new(),
     })
 }
 
@@ -202,74 +132,56 @@ async fn of_files(
     documents: &[Document],
 ) -> Result<Gathered, Unreached> {
     let documents = placed(args, documents, &cluster.namespace).map_err(Unreached::Failed)?;
-    let place = |it: &Document| {
-        (
-            it.resource.namespace().unwrap_or_default(),
-            it.resource.name_any(),
-        )
-    };
-    let namespaces = documents.iter().map(|it| place(it).0).collect();
-    let listed = match list(cluster, &namespaces).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => Listed {
-            checks: vec![Check::no(
+    let names: Vec<_> = documents.iter().map(|it| Key::from(&it.resource)).collect();
+    let namespaces = names.iter().map(|key| key.namespace.clone());
+    let mut checks = Vec::new();
+    let known = match reading::resources(&cluster.client, namespaces, names.clone()).await {
+        Ok(known) => known,
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            checks.push(Check::no(
                 "the cluster knows WorkspaceTokenRotations",
                 "the CustomResourceDefinition is missing",
                 "install it with: astro-token-operator crd | kubectl apply -f -",
-            )],
-            ..Listed::default()
-        },
-        Err(error) if is_refusal(&error) => {
-            match get(cluster, &error, documents.iter().map(place)).await {
-                Err(refused) if is_refusal(&refused) => {
-                    let why = api_error(&refused, LONGEST);
-                    Listed {
-                        checks: vec![Check::not(PRESENT, &why)],
-                        unseen: Some(why),
-                        ..Listed::default()
-                    }
-                }
-                listed => listed.map_err(|error| unreached(cluster, &error))?,
+            ));
+            Known::default()
+        }
+        Err(refused) if is_refusal(&refused) => {
+            let why = api_error(&refused, LONGEST);
+            checks.push(Check::not(PRESENT, &why));
+            Known {
+                unseen: Some(why),
+                ..Known::default()
             }
         }
-        listed => listed.map_err(|error| unreached(cluster, &error))?,
+        Err(error) => return Err(unreached(cluster, &error)),
     };
-    let present: BTreeMap<_, _> = listed
+    let mut all: BTreeMap<_, _> = known
         .all
         .iter()
-        .map(|it| ((it.namespace().unwrap_or_default(), it.name_any()), it))
+        .map(|it| (Key::from(it), it.clone()))
         .collect();
-    let chosen = chosen(documents, &present);
-    let mut all: BTreeMap<_, _> = present
-        .into_iter()
-        .map(|(key, it)| (key, it.clone()))
-        .collect();
-    for it in &chosen {
-        let key = (
-            it.resource.namespace().unwrap_or_default(),
-            it.resource.name_any(),
-        );
-        all.insert(key, it.resource.clone());
-    }
+    let chosen = chosen(documents, &all);
+    all.extend(
+        chosen
+            .iter()
+            .map(|it| (Key::from(&it.resource), it.resource.clone())),
+    );
     Ok(Gathered {
         chosen,
         all: all.into_values().collect(),
-        unseen: listed.unseen,
-        checks: listed.checks,
+        unseen: known.unseen,
+        checks,
     })
 }
 
 /// Documents as they would be once they were applied to what is `present`.
 pub fn chosen(
     documents: Vec<Document>,
-    present: &BTreeMap<(String, String), &WorkspaceTokenRotation>,
+    present: &BTreeMap<Key, WorkspaceTokenRotation>,
 ) -> Vec<Chosen> {
     let now = now();
     let chosen = documents.into_iter().enumerate().map(|(index, document)| {
-        let key = (
-            document.resource.namespace().unwrap_or_default(),
-            document.resource.name_any(),
-        );
-        let present = present.get(&key).copied();
+        let present = present.get(&Key::from(&document.resource));
         Chosen {
             resource: applied(&document.resource, present, now, index),
             file: Some(document.place),
@@ -294,11 +206,10 @@ pub fn placed(args: &Args, documents: &[Document], default: &str) -> anyhow::Res
         {
             bail!("{place}: metadata.namespace: it is {namespace}, and not the one of --namespace");
         }
-        let key = (namespace.clone(), resource.name_any());
-        if let Some(before) = seen.insert(key, place) {
+        resource.metadata.namespace = Some(namespace);
+        if let Some(before) = seen.insert(Key::from(&resource), place) {
             bail!("{place}: metadata.name: the same resource as in {before}");
         }
-        resource.metadata.namespace = Some(namespace);
         placed.push(Document {
             place: place.clone(),
             resource,

@@ -1,43 +1,24 @@
 //! Looks at resources as the operator does, live, and remembers what is shared between them.
 
-use super::checks::may_read_secrets;
-use crate::api::{WorkspaceTokenRotation, evidence};
-use crate::astro::listing::Listings;
-use crate::astro::{Astro, Details};
+use crate::api::{Key, WorkspaceTokenRotation, evidence};
+use crate::astro::record::Details;
 use crate::clock::now;
-use crate::cluster::secret;
+use crate::cluster::error::Error;
+use crate::cluster::permissions::may_read_secrets;
 use crate::cluster::watch::Wake;
-use crate::decide::evidence::{Access, Live, Observed, Rival, Settings};
-use crate::decide::identity::Identity;
+use crate::decide::evidence::{Access, Observed, Rival, Settings};
 use crate::decide::rivals::Claims;
 use crate::decide::validate::is_workable;
-use crate::operator::grant::{DefaultCredential, Grant};
-use crate::operator::observe::{self, Observer};
-use crate::process::host;
+use crate::operator::grant::Grant;
+use crate::operator::handles::Handles;
+use crate::operator::observe::Observer;
 use crate::text::line;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
-use uuid::Uuid;
-
-/// Where evidence is from, beside the resources.
-pub struct Sources {
-    /// For single calls.
-    pub client: Client,
-    /// The vendor.
-    pub astro: Astro,
-    /// The operator's own credential.
-    pub own_credential: DefaultCredential,
-    /// The operator's `--organization-id`.
-    pub organization: Option<String>,
-    /// Settings that decisions depend on.
-    pub settings: Settings,
-    /// Whether the cluster's id in the settings is the cluster's.
-    pub knows_cluster: bool,
-}
+use std::sync::{Arc, Mutex};
 
 /// What looking needs.
 pub struct Looker {
@@ -58,32 +39,20 @@ pub struct Look {
 }
 
 impl Looker {
-    /// Knows of all resources, and has looked at none.
-    pub fn new(sources: Sources, all: Vec<WorkspaceTokenRotation>) -> Self {
+    /// Knows of all resources, and has looked at none. `knows_cluster`: the cluster's id in the settings is the cluster's.
+    pub fn new(handles: Handles, knows_cluster: bool, all: Vec<WorkspaceTokenRotation>) -> Self {
         let mut store = Writer::default();
         let mut claims = Claims::default();
         for resource in &all {
             store.apply_watcher_event(&Event::Apply(resource.clone()));
             claims.apply(resource);
         }
-        let listings = Listings::new(&sources.settings.pace);
         // Whoever is woken is looked at in any case.
         let (wake, _) = Wake::channel();
+        let claims = Arc::new(Mutex::new(claims));
         Self {
-            observer: Observer {
-                client: sources.client,
-                astro: sources.astro,
-                own_credential: sources.own_credential,
-                organization: sources.organization,
-                settings: Arc::new(sources.settings),
-                identity: Identity::new(None, host::name(), Uuid::new_v4()),
-                resources: store.as_reader(),
-                secrets: None,
-                listings,
-                claims: Arc::new(Mutex::new(claims)),
-                wake,
-            },
-            knows_cluster: sources.knows_cluster,
+            observer: Observer::new(handles, store.as_reader(), None, claims, wake),
+            knows_cluster,
             all,
             looked_at: HashSet::new(),
             readable: HashMap::new(),
@@ -95,11 +64,8 @@ impl Looker {
     ///
     /// # Errors
     /// When the API server gives none.
-    pub async fn look(
-        &mut self,
-        resource: &WorkspaceTokenRotation,
-    ) -> Result<Look, observe::Error> {
-        let mut begun = Observed::begin(resource, now(), &self.observer.settings);
+    pub async fn look(&mut self, resource: &WorkspaceTokenRotation) -> Result<Look, Error> {
+        let mut begun = Observed::begin(resource, now(), &self.observer.handles.settings);
         if !is_workable(&begun) {
             return Ok(Look {
                 seen: begun,
@@ -107,9 +73,9 @@ impl Looker {
             });
         }
         if !self.knows_cluster {
-            self.observer.settings = Arc::new(Settings {
+            self.observer.handles.settings = Arc::new(Settings {
                 cluster: self.written_in(resource).await?,
-                ..(*self.observer.settings).clone()
+                ..(*self.observer.handles.settings).clone()
             });
         }
         begun.rival = self.rival(resource);
@@ -126,7 +92,8 @@ impl Looker {
     /// The cluster that the Secret says it was written in: where the real one is not known it passes for that.
     async fn written_in(&self, resource: &WorkspaceTokenRotation) -> Result<String, kube::Error> {
         let namespace = resource.namespace().unwrap_or_default();
-        let secrets: Api<Secret> = Api::namespaced(self.observer.client.clone(), &namespace);
+        let secrets: Api<Secret> =
+            Api::namespaced(self.observer.handles.client.clone(), &namespace);
         let former = resource.status.iter().filter_map(|s| s.binding.as_ref());
         let names = former.map(|it| &it.name);
         for name in std::iter::once(&resource.spec.target.name).chain(names) {
@@ -152,12 +119,9 @@ impl Looker {
     }
 
     async fn look_at_rivals_of(&mut self, seen: &mut Observed) {
-        let rivals: Vec<_> = self
-            .all
-            .iter()
-            .filter(|other| may_be_rival(other, seen))
-            .cloned()
-            .collect();
+        let older = self.observer.claims().older(&seen.resource);
+        let is_older = |other: &&WorkspaceTokenRotation| older.contains(&Key::from(*other));
+        let rivals: Vec<_> = self.all.iter().filter(is_older).cloned().collect();
         for rival in rivals {
             let is_known = rival.uid().is_some_and(|uid| self.looked_at.contains(&uid));
             // One whose credential only the operator can read is not to be called unable.
@@ -169,9 +133,7 @@ impl Looker {
     }
 
     fn rival(&self, resource: &WorkspaceTokenRotation) -> Option<Rival> {
-        let claims = &self.observer.claims;
-        let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
-        claims.rival(resource)
+        self.observer.claims().rival(resource)
     }
 
     async fn can_read(&mut self, resource: &WorkspaceTokenRotation) -> bool {
@@ -179,7 +141,7 @@ impl Looker {
         if let Some(known) = self.readable.get(&namespace) {
             return *known;
         }
-        let can = may_read_secrets(&self.observer.client, &namespace).await;
+        let can = may_read_secrets(&self.observer.handles.client, &namespace).await;
         self.readable.insert(namespace, can);
         can
     }
@@ -192,7 +154,7 @@ impl Looker {
             let read = match credential.own_token_id() {
                 None => Err("the credential does not say which token it is".into()),
                 Some(id) => {
-                    let astro = &self.observer.astro;
+                    let astro = &self.observer.handles.astro;
                     let read = astro.details(credential, &grant.organization, id).await;
                     read.map_err(|error| line(&error.to_string(), 200))
                 }
@@ -203,37 +165,12 @@ impl Looker {
     }
 }
 
-/// Whether an older resource may mean the same token, by what both ask for and by what one was found to mean.
-fn may_be_rival(other: &WorkspaceTokenRotation, seen: &Observed) -> bool {
-    let own = &seen.resource;
-    let (created, uid) = (other.creation_timestamp(), other.uid());
-    let is_older =
-        (created.map(|it| it.0), uid) < (own.creation_timestamp().map(|it| it.0), own.uid());
-    let (mut ids, mut names) = (Vec::new(), Vec::new());
-    ids.extend(&own.spec.token.id);
-    names.extend(&own.spec.token.name);
-    if let Live::Token { token, .. } = &seen.live {
-        ids.push(&token.id);
-        names.push(&token.name);
-    }
-    let asked = &other.spec.token;
-    let by_id = asked.id.as_ref().is_some_and(|id| ids.contains(&id));
-    let by_name = asked
-        .name
-        .as_ref()
-        .is_some_and(|name| names.contains(&name))
-        && other.spec.workspace_id == own.spec.workspace_id;
-    is_older && (by_id || by_name)
-}
-
-/// What the API server said, when it said no; else it did not answer.
-pub fn refusal(error: &observe::Error) -> Option<String> {
-    let said = match error {
-        observe::Error::Api(error) => matches!(error, kube::Error::Api(_)),
-        observe::Error::Secret(secret::Error::Unavailable(error)) => {
-            matches!(error, kube::Error::Api(_))
+/// What the API server said, when it said no; otherwise it did not answer.
+pub fn refusal(error: &Error) -> Option<String> {
+    match error {
+        Error::Unavailable(kube::Error::Api(_)) | Error::Refused(_) | Error::Raced => {
+            Some(format!("the API server gives no evidence: {error}"))
         }
-        observe::Error::Secret(_) => true,
-    };
-    said.then(|| error.to_string())
+        Error::Unavailable(_) => None,
+    }
 }

@@ -1,10 +1,10 @@
 //! What is told of a resource: the facts, for programs as JSON and for people as text. Pure.
 
 use super::checks::{Check, Outcome};
-use super::times::Upcoming;
 use super::verdict::{Decided, Verdict};
 use crate::cli::terminal::{BAD, BOLD, DIM, GOOD, WARN, paragraph, short};
 use crate::decide::evidence::{Drift, Live, Observed, Stored};
+use crate::decide::upcoming::Upcoming;
 use crate::reason::Blocked;
 use crate::text::line;
 use anstyle::Style;
@@ -48,11 +48,11 @@ pub struct Report {
     pub rules: Vec<Spoken>,
     /// The token.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub token: Option<Token>,
+    pub token: Option<TokenFacts>,
     /// The target Secret.
-    pub secret: Secret,
+    pub secret: SecretFacts,
     /// Rotations to come.
-    pub next: Vec<Rotation>,
+    pub next: Vec<RotationFacts>,
     /// What the above takes for granted.
     pub notes: Vec<String>,
     /// What was checked.
@@ -75,7 +75,7 @@ pub struct Spoken {
 /// The token, as Astro has it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Token {
+pub struct TokenFacts {
     id: String,
     name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,7 +87,7 @@ pub struct Token {
 /// The target Secret.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Secret {
+pub struct SecretFacts {
     name: String,
     key: String,
     /// `held`, `absent`, `foreign`, `given` or `not read`.
@@ -97,7 +97,7 @@ pub struct Secret {
 
 /// A rotation to come.
 #[derive(Debug, Serialize)]
-pub struct Rotation {
+pub struct RotationFacts {
     /// When, UTC.
     pub at: Timestamp,
     /// The same in the schedule's zone.
@@ -145,7 +145,7 @@ impl Report {
             rule: rule.name,
             says: rule.says,
         });
-        let next = upcoming.times.iter().map(|(at, cause)| Rotation {
+        let next = upcoming.times.iter().map(|(at, cause)| RotationFacts {
             at: *at,
             local: local(*at, &zone),
             zone: zone.iana_name().unwrap_or("UTC").into(),
@@ -284,7 +284,7 @@ impl Titled {
     }
 }
 
-impl Token {
+impl TokenFacts {
     fn text(&self) -> String {
         let mut text = match self.name.is_empty() {
             true => self.id.clone(),
@@ -302,7 +302,7 @@ impl Token {
     }
 }
 
-impl Rotation {
+impl RotationFacts {
     fn text(&self, now: Timestamp) -> String {
         let zone = match self.zone.as_str() {
             "UTC" => String::new(),
@@ -354,13 +354,13 @@ fn headline(verdict: &Verdict, now: Timestamp, zone: &TimeZone) -> (Style, Strin
             (WARN, format!("waits until {}: {reason}", when(*until)))
         }
         Verdict::Blocked(blocked) => (BAD, format!("blocked: {}", blocked.reason)),
-        Verdict::Unknown(_) => (BAD, "not known, for want of evidence".into()),
+        Verdict::Unknown(_) => (BAD, "unknown: the cluster gave no answer".into()),
     }
 }
 
-fn token(seen: &Observed) -> Option<Token> {
+fn token(seen: &Observed) -> Option<TokenFacts> {
     if let Live::Token { token, .. } = &seen.live {
-        return Some(Token {
+        return Some(TokenFacts {
             id: line(&token.id, LONGEST),
             name: line(&token.name, LONGEST),
             rotated_at: token.version.rotated_at.as_ref().map(|at| at.0),
@@ -368,15 +368,15 @@ fn token(seen: &Observed) -> Option<Token> {
         });
     }
     let held = seen.stored.value()?;
-    Some(Token {
-        id: line(&held.token_id, LONGEST),
+    Some(TokenFacts {
+        id: line(&held.stamp.token_id, LONGEST),
         name: String::new(),
-        rotated_at: held.version.rotated_at.as_ref().map(|at| at.0),
-        expires_at: held.expires,
+        rotated_at: held.stamp.version.rotated_at.as_ref().map(|at| at.0),
+        expires_at: held.stamp.expires,
     })
 }
 
-fn secret(seen: &Observed, was_read: bool) -> Secret {
+fn secret(seen: &Observed, was_read: bool) -> SecretFacts {
     let target = &seen.resource.spec.target;
     let (name, key) = (line(&target.name, LONGEST), line(target.key(), LONGEST));
     let (state, says) = match &seen.stored {
@@ -392,7 +392,7 @@ fn secret(seen: &Observed, was_read: bool) -> Secret {
             ),
         ),
         Stored::Absent { .. } => ("absent", format!("{name}: not there, or without a value")),
-        Stored::Foreign(_) => ("foreign", format!("{name}: somebody else's")),
+        Stored::Foreign(_) => ("foreign", format!("{name}: of another party")),
         Stored::Consented { value_is_live, .. } => {
             let value = match value_is_live {
                 Some(true) => "its value is live",
@@ -402,21 +402,24 @@ fn secret(seen: &Observed, was_read: bool) -> Secret {
             ("given", format!("{name}: given to this resource; {value}"))
         }
         Stored::Holds(held) => {
-            let obtained = held.obtained_at().map(|at| format!(" of {}", plain(at)));
+            let obtained = held
+                .stamp
+                .obtained_at()
+                .map(|at| format!(" of {}", plain(at)));
             let live = match seen.drift() {
                 Some((Drift::Same, ..)) => ", which is live",
-                Some((Drift::LiveNewer, ..)) => ", which is dead",
+                Some((Drift::LiveNewer, ..)) => ", which is no longer valid",
                 Some((Drift::StoredNewer, ..)) | None => "",
             };
             let obtained = obtained.unwrap_or_default();
-            let key = line(&held.key, LONGEST);
+            let key = line(&held.stamp.key, LONGEST);
             (
                 "held",
                 format!("{name}: holds under {key} the value{obtained}{live}"),
             )
         }
     };
-    Secret {
+    SecretFacts {
         name,
         key,
         state,

@@ -1,10 +1,10 @@
 //! What the operator would do with a resource now, and by which rules: from the evidence, by the operator's own plan. Pure.
 
 use crate::api::Cause;
-use crate::decide::evidence::{Observed, Stored};
-use crate::decide::plan::{Plan, Rule, believe, explained};
+use crate::decide::evidence::{Observed, Stored, doubt};
+use crate::decide::plan::rules::{Rule, after_look, explained};
+use crate::decide::plan::{Plan, Setback};
 use crate::decide::status;
-use crate::operator::controller::after_look;
 use crate::reason::Blocked;
 use jiff::Timestamp;
 
@@ -46,45 +46,47 @@ pub enum Verdict {
 }
 
 /// Asks the plan, and books what it wants booked first, as the operator does.
-pub fn decide(seen: Observed) -> Decided {
-    let (mut seen, mut rules) = (seen, Vec::new());
+pub fn decide(mut seen: Observed) -> Decided {
+    let mut rules = Vec::new();
     loop {
         let (rule, plan) = explained(&seen);
         rules.push(rule);
         if plan != Plan::Settle || rules.len() == MOST_RULES {
             return Decided { seen, rules, plan };
         }
-        let settled = status::next(&seen, &plan, None);
-        seen.resource.status = Some(settled);
+        seen = status::booked(&seen);
     }
 }
 
-/// The verdict on fresh evidence; `refused` is what came of the rehearsal.
+/// The verdict on fresh evidence, with the reason that the operator would write; `refused` is what came of the rehearsal.
 pub fn verdict(decided: &Decided, refused: Option<&Blocked>) -> Verdict {
     let seen = &decided.seen;
-    match (after_look(seen, decided.plan.clone()), refused) {
-        (Plan::Rotate(_) | Plan::Rewrite { .. }, Some(blocked)) => {
-            Verdict::Blocked(blocked.clone())
+    let plan = after_look(seen, decided.plan.clone());
+    let setback = refused.map(|blocked| Setback::Refused(blocked.clone()));
+    let why = doubt(&status::next(seen, &plan, setback.as_ref()));
+    match (plan, why) {
+        (Plan::Rotate(_) | Plan::Rewrite { .. }, Some(why)) if refused.is_some() => {
+            Verdict::Blocked(why)
         }
-        (Plan::Rotate(rotation), None) => Verdict::Rotates {
+        (Plan::Rotate(rotation), _) => Verdict::Rotates {
             cause: rotation.cause,
             attempt: rotation.attempt,
         },
-        (Plan::Rewrite { from }, None) => Verdict::Writes(write(seen, &from.secret)),
-        (Plan::Block(blocked) | Plan::Retry { blocked, .. }, _) => Verdict::Blocked(blocked),
-        (Plan::Wait { until, doubt }, _) => Verdict::Waits(until, doubt),
-        (Plan::Look | Plan::Settle, _) => Verdict::Waits(seen.now, None),
-        (Plan::Idle { .. }, _) if seen.resource.metadata.deletion_timestamp.is_some() => {
+        (Plan::Rewrite { from }, _) => Verdict::Writes(write(seen, &from.secret)),
+        (Plan::Wait { until, .. }, why) => Verdict::Waits(until, why),
+        (Plan::Look | Plan::Settle, why) => Verdict::Waits(seen.now, why),
+        (Plan::Block(_) | Plan::Retry { .. } | Plan::Idle { .. }, Some(why)) => {
+            Verdict::Blocked(why)
+        }
+        (Plan::Block(blocked) | Plan::Retry { blocked, .. }, None) => Verdict::Blocked(blocked),
+        (Plan::Idle { .. }, None) if seen.resource.metadata.deletion_timestamp.is_some() => {
             Verdict::Rests("it is being deleted")
         }
-        (Plan::Idle { next }, _) => match (believe(seen), next) {
-            (Err(blocked), _) => Verdict::Blocked(blocked),
-            (Ok(_), Some(due)) => Verdict::Idle(due.at),
-            (Ok(_), None) if seen.resource.spec.suspend == Some(true) => {
-                Verdict::Rests("it is suspended")
-            }
-            (Ok(_), None) => Verdict::Rests("no rotation is due any more"),
-        },
+        (Plan::Idle { next: Some(due) }, None) => Verdict::Idle(due.at),
+        (Plan::Idle { next: None }, None) if seen.resource.spec.suspend == Some(true) => {
+            Verdict::Rests("it is suspended")
+        }
+        (Plan::Idle { next: None }, None) => Verdict::Rests("no rotation is due any more"),
     }
 }
 

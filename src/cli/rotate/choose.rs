@@ -1,14 +1,12 @@
 //! Which token is meant: by id, by name, or picked on the terminal.
 
-use super::super::terminal;
-use super::{Account, answer, is_interactive};
-use crate::astro::{Details, Role};
+use super::account::Account;
+use super::ask::{answer, is_interactive, shown};
+use crate::astro::record::{Details, Role};
+use crate::cli::terminal;
 use crate::clock::now;
-use crate::text::line;
 use anyhow::bail;
 
-/// Longest name and description that is shown, characters.
-const LONGEST: usize = 60;
 /// Names that are shown to somebody who has mistyped one.
 const MOST_NAMES: usize = 10;
 
@@ -94,11 +92,6 @@ fn names(tokens: &[Details]) -> String {
         1..=MOST_NAMES => format!("there are {}", names.join(", ")),
         all => format!("there are {all}, among them {}", names.join(", ")),
     }
-}
-
-/// Text of others, fit for a terminal.
-pub(super) fn shown(text: &str) -> String {
-    line(text, LONGEST)
 }
 
 /// Narrow enough for 80 columns with whole ids.

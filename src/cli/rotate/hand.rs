@@ -1,25 +1,29 @@
-//! A rotation by hand: the operator's evidence and sequence, for a resource that nobody has applied.
+//! One rotation by hand: the operator's evidence and plan, on a resource that has not been applied; the operator's own
+//! sequence of effects, with the value going to stdout or into a Secret.
 
+use super::account::Account;
+use super::ask::{shown, warn};
 use super::place::{Place, Site};
-use super::{Account, choose};
-use crate::api::{WorkspaceTokenRotation, request};
-use crate::cli::{Cluster, terminal};
+use crate::api::{Status, WorkspaceTokenRotation, request};
+use crate::astro::error::{Error as VendorError, Kind};
+use crate::astro::listing::Failure;
+use crate::cli::cluster::Cluster;
+use crate::cli::terminal;
 use crate::clock::now;
+use crate::cluster::client;
 use crate::cluster::secret::{self, Draft, Landed};
-use crate::decide::evidence::{Access, Held, Live, Observed, Settings, Token, rotation_id};
+use crate::decide::evidence::{Access, Live, Observed, Settings, Token};
 use crate::decide::pace::Pace;
-use crate::decide::plan::Rotation;
-use crate::decide::status;
-use crate::operator::rotate::rehearsal;
-use crate::reason::Reason;
-use anyhow::{anyhow, bail};
+use crate::decide::plan::{Rotation, Setback};
+use crate::operator::rotate::{Hands, Issued, rotate};
+use crate::reason::{Blocked, Reason};
+use anyhow::anyhow;
 use jiff::{SignedDuration, Timestamp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use std::io::Write;
 use std::sync::Arc;
-use uuid::Uuid;
 
 /// Who owns a Secret that was written by hand: no resource can have this name, so the first that comes takes it over.
 const BY_HAND: &str = "by_hand";
@@ -41,6 +45,8 @@ pub(super) struct Hand {
     token_id: String,
     settings: Arc<Settings>,
     site: Option<Site>,
+    /// What the last call that failed came to.
+    failed: Option<String>,
 }
 
 impl Hand {
@@ -60,17 +66,17 @@ impl Hand {
             // As of one that was looked at before: its request counts.
             "status": {},
         });
-        let settings = Settings {
-            minimum_interval: SignedDuration::from_secs(1),
-            pace,
-            cluster: String::new(),
-        };
         Ok(Self {
             resource: serde_json::from_value(resource)?,
             token_id: token.id.clone(),
             account,
-            settings: Arc::new(settings),
+            settings: Arc::new(Settings {
+                minimum_interval: SignedDuration::from_secs(1),
+                pace,
+                cluster: String::new(),
+            }),
             site: None,
+            failed: None,
         })
     }
 
@@ -82,11 +88,10 @@ impl Hand {
         token: &Token,
     ) -> anyhow::Result<()> {
         let site = Site::of(place, at, &self.account.workspace, token).await?;
-        let settings = Settings {
+        self.settings = Arc::new(Settings {
             cluster: site.cluster.clone(),
             ..Settings::clone(&self.settings)
-        };
-        self.settings = Arc::new(settings);
+        });
         self.resource.metadata.namespace = Some(site.namespace.clone());
         self.resource.spec.target.name.clone_from(&place.name);
         self.resource.spec.target.key = Some(place.key.clone());
@@ -102,15 +107,17 @@ impl Hand {
             None => self.live().await?,
         };
         let mut seen = Observed::begin(&self.resource, now, &self.settings);
+        let credential = &self.account.grant.credential;
         seen.access = Access::Granted {
-            own_token_id: self.account.credential.own_token_id().map(str::to_owned),
+            own_token_id: credential.own_token_id().map(str::to_owned),
         };
         (seen.live, seen.asked_at) = (live, Some(now));
+        // Its only holder is this process, and it waits for its own calls.
         seen.holder_is_done = true;
         if let Some(site) = &self.site {
             seen.stored = site.stored(&self.resource).await.map_err(|error| {
                 let secret = &self.resource.spec.target.name;
-                let error = crate::cluster::client::explain(&error);
+                let error = client::explain(&error);
                 anyhow!("Secret {secret} cannot be looked at: {error}")
             })?;
         }
@@ -118,20 +125,11 @@ impl Hand {
     }
 
     async fn live(&self) -> anyhow::Result<Live> {
-        let Account {
-            astro,
-            credential,
-            organization,
-            ..
-        } = &self.account;
-        match astro.get(credential, organization, &self.token_id).await {
+        let Account { astro, grant, .. } = &self.account;
+        let read = astro.get(&grant.credential, &grant.organization, &self.token_id);
+        match read.await {
             Ok(token) => Ok(Live::Token { token, fresh: true }),
-            Err(error) if error.blocked().reason == Reason::VendorUnavailable => {
-                Ok(Live::Unavailable {
-                    message: error.to_string(),
-                    retry_after: error.retry_after(),
-                })
-            }
+            Err(error) if error.kind() == Kind::Unavailable => Ok(Failure::from(&error).live(true)),
             Err(error) => Err(self.account.error(&error)),
         }
     }
@@ -145,95 +143,27 @@ impl Hand {
         seen: &Observed,
         rotation: &Rotation,
     ) -> anyhow::Result<Handed> {
-        let id = rotation_id(seen.now, Uuid::new_v4().as_u128());
-        let mut draft = rehearsal(seen, rotation, id.clone());
-        // Nobody's request: the next owner's would else count as answered.
-        draft.held.request = None;
-        if let Err(why) = self.rehearse(&draft).await {
-            return Ok(Handed::Refused(why));
-        }
-        let mut held = draft.held;
-        self.resource.status = Some(status::begin(seen, rotation, id, BY_HAND.into()));
-
-        let Account {
-            astro,
-            credential,
-            organization,
-            ..
-        } = &self.account;
-        let _turn = astro.turn(credential).await;
-        let rotated = match astro.rotate(credential, organization, &self.token_id).await {
-            Ok(rotated) => rotated,
-            Err(error) if error.is_definite() => {
-                return Ok(Handed::Refused(self.account.error(&error).to_string()));
-            }
-            Err(error) => return Ok(Handed::InDoubt(error.to_string())),
+        let (astro, grant) = (self.account.astro.clone(), self.account.grant.clone());
+        let _turn = astro.turn(&grant.credential).await;
+        self.failed = None;
+        let setback = match rotate(self, &astro, &grant, seen, rotation).await {
+            Ok(handed) => return handed.map(Handed::Over),
+            Err(setback) => setback,
         };
-
-        // From here on the value exists nowhere else.
-        let token = rotated.token.unwrap_or_else(|| rotation.token.clone());
-        held.token_id.clone_from(&token.id);
-        held.version = token.version.clone();
-        held.expires = token.ends;
-        match &self.site {
-            None => print(&rotated.value)?,
-            Some(site) => self.store(site, held, &rotated.value).await?,
-        }
-        Ok(Handed::Over(token))
-    }
-
-    /// Whether the value can be handed over at all, found out while there is none yet.
-    async fn rehearse(&self, draft: &Draft<'_>) -> Result<(), String> {
-        match &self.site {
-            Some(site) => {
-                let rehearsed = secret::rehearse(&site.client, draft).await;
-                rehearsed.map_err(|error| error.to_string())
+        let failed = self.failed.take();
+        Ok(match setback {
+            Setback::InDoubt(blocked) => Handed::InDoubt(failed.unwrap_or(blocked.message)),
+            Setback::Definite { blocked, .. } | Setback::Refused(blocked) => {
+                Handed::Refused(failed.unwrap_or(blocked.message))
             }
-            None if is_cut_off() => {
-                Err("whoever should read the value from stdout has ended".into())
-            }
-            None => Ok(()),
-        }
-    }
-
-    async fn store(&self, site: &Site, held: Held, value: &SecretString) -> anyhow::Result<()> {
-        let draft = Draft {
-            owner: &self.resource,
-            held,
-            force: true,
-        };
-        let mut told = false;
-        let landed = secret::land(
-            &site.client,
-            draft,
-            value,
-            true,
-            &self.settings.pace,
-            |problem| {
-                if !told {
-                    super::warn(&format!(
-                        "the token was rotated, and its new value cannot be stored: {problem}. It is in memory, and tried again: do not end this command"
-                    ));
-                }
-                told = true;
-            },
-        );
-        match landed.await {
-            Landed::Stored(_) => Ok(()),
-            Landed::Superseded => {
-                bail!(
-                    "the token was rotated, and somebody else has rotated it since: the Secret holds their value"
-                )
-            }
-            Landed::NoPlace => bail!(
-                "the token was rotated, and its new value is lost: the namespace is gone; rotate it again into another"
-            ),
-        }
+            Setback::Unavailable(why) => Handed::Refused(why),
+            Setback::Raced => Handed::Refused("the Secret changed meanwhile".into()),
+        })
     }
 
     /// What was done, for people.
     pub(super) fn done(&self, token: &Token, now: Timestamp) -> String {
-        let name = choose::shown(&token.name);
+        let name = shown(&token.name);
         let until = match token.ends {
             Some(at) => format!(
                 "expires in {}, {at}",
@@ -258,7 +188,71 @@ impl Hand {
     }
 }
 
-/// Whether stdout is a pipe that nobody reads from.
+impl Hands for Hand {
+    type Done = anyhow::Result<Token>;
+
+    fn holder(&self) -> String {
+        BY_HAND.into()
+    }
+
+    async fn rehearse(&mut self, draft: &Draft<'_>) -> Result<(), Setback> {
+        match &self.site {
+            Some(site) => Ok(secret::rehearse(&site.client, draft).await?),
+            None if is_cut_off() => Err(Setback::Refused(Blocked::new(
+                Reason::TargetRefused,
+                "nothing is reading stdout any more",
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    async fn record(&mut self, intent: &Status) -> Result<WorkspaceTokenRotation, Setback> {
+        self.resource.status = Some(intent.clone());
+        Ok(self.resource.clone())
+    }
+
+    fn failed(&mut self, error: &VendorError, _: &str) {
+        self.failed = Some(match error.is_definite() {
+            true => self.account.error(error).to_string(),
+            false => error.to_string(),
+        });
+    }
+
+    async fn hand_over(&mut self, mut issued: Issued) -> Result<Self::Done, Setback> {
+        // Nobody's request: otherwise the next owner's would count as answered.
+        issued.stamp.request = None;
+        let handed = match &self.site {
+            None => print(&issued.answer.value),
+            Some(site) => store(site, &issued, &self.settings.pace).await,
+        };
+        Ok(handed.map(|()| issued.token))
+    }
+}
+
+async fn store(site: &Site, issued: &Issued, pace: &Pace) -> anyhow::Result<()> {
+    let mut told = false;
+    let value = &issued.answer.value;
+    let landed = secret::land(&site.client, issued.draft(), value, true, pace, |problem| {
+        if !told {
+            warn(&format!(
+                "the token was rotated, and its new value cannot be stored: {problem}. It is in memory, and storing it is \
+                 retried: do not end this command"
+            ));
+        }
+        told = true;
+    });
+    match landed.await {
+        Landed::Stored(_) => Ok(()),
+        Landed::Superseded => Err(anyhow!(
+            "the token was rotated, and another party has rotated it since: the Secret holds its value"
+        )),
+        Landed::NoPlace => Err(anyhow!(
+            "the token was rotated, and its new value is lost: the namespace is gone; rotate it again into another"
+        )),
+    }
+}
+
+/// Whether stdout is a pipe that nothing reads from.
 fn is_cut_off() -> bool {
     let stdout = std::io::stdout();
     let mut end = [PollFd::new(&stdout, PollFlags::empty())];
@@ -272,7 +266,7 @@ fn print(value: &SecretString) -> anyhow::Result<()> {
     let printed = stdout
         .write_all(line.as_bytes())
         .and_then(|()| stdout.flush());
-    // Not as a cause: that nobody reads is an error here, whatever it is elsewhere.
+    // Not as a cause: that nothing reads it is an error here, whatever it is elsewhere.
     printed.map_err(|error| {
         anyhow!("the token was rotated, and its new value is lost, because stdout cannot be written; rotate it again: {error}")
     })

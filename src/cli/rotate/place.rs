@@ -1,13 +1,14 @@
 //! The Secret that `--into-secret` names: how it is written on the command line, and whether it may be written to.
 
 use crate::api::{DEFAULT_KEY, WorkspaceTokenRotation};
-use crate::cli::Cluster;
+use crate::cli::cluster::Cluster;
 use crate::cluster::client::cluster_id;
+use crate::cluster::reading::{self, is_refusal};
 use crate::decide::evidence::{Stored, Token};
 use crate::decide::ownership;
+use crate::decide::token::is_meant;
 use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use std::fmt;
 use std::str::FromStr;
@@ -75,7 +76,7 @@ impl Site {
             .unwrap_or_else(|| at.namespace.clone());
         let resources = resources(&at, &namespace).await?;
         let is_here = |it: &&WorkspaceTokenRotation| it.namespace().as_ref() == Some(&namespace);
-        let has_token = |it: &&WorkspaceTokenRotation| names(it, workspace, token);
+        let has_token = |it: &&WorkspaceTokenRotation| is_meant(it, workspace, token);
         if let Some(owner) = resources.iter().find(has_token) {
             let (owner, its) = (owner.name_any(), owner.namespace().unwrap_or_default());
             bail!(
@@ -128,35 +129,16 @@ impl Site {
     }
 }
 
-/// Everywhere, or where they may not be listed, in the Secret's namespace; none where there is no such kind.
+/// The resources that may own the token or the Secret, as far as they may be listed; none where there is no such kind.
 async fn resources(at: &Cluster, namespace: &str) -> anyhow::Result<Vec<WorkspaceTokenRotation>> {
-    let apis = [
-        Api::all(at.client.clone()),
-        Api::namespaced(at.client.clone(), namespace),
-    ];
-    for api in apis {
-        match api.list(&ListParams::default()).await {
-            Ok(list) => return Ok(list.items),
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
-            Err(kube::Error::Api(status)) if status.code == 403 => {}
-            Err(error) => return Err(at.error(&error)),
-        }
+    match reading::resources(&at.client, [namespace.to_owned()], []).await {
+        Ok(known) => Ok(known.all),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Err(error) if is_refusal(&error) => bail!(
+            "nothing was rotated: you may not list WorkspaceTokenRotations in namespace {namespace}, one of which might own the token"
+        ),
+        Err(error) => Err(at.error(&error)),
     }
-    bail!(
-        "nothing was rotated: you may not list WorkspaceTokenRotations in namespace {namespace}, one of which might own the token"
-    )
-}
-
-/// Whether a resource is about this token.
-fn names(resource: &WorkspaceTokenRotation, workspace: &str, token: &Token) -> bool {
-    let (asked, spec) = (&resource.spec.token, &resource.spec);
-    let known = resource
-        .status
-        .as_ref()
-        .and_then(|status| status.token.as_ref());
-    asked.id.as_ref() == Some(&token.id)
-        || known.is_some_and(|known| known.id == token.id)
-        || asked.name.as_ref() == Some(&token.name) && spec.workspace_id == workspace
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ type Key = (String, String);
 
 /// What to print.
 #[cfg_attr(test, derive(Debug, PartialEq))]
-pub enum Change {
+pub enum Update {
     /// All there is, once, at the beginning.
     All(Vec<Row>),
     /// One that is new, or another than before, or gone.
@@ -45,7 +45,7 @@ impl Known {
     }
 
     /// What an event gives to print.
-    pub fn take(&mut self, event: &Event<WorkspaceTokenRotation>) -> Vec<Change> {
+    pub fn take(&mut self, event: &Event<WorkspaceTokenRotation>) -> Vec<Update> {
         match event {
             Event::Init => {
                 self.listed.clear();
@@ -59,7 +59,7 @@ impl Known {
             }
             Event::InitDone if !self.begun => {
                 self.begun = true;
-                vec![Change::All(self.rows.values().cloned().collect())]
+                vec![Update::All(self.rows.values().cloned().collect())]
             }
             Event::InitDone => {
                 // They went while nobody was watching.
@@ -69,18 +69,18 @@ impl Known {
                     rows.partition(|(key, _)| listed.contains(key));
                 self.rows = there;
                 let gone = gone.into_values().map(Row::deleted);
-                gone.map(Change::One).collect()
+                gone.map(Update::One).collect()
             }
             Event::Apply(resource) => self.put(Row::new(resource)).into_iter().collect(),
             Event::Delete(resource) => {
                 let gone = self.rows.remove(&key(&Row::new(resource)));
-                let gone = gone.map(|row| Change::One(row.deleted()));
+                let gone = gone.map(|row| Update::One(row.deleted()));
                 gone.into_iter().collect()
             }
         }
     }
 
-    fn put(&mut self, row: Row) -> Option<Change> {
+    fn put(&mut self, row: Row) -> Option<Update> {
         if !self.names.is_empty() && !self.names.contains(&row.name) {
             return None;
         }
@@ -89,7 +89,7 @@ impl Known {
             true => before == row,
             false => before.looks_like(&row),
         };
-        (!before.is_some_and(same)).then_some(Change::One(row))
+        (!before.is_some_and(same)).then_some(Update::One(row))
     }
 }
 
@@ -123,8 +123,8 @@ mod tests {
             false => format!("{} {}", row.name, row.reason.as_deref().unwrap_or("-")),
         };
         let text = |change| match change {
-            Change::All(rows) => rows.iter().map(text).collect::<Vec<_>>().join(", "),
-            Change::One(row) => text(&row),
+            Update::All(rows) => rows.iter().map(text).collect::<Vec<_>>().join(", "),
+            Update::One(row) => text(&row),
         };
         changes.map(text).collect()
     }

@@ -1,8 +1,7 @@
 //! What `status` says of one resource: facts, which decide whether something changed, and how they are shown. Pure.
 
-use crate::api::WorkspaceTokenRotation;
+use crate::api::{Status, WorkspaceTokenRotation};
 use crate::cli::terminal::{BAD, BOLD, GOOD, paragraph, short};
-use crate::decide::status::ready;
 use crate::text::line;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -45,7 +44,7 @@ impl Row {
     /// Names, reasons and messages come from tenants and the vendor: nothing in them may move a terminal's cursor.
     pub fn new(resource: &WorkspaceTokenRotation) -> Self {
         let (spec, status) = (&resource.spec, resource.status.as_ref());
-        let ready = status.and_then(ready);
+        let ready = status.and_then(Status::ready);
         let token = status.and_then(|status| status.token.as_ref());
         let known = token.map(|token| &token.name).filter(|it| !it.is_empty());
         let name = known

@@ -1,14 +1,21 @@
 //! One row per rule and crash window, and properties that hold on any evidence.
 
+use super::rules::*;
+use super::wake::*;
 use super::*;
 use crate::api::{
-    HistoryEntry, LastRotation, Status, Version, WorkspaceTokenRotation, WorkspaceTokenRotationSpec,
+    ExternalRotation, HistoryEntry, LastRotation, Pending, RotationOutcome, Status, Version,
+    WorkspaceTokenRotation, WorkspaceTokenRotationSpec, request,
 };
-use crate::decide::evidence::{Settings, rotation_id};
+use crate::decide::evidence::Settings;
+use crate::decide::evidence::{Access, Drift, Live, Observed, Rival, Stored, Work, compare};
 use crate::decide::pace::Pace;
 use crate::decide::schedule::Schedule;
+use crate::decide::stamp::{Stamp, rotation_id};
 use crate::decide::status;
+use crate::reason::Reason;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt;
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -43,15 +50,24 @@ fn token(version: Version) -> Token {
 fn held(version: Version) -> Held {
     Held {
         secret: "target".into(),
-        owner: "res".into(),
-        key: "token".into(),
-        token_id: "tok".into(),
-        rotation_id: version.rotated_at.as_ref().map(|t| rotation_id(t.0, 1)),
-        version,
-        cluster: CLUSTER.into(),
+        stamp: Stamp {
+            owner: "res".into(),
+            key: "token".into(),
+            token_id: "tok".into(),
+            rotation_id: version.rotated_at.as_ref().map(|t| rotation_id(t.0, 1)),
+            version,
+            cluster: CLUSTER.into(),
+            ..Stamp::default()
+        },
         resource_version: Some("7".into()),
         ..Held::default()
     }
+}
+
+/// It with another stamp.
+fn stamped(mut held: Held, edit: impl FnOnce(&mut Stamp)) -> Held {
+    edit(&mut held.stamp);
+    held
 }
 
 fn spec(edit: impl FnOnce(&mut serde_json::Value)) -> WorkspaceTokenRotationSpec {
@@ -344,7 +360,7 @@ fn each_rule_has_its_say() {
             "14 the short form is missing in the evidence",
             with(|s| {
                 let mut lacking = held(version(-100));
-                lacking.version.short_token = None;
+                lacking.stamp.version.short_token = None;
                 s.stored = Stored::Holds(lacking);
             }),
             "rewrite from target",
@@ -389,10 +405,9 @@ fn each_rule_has_its_say() {
         (
             "3 from another cluster",
             with(|s| {
-                s.stored = Stored::Holds(Held {
-                    cluster: "other".into(),
-                    ..held(version(-100))
-                })
+                s.stored = Stored::Holds(stamped(held(version(-100)), |it| {
+                    it.cluster = "other".into();
+                }))
             }),
             "block ClusterChanged",
         ),
@@ -420,11 +435,10 @@ fn each_rule_has_its_say() {
             "4 by the rotation's id, though the time is missing",
             with(|s| {
                 let p = pending(5);
-                s.stored = Stored::Holds(Held {
-                    version: Version::default(),
-                    rotation_id: Some(p.id.clone()),
-                    ..held(version(-100))
-                });
+                s.stored = Stored::Holds(stamped(held(version(-100)), |it| {
+                    it.version = Version::default();
+                    it.rotation_id = Some(p.id.clone());
+                }));
                 status_of(s).pending = Some(p);
             }),
             "settle",
@@ -436,8 +450,9 @@ fn each_rule_has_its_say() {
                 s.stored = Stored::Absent {
                     elsewhere: Some(Held {
                         secret: "former".into(),
-                        rotation_id: Some(p.id.clone()),
-                        ..held(version(-100))
+                        ..stamped(held(version(-100)), |it| {
+                            it.rotation_id = Some(p.id.clone());
+                        })
                     }),
                     resource_version: None,
                 };
@@ -735,10 +750,9 @@ fn each_rule_has_its_say() {
         (
             "13 of another token",
             with(|s| {
-                s.stored = Stored::Holds(Held {
-                    token_id: "other".into(),
-                    ..held(version(-100))
-                })
+                s.stored = Stored::Holds(stamped(held(version(-100)), |it| {
+                    it.token_id = "other".into();
+                }))
             }),
             "rotate Initial 1",
         ),
@@ -759,10 +773,9 @@ fn each_rule_has_its_say() {
             "13 requested and handled, says the Secret",
             with(|s| {
                 annotate(s, request::ROTATE, "now");
-                s.stored = Stored::Holds(Held {
-                    request: Some("now".into()),
-                    ..held(version(-100))
-                });
+                s.stored = Stored::Holds(stamped(held(version(-100)), |it| {
+                    it.request = Some("now".into());
+                }));
             }),
             "idle 3500",
         ),
@@ -785,10 +798,9 @@ fn each_rule_has_its_say() {
         (
             "13 the vendor's clock is behind ours: the same slot is not due twice",
             with(|s| {
-                let own = Held {
-                    rotation_id: Some(rotation_id(at(-100), 1)),
-                    ..held(version(-3700))
-                };
+                let own = stamped(held(version(-3700)), |it| {
+                    it.rotation_id = Some(rotation_id(at(-100), 1));
+                });
                 s.stored = Stored::Holds(own);
                 live(s, version(-3700));
             }),
@@ -857,13 +869,12 @@ fn each_rule_has_its_say() {
         (
             "14 the answer did not say when: completed by a fresh reading",
             with(|s| {
-                s.stored = Stored::Holds(Held {
-                    version: Version {
+                s.stored = Stored::Holds(stamped(held(version(-100)), |it| {
+                    it.version = Version {
                         rotated_at: None,
                         ..version(-100)
-                    },
-                    ..held(version(-100))
-                });
+                    };
+                }));
             }),
             "rewrite from target",
         ),
@@ -997,10 +1008,7 @@ fn a_rotation_settles_in_one_status_write_and_is_then_at_rest() {
         Some(Cause::Scheduled)
     );
     assert_eq!(settled.next_rotation, Some(Time(at(3599))));
-    assert_eq!(
-        status::ready(&settled).map(|c| c.status.as_str()),
-        Some("True")
-    );
+    assert_eq!(settled.ready().map(|c| c.status.as_str()), Some("True"));
     seen.resource.status = Some(settled.clone());
     assert_eq!(status::next(&seen, &plan(&seen), None), settled);
 }
@@ -1038,7 +1046,7 @@ fn an_intent_for_a_former_token_is_forgotten_and_not_called_stored() {
     assert_eq!(status.pending, None);
     assert_eq!(status.last_rotation, None);
     assert_eq!(status.history[0].outcome, RotationOutcome::Lost);
-    assert!(status::ready(&status).is_some_and(|ready| ready.status == "True"));
+    assert!(status.ready().is_some_and(|ready| ready.status == "True"));
 }
 
 #[test]
@@ -1110,8 +1118,12 @@ prop_compose! {
 prop_compose! {
     fn any_held()(version in any_version(), token in "tok|other", outdated: bool, age in prop::option::of(0i64..5000), cluster in "this-cluster|other", edited in prop::option::of("kubectl"), expires in prop::option::of(-100i64..5000)) -> Held {
         Held {
-            version, token_id: token, outdated, cluster, key_written_by: edited,
-            rotation_id: age.map(|a| rotation_id(at(-a), 9)), expires: expires.map(at),
+            outdated, key_written_by: edited,
+            stamp: Stamp {
+                version, token_id: token, cluster, expires: expires.map(at),
+                rotation_id: age.map(|a| rotation_id(at(-a), 9)),
+                ..held(Version::default()).stamp
+            },
             ..held(Version::default())
         }
     }
@@ -1238,14 +1250,14 @@ proptest! {
     fn what_is_said_to_be_live_is_believed_on_evidence(seen in any_seen()) {
         let decided = plan(&seen);
         let status = status::next(&seen, &decided, None);
-        let ready = status::ready(&status).map(|c| c.status == "True");
+        let ready = status.ready().map(|c| c.status == "True");
         if ready == Some(true) {
             prop_assert!(seen.held().is_some(), "Ready without a value");
             if let Live::Token { token, fresh: true } = &seen.live
                 && !matches!(decided, Plan::Settle) && seen.work.is_none()
             {
                 let held = seen.held().unwrap();
-                prop_assert_ne!(compare(&held.version, &token.version), Drift::LiveNewer, "Ready with a dead value");
+                prop_assert_ne!(compare(&held.stamp.version, &token.version), Drift::LiveNewer, "Ready with a dead value");
             }
         }
     }

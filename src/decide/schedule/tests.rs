@@ -39,8 +39,8 @@ fn following(schedule: &Schedule, last: Timestamp) -> impl Iterator<Item = Times
 #[test]
 fn the_earliest_rule_wins() {
     let (a, z) = ("2026-01-01T00:00:00Z", "2026-03-01T00:00:00Z");
-    let scheduled = |at| Some((at, Rule::Scheduled));
-    let expiring = |at| Some((at, Rule::Expiring));
+    let scheduled = |at| Some((at, DueRule::Scheduled));
+    let expiring = |at| Some((at, DueRule::Expiring));
     #[rustfmt::skip]
     let table = [
         // spec, last, life, due
@@ -472,6 +472,6 @@ proptest! {
         let limit = ends - SignedDuration::from_hours(24);
         let due = blurred.next(last, Some(Expiry { starts: last, ends }), &seed).unwrap().unwrap();
         prop_assert_eq!(due.at, delayed.min(limit));
-        prop_assert_eq!(due.rule == Rule::Expiring, limit < delayed);
+        prop_assert_eq!(due.rule == DueRule::Expiring, limit < delayed);
     }
 }

@@ -13,7 +13,6 @@ pub use self::operator::{Operator, PACE};
 pub use self::planes::{Shared, plane, spoilable};
 
 use astro_token_operator::api::{Status, WorkspaceTokenRotation};
-use astro_token_operator::decide::status;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -400,7 +399,7 @@ pub fn blocked<'s>(
     status: &'s Status,
     reason: &str,
 ) -> Option<&'s str> {
-    let ready = status::ready(status)?;
+    let ready = status.ready()?;
     let is_so = ready.status == "False"
         && ready.reason == reason
         && ready.observed_generation == resource.metadata.generation;
@@ -408,7 +407,7 @@ pub fn blocked<'s>(
 }
 
 pub fn is_ready(status: &Status) -> bool {
-    status::ready(status).is_some_and(|ready| ready.status == "True")
+    status.ready().is_some_and(|ready| ready.status == "True")
 }
 
 pub fn merge(into: &mut Value, from: Value) {

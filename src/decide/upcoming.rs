@@ -2,8 +2,11 @@
 
 use crate::api::Cause;
 use crate::decide::evidence::{Held, Live, Observed, Stored};
-use crate::decide::plan::{Plan, next_due, plan};
-use crate::decide::schedule::{Due, Expiry, Rule, Schedule};
+use crate::decide::plan::Plan;
+use crate::decide::plan::belief::next_due;
+use crate::decide::plan::rules::plan;
+use crate::decide::schedule::{Due, Expiry, Schedule};
+use crate::decide::stamp::Stamp;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -73,8 +76,11 @@ fn rewritten(seen: &Observed, from: &Held) -> Observed {
     Observed {
         stored: Stored::Holds(Held {
             secret: target.name.clone(),
-            key: target.key().into(),
-            cluster: seen.settings.cluster.clone(),
+            stamp: Stamp {
+                key: target.key().into(),
+                cluster: seen.settings.cluster.clone(),
+                ..from.stamp.clone()
+            },
             key_written_by: None,
             outdated: false,
             ..from.clone()
@@ -84,11 +90,7 @@ fn rewritten(seen: &Observed, from: &Held) -> Observed {
 }
 
 fn due(due: Due) -> (Timestamp, Cause) {
-    let cause = match due.rule {
-        Rule::Scheduled => Cause::Scheduled,
-        Rule::Expiring => Cause::Expiring,
-    };
-    (due.at, cause)
+    (due.at, due.rule.into())
 }
 
 fn follow(
@@ -112,7 +114,8 @@ mod tests {
     use crate::api::{ScheduleSpec, WorkspaceTokenRotation};
     use crate::decide::evidence::{Settings, Token};
     use crate::decide::pace::Pace;
-    use crate::decide::plan::rotation;
+    use crate::decide::plan::rules::rotation;
+    use crate::decide::schedule::DueRule;
     use jiff::SignedDuration;
     use std::sync::Arc;
 
@@ -241,7 +244,7 @@ mod tests {
         assert!(upcoming(&seen, &Plan::Idle { next: None }).times.is_empty());
         let next = Due {
             at: at(9 * DAY),
-            rule: Rule::Scheduled,
+            rule: DueRule::Scheduled,
         };
         let idle = Plan::Idle { next: Some(next) };
         assert_eq!(
@@ -258,11 +261,14 @@ mod tests {
             "no value, no due time"
         );
         let held = Held {
-            token_id: "t".into(),
-            cluster: "c".into(),
-            version: crate::api::Version {
-                rotated_at: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0))),
-                short_token: None,
+            stamp: Stamp {
+                token_id: "t".into(),
+                cluster: "c".into(),
+                version: crate::api::Version {
+                    rotated_at: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0))),
+                    short_token: None,
+                },
+                ..Stamp::default()
             },
             ..Held::default()
         };

@@ -1,0 +1,32 @@
+//! Why the API server did not do what it was asked for.
+
+use crate::decide::plan::Setback;
+use crate::reason::Blocked;
+use crate::text::api_error;
+
+/// Longest text of the API server's that is shown, characters.
+pub const LONGEST_MESSAGE: usize = 400;
+
+/// Why something was not read or not written.
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    /// The object is not what it was when this was decided, or it is gone.
+    #[error("the object changed or was deleted meanwhile")]
+    Raced,
+    /// A person has to fix something first.
+    #[error("{}", .0.message)]
+    Refused(Blocked),
+    /// No verdict: the API server did not answer, or with something that says nothing of the request.
+    #[error("{}", api_error(.0, LONGEST_MESSAGE))]
+    Unavailable(#[from] kube::Error),
+}
+
+impl From<Error> for Setback {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Raced => Self::Raced,
+            Error::Refused(blocked) => Self::Refused(blocked),
+            unavailable @ Error::Unavailable(_) => Self::Unavailable(unavailable.to_string()),
+        }
+    }
+}

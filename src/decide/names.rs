@@ -1,0 +1,23 @@
+//! What ids, keys and names may look like.
+
+/// Whether a text can be an id of the vendor's.
+pub fn is_id(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    (1..=64).contains(&text.len()) && text.chars().all(allowed)
+}
+
+/// Whether a text can be a key of a Secret.
+pub fn is_key(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (1..=253).contains(&text.len()) && text.chars().all(allowed) && text != "." && text != ".."
+}
+
+/// Whether a text can be the name of a Secret.
+pub fn is_secret_name(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    (1..=253).contains(&text.len())
+        && text.chars().all(inner)
+        && text.starts_with(edge)
+        && text.ends_with(edge)
+}

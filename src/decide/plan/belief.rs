@@ -1,0 +1,125 @@
+//! What is believed of the value in the Secret: whether it is live, and when it is due to be replaced.
+
+use crate::api::{Pending, request};
+use crate::decide::evidence::{Drift, Held, Live, Observed, Token, compare};
+use crate::decide::schedule::{Due, Expiry, ScheduleError};
+use crate::reason::{Blocked, Reason};
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+/// Whether the Secret holds a value believed live; else why not.
+pub fn believe(seen: &Observed) -> Result<&Held, Blocked> {
+    let target = &seen.resource.spec.target.name;
+    let Some(held) = seen.held() else {
+        let message = if seen.resource.spec.suspend == Some(true) {
+            format!("Secret {target} holds no value, and rotation is suspended; unset spec.suspend")
+        } else {
+            format!("Secret {target} holds no value yet")
+        };
+        return Err(Blocked::new(Reason::AwaitingFirstRotation, message));
+    };
+    if let Some(pending) = seen.pending() {
+        return Err(match seen.live {
+            Live::Token { ref token, .. }
+                if compare(&pending.replaces, &token.version) == Drift::LiveNewer =>
+            {
+                Blocked::new(
+                    Reason::ValueLost,
+                    format!(
+                        "a value of token {} was issued and lost, and the one in Secret {target} is no longer valid; it is replaced as soon as rotation is no longer suspended",
+                        token.id
+                    ),
+                )
+            }
+            _ => in_doubt(pending, "rotation is suspended"),
+        });
+    }
+    if let Some((Drift::LiveNewer, held, token, _)) = seen.drift() {
+        return Err(rotated_elsewhere(held, token));
+    }
+    match seen.expiry() {
+        Some(ends) if ends <= seen.now => Err(token_expired(held, ends)),
+        _ => Ok(held),
+    }
+}
+
+/// The next due rotation of the stored value.
+///
+/// # Errors
+/// Why the schedule cannot be followed for this token.
+pub fn next_due(seen: &Observed) -> Result<Option<Due>, Blocked> {
+    let (Ok(schedule), Some(held)) = (&seen.schedule, seen.held()) else {
+        return Ok(None);
+    };
+    let token = match &seen.live {
+        Live::Token { token, .. } => Some(token),
+        _ => None,
+    };
+    let born = seen.resource.metadata.creation_timestamp.as_ref();
+    let last = held
+        .stamp
+        .obtained_at()
+        .or(token.and_then(|token| token.starts))
+        .or(born.map(|time| time.0))
+        .unwrap_or(seen.now);
+    let expiry = seen.expiry().map(|ends| Expiry {
+        // Unknown: as if valid for ever, so that nothing is called too frequent on a guess.
+        starts: token.and_then(|t| t.starts).unwrap_or(Timestamp::MIN),
+        ends,
+    });
+    if expiry.is_none() && schedule.only_before_expiry() {
+        return Err(Blocked::new(
+            Reason::TokenNeverExpires,
+            format!(
+                "token {} has no expiry, and schedule.beforeExpiry is the only rule; add schedule.every or schedule.cron",
+                held.stamp.token_id
+            ),
+        ));
+    }
+    let uid = seen.resource.uid().unwrap_or_default();
+    schedule
+        .next(last, expiry, &uid)
+        .map_err(|error| match error {
+            ScheduleError::Invalid(message) => Blocked::new(Reason::InvalidSpec, message),
+            ScheduleError::TooFrequent(message) => {
+                Blocked::new(Reason::ScheduleTooFrequent, message)
+            }
+        })
+}
+
+pub(super) fn in_doubt(pending: &Pending, why: &str) -> Blocked {
+    Blocked::new(
+        Reason::RotationInDoubt,
+        format!(
+            "rotation {} (attempt {}) was begun at {} and its outcome is unknown: {why}",
+            pending.id, pending.attempt, pending.started_at.0
+        ),
+    )
+}
+
+pub(super) fn rotated_elsewhere(held: &Held, token: &Token) -> Blocked {
+    let at = token
+        .version
+        .rotated_at
+        .as_ref()
+        .map_or_else(|| "an unknown time".into(), |time| time.0.to_string());
+    Blocked::new(
+        Reason::RotatedElsewhere,
+        format!(
+            "token {} was rotated by another party at {at}, so the value in Secret {} is no longer valid; request a rotation with the annotation {}",
+            token.id,
+            held.secret,
+            request::ROTATE
+        ),
+    )
+}
+
+pub(super) fn token_expired(held: &Held, ends: Timestamp) -> Blocked {
+    Blocked::new(
+        Reason::TokenExpired,
+        format!(
+            "token {} expired at {ends}; if rotating does not renew it, create a new token and name it in spec.token",
+            held.stamp.token_id
+        ),
+    )
+}

@@ -1,0 +1,177 @@
+//! The decision table: the first rule that speaks wins.
+
+mod causes;
+mod obstacles;
+mod pending;
+mod step;
+
+pub use self::step::rotation;
+
+use self::causes::{
+    adopt, drift, expired, idle, no_value, outdated, requested, scheduled, stale_read,
+};
+use self::obstacles::{
+    backing_off, being_deleted, invalid_spec, no_access, not_our_secret, older_rival, refused,
+    suspended, unsuitable_token,
+};
+use self::pending::{after_rival, in_flight, resolve_pending, settle};
+use super::Plan;
+use crate::decide::evidence::Observed;
+
+/// A rule of the table.
+pub struct Rule {
+    /// Its name.
+    pub name: &'static str,
+    /// What it says, in one line.
+    pub says: &'static str,
+    /// Its plan, when it speaks.
+    decide: fn(&Observed) -> Option<Plan>,
+}
+
+const fn rule(
+    name: &'static str,
+    says: &'static str,
+    decide: fn(&Observed) -> Option<Plan>,
+) -> Rule {
+    Rule { name, says, decide }
+}
+
+/// The table. The order is the meaning.
+const RULES: &[Rule] = &[
+    rule(
+        "being-deleted",
+        "A resource that is being deleted starts nothing.",
+        being_deleted,
+    ),
+    rule(
+        "invalid-spec",
+        "A spec that cannot be used is not acted on.",
+        invalid_spec,
+    ),
+    rule(
+        "no-access",
+        "Without a credential nothing can be done.",
+        no_access,
+    ),
+    rule(
+        "older-rival",
+        "Of two resources with a claim to one token or Secret, only the oldest works.",
+        older_rival,
+    ),
+    rule(
+        "not-our-secret",
+        "A Secret of another party, or of another cluster, is never touched.",
+        not_our_secret,
+    ),
+    rule(
+        "settle",
+        "The Secret proves that the recorded rotation is done, and the status is brought up to date.",
+        settle,
+    ),
+    rule(
+        "in-flight",
+        "A process may still be working on the recorded rotation.",
+        in_flight,
+    ),
+    rule(
+        "after-rival",
+        "An older resource worked on the token until now, so the vendor is asked first.",
+        after_rival,
+    ),
+    rule(
+        "suspended",
+        "While the resource is suspended nothing is rotated.",
+        suspended,
+    ),
+    rule(
+        "refused",
+        "Astro refuses the credential, or does not have exactly one token that the spec can mean.",
+        refused,
+    ),
+    rule(
+        "unsuitable-token",
+        "The token is no standard Workspace token, has no role in the Workspace, or is the credential itself.",
+        unsuitable_token,
+    ),
+    rule(
+        "backing-off",
+        "After a failure the next attempt waits.",
+        backing_off,
+    ),
+    rule(
+        "resolve-pending",
+        "A rotation was recorded and its outcome is unknown; the vendor's record tells what happened.",
+        resolve_pending,
+    ),
+    rule(
+        "stale-read",
+        "The vendor's answer is older than what is stored.",
+        stale_read,
+    ),
+    rule(
+        "drift",
+        "Another party rotated the token, so the value in the Secret is no longer valid.",
+        drift,
+    ),
+    rule(
+        "expired",
+        "The value has expired; one rotation may renew it.",
+        expired,
+    ),
+    rule(
+        "adopt",
+        "A live value that is in the cluster already is kept.",
+        adopt,
+    ),
+    rule(
+        "no-value",
+        "The Secret holds no value of the token.",
+        no_value,
+    ),
+    rule(
+        "requested",
+        "A rotation was requested that has not been done yet.",
+        requested,
+    ),
+    rule(
+        "scheduled",
+        "The schedule says that a rotation is due.",
+        scheduled,
+    ),
+    rule(
+        "outdated",
+        "The Secret differs from what the spec asks for, and is written anew with the value it holds.",
+        outdated,
+    ),
+];
+
+/// The rule that is left when no other speaks.
+const IDLE: Rule = rule(
+    "idle",
+    "Nothing is to be done before the next due time.",
+    |seen| Some(idle(seen)),
+);
+
+/// What to do on this evidence.
+pub fn plan(seen: &Observed) -> Plan {
+    explained(seen).1
+}
+
+/// What to do on this evidence, and the rule that says so.
+pub fn explained(seen: &Observed) -> (&'static Rule, Plan) {
+    RULES
+        .iter()
+        .find_map(|rule| Some((rule, (rule.decide)(seen)?)))
+        .unwrap_or_else(|| (&IDLE, idle(seen)))
+}
+
+/// The plan on fresh evidence. Nothing fresher is to be had: a pause instead of a spin.
+pub fn after_look(seen: &Observed, plan: Plan) -> Plan {
+    match plan {
+        Plan::Look => Plan::Wait {
+            until: seen.now + seen.pace().look_retry,
+            doubt: None,
+        },
+        plan => plan,
+    }
+}

@@ -1,0 +1,201 @@
+//! Rules about what there is to do: to keep a value, to replace it, or to write it anew.
+
+use super::step::{fresh, rotate};
+use crate::api::{Cause, ExternalRotation, RotationOutcome};
+use crate::decide::evidence::{Drift, Held, Live, Observed, Stored, compare};
+use crate::decide::plan::Plan;
+use crate::decide::plan::belief::{next_due, rotated_elsewhere, token_expired};
+use crate::decide::stamp::Stamp;
+use crate::reason::{Blocked, Reason};
+use jiff::Timestamp;
+
+pub(super) fn stale_read(seen: &Observed) -> Option<Plan> {
+    let (drift, held, _, fresh) = seen.drift()?;
+    (drift == Drift::StoredNewer && fresh && is_recent(seen, held)).then(|| Plan::Wait {
+        until: seen.now + seen.pace().stale_retry,
+        doubt: None,
+    })
+}
+
+/// Whether the vendor may still answer with a record older than this value.
+fn is_recent(seen: &Observed, held: &Held) -> bool {
+    held.stamp
+        .obtained_at()
+        .is_some_and(|at| seen.now < at.saturating_add(seen.pace().stale_for).unwrap_or(at))
+}
+
+pub(super) fn drift(seen: &Observed) -> Option<Plan> {
+    let (drift, held, token, fresh) = seen.drift()?;
+    let stale = drift == Drift::StoredNewer && !fresh;
+    if drift == Drift::Same || stale {
+        return None;
+    }
+    if !fresh {
+        return Some(Plan::Look);
+    }
+    if seen.resource.spec.external_rotation == Some(ExternalRotation::Report) {
+        let asked = seen.unhandled_request().is_some();
+        return (!asked).then(|| Plan::Block(rotated_elsewhere(held, token)));
+    }
+    match last_reclaim(seen) {
+        Some(at) if seen.now.duration_since(at).abs() < seen.pace().contest_window => {
+            if seen.unhandled_request().is_some() {
+                return None;
+            }
+            Some(Plan::Block(Blocked::new(
+                Reason::Contested,
+                format!(
+                    "token {} was rotated by another party again; it was reclaimed at {at} and will not be reclaimed within 24 h of that. \
+                     Find who else rotates it; to take it back now, request a rotation",
+                    token.id
+                ),
+            )))
+        }
+        _ => Some(rotate(seen, token, Cause::Reclaimed, 1)),
+    }
+}
+
+fn last_reclaim(seen: &Observed) -> Option<Timestamp> {
+    let history = &seen.resource.status.as_ref()?.history;
+    history
+        .iter()
+        .filter(|entry| {
+            entry.reason == Cause::Reclaimed && entry.outcome == RotationOutcome::Stored
+        })
+        .map(|entry| entry.at.0)
+        .max()
+}
+
+/// Rotating loses nothing, and may renew it; once, since Astro may keep the expiry.
+pub(super) fn expired(seen: &Observed) -> Option<Plan> {
+    let held = seen.held()?;
+    let ends = seen.expiry().filter(|ends| *ends <= seen.now)?;
+    if held.stamp.obtained_at().is_some_and(|at| at >= ends) {
+        return Some(Plan::Block(token_expired(held, ends)));
+    }
+    Some(
+        match fresh(seen, |why| Blocked::new(Reason::TokenExpired, why)) {
+            Ok(token) => rotate(seen, token, Cause::Expiring, 1),
+            Err(plan) => plan,
+        },
+    )
+}
+
+/// A live value that is already in the cluster is kept: under a former target name, or given away with consent.
+pub(super) fn adopt(seen: &Observed) -> Option<Plan> {
+    let from = match &seen.stored {
+        Stored::Absent {
+            elsewhere: Some(held),
+            ..
+        } => held.clone(),
+        Stored::Consented {
+            value_is_live: Some(true),
+            resource_version,
+        } => {
+            let Live::Token { token, fresh: true } = &seen.live else {
+                return Some(Plan::Look);
+            };
+            Held {
+                secret: seen.resource.spec.target.name.clone(),
+                stamp: Stamp {
+                    key: seen.resource.spec.target.key().into(),
+                    token_id: token.id.clone(),
+                    version: token.version.clone(),
+                    expires: token.ends,
+                    cluster: seen.settings.cluster.clone(),
+                    ..Stamp::default()
+                },
+                resource_version: resource_version.clone(),
+                ..Held::default()
+            }
+        }
+        Stored::Consented {
+            value_is_live: None,
+            ..
+        } => return Some(Plan::Look),
+        _ => return None,
+    };
+    match &seen.live {
+        Live::Token { token, fresh: true } if token.id == from.stamp.token_id => {
+            match compare(&from.stamp.version, &token.version) {
+                Drift::Same => Some(Plan::Rewrite {
+                    from: Box::new(from),
+                }),
+                Drift::StoredNewer if is_recent(seen, &from) => Some(Plan::Wait {
+                    until: seen.now + seen.pace().stale_retry,
+                    doubt: None,
+                }),
+                Drift::StoredNewer | Drift::LiveNewer => None,
+            }
+        }
+        Live::Token { fresh: true, .. } | Live::Unavailable { .. } => None,
+        _ => Some(Plan::Look),
+    }
+}
+
+pub(super) fn no_value(seen: &Observed) -> Option<Plan> {
+    (seen.held().is_none()).then(|| due(seen, Cause::Initial))
+}
+
+pub(super) fn requested(seen: &Observed) -> Option<Plan> {
+    seen.unhandled_request()
+        .map(|_| due(seen, Cause::Requested))
+}
+
+pub(super) fn scheduled(seen: &Observed) -> Option<Plan> {
+    match next_due(seen) {
+        Err(blocked) => Some(Plan::Block(blocked)),
+        Ok(due_at) => {
+            let due_at = due_at.filter(|it| it.at <= seen.now)?;
+            Some(due(seen, due_at.rule.into()))
+        }
+    }
+}
+
+fn due(seen: &Observed, cause: Cause) -> Plan {
+    match fresh(seen, |why| Blocked::new(Reason::VendorUnavailable, why)) {
+        Ok(token) => rotate(seen, token, cause, 1),
+        Err(plan) => plan,
+    }
+}
+
+/// An edit never rotates.
+pub(super) fn outdated(seen: &Observed) -> Option<Plan> {
+    let held = seen.held()?;
+    let (was, lacks) = (&held.stamp.version, |have: bool, there: bool| {
+        !have && there
+    });
+    if let Live::Token { token, fresh } = &seen.live
+        && (lacks(was.rotated_at.is_some(), token.version.rotated_at.is_some())
+            || lacks(
+                was.short_token.is_some(),
+                token.version.short_token.is_some(),
+            ))
+    {
+        // The rotate answer did not say, or a person removed it; the record does. An old reading may be of the value before.
+        let version = token.version.clone();
+        return Some(match fresh {
+            true => Plan::Rewrite {
+                from: Box::new(Held {
+                    stamp: Stamp {
+                        version,
+                        expires: token.ends,
+                        ..held.stamp.clone()
+                    },
+                    ..held.clone()
+                }),
+            },
+            false => Plan::Look,
+        });
+    }
+    held.outdated.then(|| Plan::Rewrite {
+        from: Box::new(held.clone()),
+    })
+}
+
+pub(super) fn idle(seen: &Observed) -> Plan {
+    match next_due(seen) {
+        Ok(next) => Plan::Idle { next },
+        Err(blocked) => Plan::Block(blocked),
+    }
+}

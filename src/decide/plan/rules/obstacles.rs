@@ -1,0 +1,127 @@
+//! Rules about what stands in the way.
+
+use crate::api::request;
+use crate::decide::evidence::{Access, Held, Live, Observed, Rival, Stored, doubt};
+use crate::decide::plan::Plan;
+use crate::decide::schedule::ScheduleError;
+use crate::decide::validate::{check_spec, check_token};
+use crate::reason::{Blocked, Reason};
+use kube::ResourceExt;
+
+/// A value in hand is stored by its own task.
+pub(super) fn being_deleted(seen: &Observed) -> Option<Plan> {
+    let deleted = seen.resource.metadata.deletion_timestamp.is_some();
+    deleted.then_some(Plan::Idle { next: None })
+}
+
+/// Even where the API server let it through.
+pub(super) fn invalid_spec(seen: &Observed) -> Option<Plan> {
+    let problem = match &seen.schedule {
+        Err(ScheduleError::Invalid(message)) => Blocked::new(Reason::InvalidSpec, message),
+        Err(ScheduleError::TooFrequent(message)) => {
+            Blocked::new(Reason::ScheduleTooFrequent, message)
+        }
+        Ok(_) => return check_spec(&seen.resource.spec).err().map(Plan::Block),
+    };
+    Some(Plan::Block(problem))
+}
+
+pub(super) fn no_access(seen: &Observed) -> Option<Plan> {
+    match &seen.access {
+        Access::Denied(blocked) => Some(Plan::Block(blocked.clone())),
+        Access::Unknown | Access::Granted { .. } => None,
+    }
+}
+
+/// One that was not looked at yet may turn out unable to; for that moment nothing is called its conflict.
+pub(super) fn older_rival(seen: &Observed) -> Option<Plan> {
+    let Rival { blocked, looked_at } = seen.rival.clone()?;
+    let said = said_before(seen);
+    if looked_at || said.as_ref().is_some_and(|s| s.reason == blocked.reason) {
+        return Some(Plan::Block(blocked));
+    }
+    Some(Plan::Wait {
+        until: seen.now + seen.pace().rival_retry,
+        doubt: said.or(seen.held().is_none().then_some(blocked)),
+    })
+}
+
+pub(super) fn not_our_secret(seen: &Observed) -> Option<Plan> {
+    let blocked = match &seen.stored {
+        Stored::Foreign(blocked) => blocked.clone(),
+        Stored::Holds(held) => foreign_evidence(seen, held)?,
+        Stored::Absent { .. } | Stored::Consented { .. } => return None,
+    };
+    Some(Plan::Block(blocked))
+}
+
+fn foreign_evidence(seen: &Observed, held: &Held) -> Option<Blocked> {
+    let (secret, name) = (&held.secret, seen.resource.name_any());
+    if held.stamp.cluster != seen.settings.cluster {
+        return Some(Blocked::new(
+            Reason::ClusterChanged,
+            format!(
+                "Secret {secret} was written in another cluster (kube-system uid {}), which may still use the value; \
+                 annotate the Secret with {}={name} if this cluster shall own the token now",
+                held.stamp.cluster,
+                request::ADOPT
+            ),
+        ));
+    }
+    let manager = held.key_written_by.as_ref()?;
+    Some(Blocked::new(
+        Reason::SecretNotOurs,
+        format!(
+            "key {} of Secret {secret} was overwritten by {manager}; delete the Secret, or annotate it with {}={name}, \
+             to have the value replaced",
+            held.stamp.key,
+            request::ADOPT
+        ),
+    ))
+}
+
+pub(super) fn suspended(seen: &Observed) -> Option<Plan> {
+    (seen.resource.spec.suspend == Some(true)).then_some(Plan::Idle { next: None })
+}
+
+pub(super) fn refused(seen: &Observed) -> Option<Plan> {
+    let Live::Refused { blocked, fresh } = &seen.live else {
+        return None;
+    };
+    Some(blocked_if_fresh(blocked.clone(), *fresh))
+}
+
+pub(super) fn unsuitable_token(seen: &Observed) -> Option<Plan> {
+    let Live::Token { token, fresh } = &seen.live else {
+        return None;
+    };
+    let blocked = check_token(seen, token).err()?;
+    Some(blocked_if_fresh(blocked, *fresh))
+}
+
+fn blocked_if_fresh(blocked: Blocked, fresh: bool) -> Plan {
+    match fresh {
+        true => Plan::Block(blocked),
+        false => Plan::Look,
+    }
+}
+
+/// An edit of the spec or a new request ends the wait. It stands before the rules that rotate, so that no path can
+/// rotate a token again and again.
+pub(super) fn backing_off(seen: &Observed) -> Option<Plan> {
+    let status = seen.resource.status.as_ref()?;
+    let until = status.retry_at.as_ref()?.0;
+    let edited = status.observed_generation != seen.resource.metadata.generation;
+    let asked = seen.pending().is_none() && seen.unhandled_request().is_some();
+    let from_future = until.duration_since(seen.now) > seen.pace().longest_retry;
+    if seen.now >= until || from_future || edited || asked {
+        return None;
+    }
+    let doubt = said_before(seen);
+    Some(Plan::Wait { until, doubt })
+}
+
+/// What the status says stands in the way.
+pub(super) fn said_before(seen: &Observed) -> Option<Blocked> {
+    doubt(seen.resource.status.as_ref()?)
+}

@@ -1,0 +1,51 @@
+//! What rules begin: a fresh look, and a rotation on it.
+
+use crate::api::Cause;
+use crate::decide::evidence::{Live, Observed, Stored, Token};
+use crate::decide::plan::{Plan, Rotation};
+use crate::reason::Blocked;
+
+/// The token as read just now, or the plan that gets it.
+pub(super) fn fresh(seen: &Observed, doubt: impl Fn(&str) -> Blocked) -> Result<&Token, Plan> {
+    match &seen.live {
+        Live::Token { token, fresh: true } => Ok(token),
+        Live::Unavailable {
+            message,
+            retry_after,
+        } => {
+            let failures = seen.resource.status.as_ref().and_then(|s| s.failures);
+            let pause =
+                (seen.pace()).after_failures(failures.unwrap_or(0).max(0).unsigned_abs() + 1);
+            Err(Plan::Retry {
+                until: seen.now + retry_after.unwrap_or(pause).max(pause),
+                blocked: doubt(message),
+            })
+        }
+        _ => Err(Plan::Look),
+    }
+}
+
+pub(super) fn rotate(seen: &Observed, token: &Token, cause: Cause, attempt: i32) -> Plan {
+    Plan::Rotate(Box::new(rotation(seen, token, cause, attempt)))
+}
+
+/// A rotation on this evidence, whether or not it is due.
+pub fn rotation(seen: &Observed, token: &Token, cause: Cause, attempt: i32) -> Rotation {
+    let secret_version = match &seen.stored {
+        Stored::Holds(held) => held.resource_version.clone(),
+        Stored::Consented {
+            resource_version, ..
+        }
+        | Stored::Absent {
+            resource_version, ..
+        } => resource_version.clone(),
+        Stored::Foreign(_) => None,
+    };
+    Rotation {
+        cause,
+        attempt,
+        token: token.clone(),
+        request: seen.request(),
+        secret_version,
+    }
+}

@@ -1,0 +1,183 @@
+//! What the operator writes on a Secret: which value it holds, whose it is, and from which rotation. Written and read here
+//! and nowhere else.
+
+use crate::api::{MANAGED_BY, Version, evidence};
+use crate::decide::managed::{Managed, Metadata};
+use crate::decide::names::is_id;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::ResourceExt;
+use uuid::Uuid;
+
+/// Longest text taken from an annotation, bytes; what we write is shorter.
+pub const LONGEST_TEXT: usize = 64;
+
+/// The annotations that tell which value it is.
+pub const VERSION: [&str; 4] = [
+    evidence::TOKEN_ID,
+    evidence::ROTATED_AT,
+    evidence::SHORT_TOKEN,
+    evidence::ROTATION_ID,
+];
+
+/// What is written on a Secret with a value.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stamp {
+    /// Name of the resource that wrote it.
+    pub owner: String,
+    /// Key of the raw value.
+    pub key: String,
+    /// Token the value belongs to.
+    pub token_id: String,
+    /// Version of the value.
+    pub version: Version,
+    /// When the value expires; `None`: never.
+    pub expires: Option<Timestamp>,
+    /// The rotation that obtained it; `None` when adopted.
+    pub rotation_id: Option<String>,
+    /// The rotate request that was answered with it.
+    pub request: Option<String>,
+    /// Uid of the cluster it was written in.
+    pub cluster: String,
+}
+
+impl Stamp {
+    /// Puts it on the metadata of a Secret.
+    pub fn write(&self, metadata: &mut ObjectMeta) {
+        let version = &self.version;
+        let rotated_at = version.rotated_at.as_ref().map(|at| at.0.to_string());
+        let texts = [
+            (evidence::OWNED_BY, Some(self.owner.clone())),
+            (evidence::KEY, Some(self.key.clone())),
+            (evidence::TOKEN_ID, Some(self.token_id.clone())),
+            (evidence::ROTATED_AT, rotated_at),
+            (evidence::SHORT_TOKEN, version.short_token.clone()),
+            (evidence::EXPIRES_AT, self.expires.map(|at| at.to_string())),
+            (evidence::ROTATION_ID, self.rotation_id.clone()),
+            (evidence::REQUEST, self.request.clone()),
+            (evidence::CLUSTER, Some(self.cluster.clone())),
+        ];
+        let texts = texts.into_iter();
+        let texts = texts.filter_map(|(key, text)| Some((key.to_owned(), text?)));
+        metadata.annotations.get_or_insert_default().extend(texts);
+        let (label, value) = MANAGED_BY;
+        let labels = metadata.labels.get_or_insert_default();
+        labels.insert(label.into(), value.into());
+    }
+
+    /// Reads it off a Secret; `None` when there is none that is whole.
+    ///
+    /// What another party has written on a value that is still ours proves nothing, in either direction, and is passed over.
+    pub fn read(secret: &Metadata, managed: &Managed) -> Option<Self> {
+        let (label, value) = MANAGED_BY;
+        if secret.labels().get(label).map(String::as_str) != Some(value) {
+            return None;
+        }
+        let annotations = secret.annotations();
+        let is_ours = managed.ours().any(|path| path.starts_with("data."));
+        let text = |key: &str| {
+            let counts = !is_ours || managed.is_ours(&format!("annotations.{key}"));
+            annotations.get(key).filter(|_| counts).cloned()
+        };
+        let time = |key: &str| text(key)?.parse().ok();
+        let short = |key: &str| text(key).filter(|text| text.len() <= LONGEST_TEXT);
+        Some(Self {
+            // These two can only keep us away, so they count whoever wrote them.
+            owner: annotations.get(evidence::OWNED_BY)?.clone(),
+            cluster: annotations.get(evidence::CLUSTER)?.clone(),
+            key: text(evidence::KEY)?,
+            // It becomes part of a URL.
+            token_id: text(evidence::TOKEN_ID).filter(|id| is_id(id))?,
+            version: Version {
+                rotated_at: time(evidence::ROTATED_AT).map(Time),
+                short_token: short(evidence::SHORT_TOKEN),
+            },
+            expires: time(evidence::EXPIRES_AT),
+            rotation_id: text(evidence::ROTATION_ID),
+            request: short(evidence::REQUEST),
+        })
+    }
+
+    /// Whether it tells which value it is about.
+    pub fn tells_version(&self) -> bool {
+        self.version != Version::default() || self.rotation_id.is_some()
+    }
+
+    /// When the value was obtained: by our own clock where we did it, otherwise by the vendor's.
+    ///
+    /// A vendor whose clock is behind ours must not make the same slot due twice.
+    pub fn obtained_at(&self) -> Option<Timestamp> {
+        let by_vendor = || self.version.rotated_at.as_ref().map(|time| time.0);
+        let by_us = self.rotation_id.as_deref().and_then(rotation_time);
+        by_us.or_else(by_vendor)
+    }
+}
+
+/// A new rotation id; it carries `now` in whole milliseconds, so evidence made of it has our clock.
+pub fn rotation_id(now: Timestamp, random: u128) -> String {
+    let millis = u64::try_from(now.as_millisecond()).unwrap_or_default();
+    let mut bytes = [0; 10];
+    bytes.copy_from_slice(&random.to_be_bytes()[..10]);
+    uuid::Builder::from_unix_timestamp_millis(millis, &bytes)
+        .into_uuid()
+        .to_string()
+}
+
+/// When the rotation of this id was begun, whole seconds; `None` for a text that is no rotation id.
+pub fn rotation_time(id: &str) -> Option<Timestamp> {
+    let (seconds, _) = Uuid::parse_str(id).ok()?.get_timestamp()?.to_unix();
+    Timestamp::from_second(i64::try_from(seconds).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_rotation_id_carries_its_time() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        assert_eq!(rotation_time(&rotation_id(now, 7)), Some(now));
+        assert_ne!(rotation_id(now, 7 << 64), rotation_id(now, 8 << 64));
+        assert_eq!(rotation_time("2026"), None);
+    }
+
+    prop_compose! {
+        fn any_stamp()(
+            texts in prop::array::uniform4("[a-z0-9.-]{1,63}"),
+            short in prop::option::of("[a-zA-Z0-9]{1,64}"),
+            request in prop::option::of(".{0,16}"),
+            times in prop::array::uniform2(prop::option::of(0i64..4_000_000_000)),
+            rotation in prop::option::of(0i64..4_000_000_000),
+        ) -> Stamp {
+            let [owner, key, cluster, token_id] = texts;
+            let [rotated_at, expires] = times.map(|at| at.map(|at| Timestamp::from_second(at).unwrap()));
+            let rotation = rotation.map(|at| Timestamp::from_second(at).unwrap());
+            Stamp {
+                owner, key, cluster, expires, request,
+                token_id: token_id.replace('.', "_"),
+                version: Version { rotated_at: rotated_at.map(Time), short_token: short },
+                rotation_id: rotation.map(|at| rotation_id(at, 7)),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(stamp in any_stamp()) {
+            let mut metadata = ObjectMeta::default();
+            stamp.write(&mut metadata);
+            let mut secret: Metadata = serde_json::from_value(json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": metadata,
+            })).unwrap();
+            // As the API server manages what we applied.
+            let fields: serde_json::Map<_, _> = secret.annotations().keys().map(|key| (format!("f:{key}"), json!({}))).collect();
+            secret.metadata.managed_fields = serde_json::from_value(json!([{
+                "manager": crate::decide::managed::MANAGER, "operation": "Apply",
+                "fieldsV1": {"f:data": {"f:token": {}}, "f:metadata": {"f:annotations": fields}},
+            }])).unwrap();
+            prop_assert_eq!(Stamp::read(&secret, &Managed::of(&secret)), Some(stamp));
+        }
+    }
+}

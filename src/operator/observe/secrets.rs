@@ -1,0 +1,123 @@
+//! What the target Secret holds: from the watch, or read now.
+
+use crate::api::{WorkspaceTokenRotation, evidence};
+use crate::decide::evidence::{Held, Stored};
+use crate::decide::managed::Metadata;
+use crate::decide::ownership;
+use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Client, ResourceExt};
+
+/// Where the evidence on Secrets comes from.
+pub struct Secrets {
+    /// For single calls.
+    pub client: Client,
+    /// Metadata of all Secrets of ours, as watched; `None`: each is read when it is needed.
+    pub watched: Option<Store<Metadata>>,
+    /// All resources, as watched.
+    pub resources: Store<WorkspaceTokenRotation>,
+}
+
+impl Secrets {
+    /// From the watch where there is one; otherwise read now. `cluster`: uid of `kube-system`.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn cached(
+        &self,
+        resource: &WorkspaceTokenRotation,
+        cluster: &str,
+    ) -> kube::Result<Stored> {
+        let Some(watched) = &self.watched else {
+            return self.read(resource, cluster).await;
+        };
+        let namespace = resource.namespace().unwrap_or_default();
+        let reference = ObjectRef::new(&resource.spec.target.name).within(&namespace);
+        Ok(match watched.get(&reference) {
+            Some(secret) => self.stored(&secret, resource, cluster),
+            None => Stored::Absent {
+                elsewhere: elsewhere(watched, resource, cluster),
+                resource_version: None,
+            },
+        })
+    }
+
+    /// Read now.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn read(
+        &self,
+        resource: &WorkspaceTokenRotation,
+        cluster: &str,
+    ) -> kube::Result<Stored> {
+        let namespace = resource.namespace().unwrap_or_default();
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &namespace);
+        let found = api.get_metadata_opt(&resource.spec.target.name).await?;
+        if let Some(secret) = found {
+            return Ok(self.stored(&secret, resource, cluster));
+        }
+        let watched = self.watched.as_ref();
+        let elsewhere = watched.and_then(|secrets| elsewhere(secrets, resource, cluster));
+        Ok(Stored::Absent {
+            elsewhere: match elsewhere {
+                Some(held) => Some(held),
+                None => former(&api, resource, cluster).await?,
+            },
+            resource_version: None,
+        })
+    }
+
+    fn stored(
+        &self,
+        secret: &Metadata,
+        resource: &WorkspaceTokenRotation,
+        cluster: &str,
+    ) -> Stored {
+        let namespace = resource.namespace().unwrap_or_default();
+        let exists = |name: &str| {
+            let reference = ObjectRef::new(name).within(&namespace);
+            self.resources.get(&reference).is_some()
+        };
+        ownership::read(secret, resource, cluster, exists)
+    }
+}
+
+/// The value under the target's former name, among all Secrets of ours.
+fn elsewhere(
+    secrets: &Store<Metadata>,
+    resource: &WorkspaceTokenRotation,
+    cluster: &str,
+) -> Option<Held> {
+    let all = secrets.state();
+    let held = all
+        .iter()
+        .filter_map(|secret| intact(secret, resource, cluster));
+    held.max_by_key(|held| held.stamp.obtained_at())
+}
+
+/// The value under the target's former name, which status knows.
+async fn former(
+    secrets: &Api<Secret>,
+    resource: &WorkspaceTokenRotation,
+    cluster: &str,
+) -> kube::Result<Option<Held>> {
+    let status = resource.status.as_ref();
+    let binding = status.and_then(|status| status.binding.as_ref());
+    let Some(former) = binding.filter(|it| it.name != resource.spec.target.name) else {
+        return Ok(None);
+    };
+    let found = secrets.get_metadata_opt(&former.name).await?;
+    Ok(found.and_then(|secret| intact(&secret, resource, cluster)))
+}
+
+/// The evidence on a Secret of this very resource, unless another party has changed it.
+fn intact(secret: &Metadata, resource: &WorkspaceTokenRotation, cluster: &str) -> Option<Held> {
+    // First what is cheap: of all Secrets few are of the resource, and managed fields are long.
+    let owner = secret.annotations().get(evidence::OWNED_BY);
+    if owner != Some(&resource.name_any()) || secret.namespace() != resource.namespace() {
+        return None;
+    }
+    let held = ownership::held(secret, resource)?;
+    (held.key_written_by.is_none() && held.stamp.cluster == cluster).then_some(held)
+}

@@ -1,0 +1,152 @@
+//! What the vendor says of the token: from a list that is shared, or read now.
+
+use crate::api::WorkspaceTokenRotation;
+use crate::astro::credential::Credential;
+use crate::astro::error::{Error as VendorError, Kind};
+use crate::astro::listing::{Failure, Key, Listing, Listings};
+use crate::cluster::error::Error;
+use crate::cluster::secret;
+use crate::decide::evidence::{Live, Observed, Stored, Token};
+use crate::decide::token::among;
+use crate::operator::grant::Grant;
+use crate::operator::handles::Handles;
+use kube::ResourceExt;
+use secrecy::ExposeSecret;
+use std::time::Instant;
+
+/// The list of the resource's Workspace, no older than `not_before`.
+///
+/// # Errors
+/// When the API server gives no verdict on the credential.
+pub(super) async fn listing(
+    handles: &Handles,
+    listings: &Listings,
+    resource: &WorkspaceTokenRotation,
+    not_before: Option<Instant>,
+) -> Result<Listing, Error> {
+    let spec = &resource.spec;
+    let credentials = spec.credentials.as_ref();
+    let key = Key {
+        namespace: resource.namespace().unwrap_or_default(),
+        credential: credentials.map(|it| it.secret_ref.clone()),
+        organization: spec.organization_id.clone(),
+        workspace: spec.workspace_id.clone(),
+    };
+    let mut broken = None;
+    let read = async || match handles.grants.of(resource).await {
+        Ok(grant) => {
+            let own_token_id = grant.credential.own_token_id().map(str::to_owned);
+            let (credential, organization) = (&grant.credential, &grant.organization);
+            let list = handles
+                .astro
+                .list(credential, organization, &spec.workspace_id);
+            let list = list.await;
+            (list.map_err(|error| Failure::from(&error)), own_token_id)
+        }
+        Err(Error::Refused(blocked)) => (Err(Failure::Denied(blocked)), None),
+        Err(error) => {
+            let message = error.to_string();
+            broken = Some(error);
+            let retry_after = None;
+            let failure = Failure::Unavailable {
+                message,
+                retry_after,
+            };
+            (Err(failure), None)
+        }
+    };
+    let listing = listings.get(&key, not_before, read).await;
+    match broken {
+        Some(error) => Err(error),
+        None => Ok(listing),
+    }
+}
+
+/// The resource's token in a list.
+pub(super) fn in_listing(
+    resource: &WorkspaceTokenRotation,
+    listing: &Listing,
+    fresh: bool,
+) -> Live {
+    match &listing.tokens {
+        Ok(tokens) => among(resource, tokens, fresh),
+        Err(failure) => failure.clone().live(fresh),
+    }
+}
+
+/// The resource's token as it is now: by id where the id is known, by list where only a name is.
+///
+/// # Errors
+/// When the API server gives no verdict on the credential.
+pub(super) async fn read(
+    handles: &Handles,
+    listings: &Listings,
+    seen: &Observed,
+    grant: &Grant,
+) -> Result<Live, Error> {
+    let spec = &seen.resource.spec.token;
+    let known = match (&spec.id, &seen.stored) {
+        (Some(id), _) => Some(id.clone()),
+        (None, Stored::Holds(held)) => Some(held.stamp.token_id.clone()),
+        (None, _) => None,
+    };
+    if let Some(id) = known {
+        match get(handles, grant, &id).await {
+            // A name that moved to another token is looked up again.
+            Ok(token) if spec.name.as_ref().is_none_or(|name| *name == token.name) => {
+                return Ok(Live::Token { token, fresh: true });
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == Kind::NotFound && spec.id.is_none() => {}
+            Err(error) => return Ok(Failure::from(&error).live(true)),
+        }
+    }
+    let not_before = Instant::now().checked_sub(seen.pace().list_fresh);
+    let listing = listing(handles, listings, &seen.resource, not_before).await?;
+    let token = match in_listing(&seen.resource, &listing, true) {
+        Live::Token { token, .. } => token,
+        unknown => return Ok(unknown),
+    };
+    // The list tells which token has the name; it may be older than our own last rotation.
+    Ok(match get(handles, grant, &token.id).await {
+        Ok(token) => Live::Token { token, fresh: true },
+        Err(error) => Failure::from(&error).live(true),
+    })
+}
+
+async fn get(handles: &Handles, grant: &Grant, id: &str) -> Result<Token, VendorError> {
+    let (credential, organization) = (&grant.credential, &grant.organization);
+    handles.astro.get(credential, organization, id).await
+}
+
+/// Whether the value in a Secret that was given to us is the token's live one; otherwise why that is not known.
+pub(super) async fn is_live(
+    handles: &Handles,
+    resource: &WorkspaceTokenRotation,
+    grant: &Grant,
+    token: &Token,
+) -> Result<bool, Live> {
+    let target = &resource.spec.target;
+    let found = secret::value(&handles.client, resource, &target.name, target.key()).await;
+    let value = match found {
+        Ok(Some((value, _))) => value,
+        Ok(None) => return Ok(false),
+        Err(error) => {
+            return Err(Live::Unavailable {
+                message: error.to_string(),
+                retry_after: None,
+            });
+        }
+    };
+    let Ok(candidate) = Credential::parse(value.expose_secret()) else {
+        return Ok(false);
+    };
+    if candidate.own_token_id() != Some(&token.id) {
+        return Ok(false);
+    }
+    let verdict = handles
+        .astro
+        .accepts(&candidate, &grant.organization, &token.id);
+    let verdict = verdict.await;
+    verdict.map_err(|error| Failure::from(&error).live(true))
+}

@@ -1,0 +1,160 @@
+//! A rotation of the operator's, in a task of its own that nothing aborts: its intent goes into the resource's status, and
+//! its value into the target Secret.
+
+use super::grant::Grant;
+use super::handles::Handles;
+use super::rotate::{Hands, Issued, rotate};
+use super::works::{WorkGuard, Works};
+use crate::api::{Cause, Status, WorkspaceTokenRotation};
+use crate::astro::error::Error as VendorError;
+use crate::astro::limits::Turn;
+use crate::cluster;
+use crate::cluster::secret::{self, Draft, Landed};
+use crate::decide::evidence::{Held, Observed, Token};
+use crate::decide::plan::{Rotation, Setback};
+use kube::ResourceExt;
+use tokio::sync::Notify;
+use tracing::{error, warn};
+
+/// A rotation that was stored.
+pub(crate) struct Done {
+    /// The resource with the intent in its status, as last written.
+    pub(crate) resource: WorkspaceTokenRotation,
+    /// The evidence on the Secret.
+    pub(crate) held: Held,
+    /// The vendor's record of the token, as far as its answer carried it.
+    pub(crate) token: Token,
+}
+
+/// Rotates for a resource of the cluster. It notifies `stuck` when the value is in hand and cannot be stored for now.
+///
+/// # Errors
+/// What kept it from being done, and whether the vendor may have rotated all the same.
+pub(crate) async fn run(
+    handles: &Handles,
+    works: &Works,
+    seen: &Observed,
+    rotation: &Rotation,
+    (grant, turn): (Grant, Turn),
+    stuck: &Notify,
+) -> Result<Done, Setback> {
+    let uid = seen.resource.uid().unwrap_or_default();
+    let mut task = Task {
+        handles,
+        work: works.begin(&uid).ok_or(Setback::Raced)?,
+        seen,
+        rotation,
+        turn: Some(turn),
+        stuck,
+    };
+    rotate(&mut task, &handles.astro, &grant, seen, rotation).await
+}
+
+struct Task<'a> {
+    handles: &'a Handles,
+    work: WorkGuard,
+    seen: &'a Observed,
+    rotation: &'a Rotation,
+    turn: Option<Turn>,
+    stuck: &'a Notify,
+}
+
+impl Task<'_> {
+    fn count(&self, outcome: &str) {
+        let cause = self.rotation.cause.to_string();
+        self.handles.metrics.rotation(&cause, outcome);
+    }
+
+    fn names(&self) -> (Option<String>, String) {
+        let resource = &self.seen.resource;
+        (resource.namespace(), resource.name_any())
+    }
+}
+
+impl Hands for Task<'_> {
+    type Done = Done;
+
+    fn holder(&self) -> String {
+        self.handles.identity.to_string()
+    }
+
+    async fn rehearse(&mut self, draft: &Draft<'_>) -> Result<(), Setback> {
+        Ok(secret::rehearse(&self.handles.client, draft).await?)
+    }
+
+    async fn record(&mut self, intent: &Status) -> Result<WorkspaceTokenRotation, Setback> {
+        let written = cluster::status::write(&self.handles.client, &self.seen.resource, intent);
+        let written = written.await?;
+        if self.rotation.cause == Cause::Lost {
+            self.handles.metrics.value_lost();
+        }
+        Ok(written)
+    }
+
+    fn failed(&mut self, error: &VendorError, rotation_id: &str) {
+        let ((namespace, name), definite) = (self.names(), error.is_definite());
+        warn!(namespace, name, rotation_id, definite, %error, "rotation failed");
+        self.count(if definite { "refused" } else { "in_doubt" });
+    }
+
+    async fn hand_over(&mut self, issued: Issued) -> Result<Done, Setback> {
+        let unsaved = self.handles.metrics.unsaved();
+        let (namespace, name) = self.names();
+        let (rotation_id, answered) = (issued.rotation_id.as_str(), issued.answer.answered);
+        let pace = self.seen.pace();
+        let fresh = answered.duration_since(issued.begun) < pace.fresh_write
+            && answered.elapsed() < pace.fresh_write;
+        let value = &issued.answer.value;
+        let landed = secret::land(
+            &self.handles.client,
+            issued.draft(),
+            value,
+            fresh,
+            pace,
+            |problem| {
+                if self.work.storing(problem.to_string()) {
+                    error!(namespace, name, rotation_id, error = %problem, "the new value cannot be stored; trying until it can");
+                }
+                // What cannot be stored for long must not keep others waiting.
+                self.turn.take();
+                if answered.elapsed() > pace.late_write {
+                    self.stuck.notify_one();
+                }
+            },
+        );
+        let landed = landed.await;
+        drop(unsaved);
+        let held = match landed {
+            Landed::Stored(held) => *held,
+            dropped @ (Landed::Superseded | Landed::NoPlace) => {
+                let why = match dropped {
+                    Landed::NoPlace => "the namespace is gone",
+                    _ => "the Secret holds a newer one",
+                };
+                warn!(
+                    namespace,
+                    name, rotation_id, why, "the new value was dropped"
+                );
+                self.count("lost");
+                return Err(Setback::Raced);
+            }
+        };
+        self.handles.metrics.stored(answered.elapsed());
+        self.count("stored");
+        let (token_id, expected) = (&issued.token.id, &self.rotation.token.id);
+        if token_id != expected {
+            warn!(
+                namespace,
+                name,
+                token_id,
+                expected,
+                "the vendor changed the token's id; name the new one in spec.token.id"
+            );
+        }
+        Ok(Done {
+            resource: issued.resource,
+            held,
+            token: issued.token,
+        })
+    }
+}
