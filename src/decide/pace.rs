@@ -127,9 +127,9 @@ table! {
     // Leadership; the lease counts whole seconds.
 
     /// How long others wait for a leader that has gone silent.
-    lease: Duration = 15_000, at least 5_000;
+    lease: Duration = 15_000, at least 10_000;
     /// How long after its last good renewal a leader steps down.
-    lease_renew_deadline: Duration = 10_000, at least 3_000;
+    lease_renew_deadline: Duration = 10_000, at least 7_000;
     /// The pause between two renewals, and between two looks of a standby.
     lease_retry: Duration = 2_000, at least 500;
 
