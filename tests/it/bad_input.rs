@@ -316,7 +316,8 @@ async fn whatever_the_vendor_answers_the_value_lands_in_the_end() {
         ),
         (
             "too-slow",
-            rotate().before(Step::Delay(Duration::from_secs(5))),
+            // After the call was given up (3 s), and before it is made again (2 s later).
+            rotate().before(Step::Delay(Duration::from_secs(4))),
             "RotationInDoubt",
             1..=3,
         ),

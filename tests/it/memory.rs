@@ -21,7 +21,7 @@ use tokio::time::timeout;
 /// Longest wait for a step of a process.
 const SOON: Duration = Duration::from_secs(30);
 /// Longest wait until nothing of what was done is left.
-const AT_REST: Duration = Duration::from_secs(30);
+const AT_REST: Duration = Duration::from_secs(120);
 /// So many characters of a value in a row are a trace of it.
 const TRACE: usize = 24;
 
