@@ -15,7 +15,7 @@ demo: ## Shows the operator at work on a local control plane, with a simulator i
 
 test: ## Runs all tests, many of them on a real API server, which the first run fetches or builds.
 	@# The tests wait much more than they compute.
-	export RUST_TEST_THREADS=$${RUST_TEST_THREADS:-16} && \
+	export RUST_TEST_THREADS=$${RUST_TEST_THREADS:-12} && \
 	KUBEBUILDER_ASSETS=$$(hack/kube-binaries.sh) && export KUBEBUILDER_ASSETS && cargo test --workspace
 
 check: ## Checks format, lints and documentation, and that generated files are up to date.
