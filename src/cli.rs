@@ -82,7 +82,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Cli {
     let called = Called::by(arguments.first());
     if called == Called::ToComplete {
         let words = arguments.into_iter().skip(1).collect();
-        // Nobody reads what went wrong: the shell offers nothing then.
+        // An error would not be read: the shell then offers no candidates.
         let _ = terminal::print(&plugin::candidates(Cli::command(), words));
         std::process::exit(0);
     }
@@ -103,7 +103,7 @@ pub fn complete(shell: Shell) -> anyhow::Result<()> {
     Ok(std::io::stdout().write_all(&script)?)
 }
 
-/// Whether it failed because nobody reads its output any more, which is no failure. A connection that broke is one: it
+/// Whether it failed because nothing reads its output any more, which is not a failure. A connection that broke is one: it
 /// is a cause of the error, and not the error itself.
 pub fn is_unread(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<std::io::Error>();

@@ -68,7 +68,7 @@ impl Error {
         }
     }
 
-    /// What it is about, for whoever decides what comes next.
+    /// The kind of failure, on which callers branch.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Status { status: 401, .. } => Kind::CredentialRejected,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// Whose list: credential and Workspace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// Whoever asks: the operator's own credential is allowed for each namespace on its own.
+    /// The namespace of the caller: the operator's own credential is allowed for each namespace separately.
     pub namespace: String,
     /// Where the credential is; `None`: the operator's own.
     pub credential: Option<SecretKeyRef>,
@@ -92,7 +92,7 @@ pub struct Listings {
     failure_shared: Duration,
 }
 
-/// Whoever reads the list locks it for as long.
+/// One list, locked while it is being read.
 type Place = Arc<tokio::sync::Mutex<Option<Listing>>>;
 
 impl Listings {
@@ -135,7 +135,7 @@ impl Listings {
         listing
     }
 
-    /// Forgets lists that nobody has asked for in `idle`.
+    /// Forgets lists that have not been asked for in `idle`.
     pub fn forget_older_than(&self, idle: Duration) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, place| match place.try_lock() {

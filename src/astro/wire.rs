@@ -216,7 +216,7 @@ mod tests {
         })
     }
 
-    /// A record with some fields of another shape, and some that nobody knows.
+    /// A record with some fields of another shape, and some that are unknown.
     fn odd_record() -> impl Strategy<Value = Value> {
         let names: Vec<String> = record().as_object().unwrap().keys().cloned().collect();
         let fields = btree_map(select(names), any_json(), 0..4);

@@ -16,7 +16,7 @@ pub struct Cluster {
     pub client: Client,
     /// How it was reached.
     pub config: Config,
-    /// The namespace that was asked for, else the context's.
+    /// The namespace that was asked for, by default the context's.
     pub namespace: String,
 }
 

@@ -244,7 +244,7 @@ async fn rehearse(cluster: &Cluster, decided: &Decided) -> (Check, Option<Blocke
     let id = rotation_id(seen.now, Uuid::new_v4().as_u128());
     let draft = rotate::rehearsal(seen, &rotation, id);
     let (check, refused) = checks::rehearsal(&cluster.client, &draft).await;
-    // A write that is not about to be done keeps nobody from anything yet.
+    // A write that is not about to be done does not block anything yet.
     let is_next = matches!(decided.plan, Plan::Rotate(_) | Plan::Rewrite { .. });
     (check, refused.filter(|_| is_next))
 }

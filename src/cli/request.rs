@@ -119,7 +119,7 @@ async fn ask(cluster: &Cluster, key: &str, name: &str) -> anyhow::Result<Request
     })
 }
 
-/// A text that nobody has used before, also within this second.
+/// A text that has not been used before, not even within this second.
 fn text(now: Timestamp, random: Uuid) -> String {
     format!("{now}-{}", &random.simple().to_string()[..6])
 }
@@ -144,7 +144,7 @@ async fn wait(
                     }
                     seen = state;
                 }
-                // Whoever may not look will not see it either.
+                // A caller who may not read the resource will not see the result either.
                 Some(Err(
                     InitialListFailed(kube::Error::Api(status))
                     | WatchStartFailed(kube::Error::Api(status)),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! choose       which token is meant: its record
-//! look         the record (and the Secret) as evidence, as if of a resource that nobody has applied
+//! look         the record (and the Secret) as evidence, as if of a resource that has not been applied
 //! plan         the operator's own table: Rotate, or why not
 //! ask          unless --force
 //! attempt      rehearse, call, hand over

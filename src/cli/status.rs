@@ -58,7 +58,7 @@ pub enum Output {
     Json,
 }
 
-/// Prints what there is, and with `--watch` what becomes of it, until a signal or until nobody reads it any more.
+/// Prints what there is, and with `--watch` each change, until a signal or until nothing reads the output any more.
 ///
 /// # Errors
 /// When the cluster cannot be asked, or a resource that was named is missing.
@@ -216,13 +216,13 @@ fn resources(args: &Args, cluster: &Cluster, client: Client) -> Api<WorkspaceTok
     }
 }
 
-/// The watch cannot be taken up again; else it just did what watches do after a while.
+/// The watch cannot be resumed; otherwise it only ended as watches do after a while.
 fn is_cut_off(error: &watcher::Error) -> bool {
     use watcher::Error::{InitialListFailed, WatchStartFailed};
     matches!(error, InitialListFailed(_) | WatchStartFailed(_))
 }
 
-/// Ends when nobody reads stdout any more; never where that cannot be known, as of a file.
+/// Ends when nothing reads stdout any more; never where that cannot be known, as with a file.
 async fn reader_gone() {
     let watched = || {
         let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, Config, ResourceExt};
 
-/// The cluster that the process is in, else the one of the current kubeconfig.
+/// The cluster that the process runs in, otherwise that of the current kubeconfig.
 pub async fn infer() -> anyhow::Result<Config> {
     let mut config = Config::infer().await.map_err(|_| {
         anyhow!("no cluster: this is no pod, and there is no usable kubeconfig at $KUBECONFIG or ~/.kube/config")
@@ -16,7 +16,7 @@ pub async fn infer() -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// A client for single calls: with timeouts, and without retries that nobody decided on.
+/// A client for single calls: with timeouts, and without the library's own retries.
 pub fn for_calls(mut config: Config, pace: &Pace) -> anyhow::Result<Client> {
     config.connect_timeout = Some(pace.api_timeout);
     config.read_timeout = Some(pace.api_timeout);

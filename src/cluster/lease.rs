@@ -55,7 +55,7 @@ pub struct Leadership {
 enum Claim {
     Ours(Lease),
     Theirs(Lease),
-    /// Somebody wrote it meanwhile; the next look shows who.
+    /// Another process wrote it in the meantime; the next look shows which.
     Raced,
 }
 
@@ -314,7 +314,7 @@ impl Said {
     }
 }
 
-/// The holder; empty when nobody is.
+/// The holder; empty when there is none.
 fn holder(lease: &Lease) -> &str {
     let spec = lease.spec.as_ref();
     spec.and_then(|s| s.holder_identity.as_deref())

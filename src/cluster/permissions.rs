@@ -1,4 +1,4 @@
-//! What the operator has to be permitted, and whether whoever asks is.
+//! The permissions that the operator needs, and whether the caller has them.
 
 use super::error::LONGEST_MESSAGE;
 use super::watch::SecretAccess;
@@ -82,7 +82,7 @@ pub fn of_cluster() -> Permission<'static> {
     }
 }
 
-/// Whether whoever asks may read Secrets in a namespace, as far as that is known.
+/// Whether the caller may read Secrets in a namespace, as far as that is known.
 pub async fn may_read_secrets(client: &Client, namespace: &str) -> bool {
     let permission = Permission {
         namespace,
@@ -94,7 +94,7 @@ pub async fn may_read_secrets(client: &Client, namespace: &str) -> bool {
     matches!(review(client, &permission).await, Answer::Yes)
 }
 
-/// Whether whoever asks has a permission.
+/// Whether the caller has a permission.
 pub async fn review(client: &Client, permission: &Permission<'_>) -> Answer {
     let (resource, subresource) = match permission.resource.split_once('/') {
         Some((resource, subresource)) => (resource, Some(subresource.to_owned())),

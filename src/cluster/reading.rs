@@ -1,4 +1,4 @@
-//! Resources, read as far as whoever asks may: everywhere, otherwise in some namespaces, otherwise by their names.
+//! Resources, read as far as the caller may read them: in all namespaces, otherwise in some, otherwise by their names.
 
 use super::error::LONGEST_MESSAGE;
 use crate::api::{Key, WorkspaceTokenRotation};

@@ -80,15 +80,15 @@ pub async fn write(
 pub enum Landed {
     /// It is in the Secret.
     Stored(Box<Held>),
-    /// The Secret already holds a newer one: somebody went on without us, and ours is dead.
+    /// The Secret already holds a newer one: another process went on without us, and ours is no longer valid.
     Superseded,
-    /// The namespace is gone, and with it whoever would use the value.
+    /// The namespace is gone, and with it all that could use the value.
     NoPlace,
 }
 
 /// Stores a value that exists nowhere else: tries for as long as the process lives.
 ///
-/// `fresh` says that the draft's resourceVersion was read just now; else it is read again first, so that
+/// `fresh` says that the draft's resourceVersion was read just now; otherwise it is read again first, so that
 /// a process that was paused does not overwrite the work of the one that took over.
 pub async fn land(
     client: &Client,

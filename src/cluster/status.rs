@@ -49,7 +49,7 @@ pub async fn write(
     corrected.await.map_err(verdict)
 }
 
-/// What to merge into `written` to make it `wanted`: an apply leaves alone what somebody else wrote, as an
+/// What to merge into `written` to make it `wanted`: an apply leaves alone what another party wrote, as an
 /// administrator with a backup does.
 fn correction(wanted: &Status, written: Option<&Status>) -> Option<Map<String, Value>> {
     let (mut wanted, written) = (fields(wanted), fields(written?));

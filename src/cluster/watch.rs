@@ -36,7 +36,7 @@ impl Wake {
         (Self(sender), receiver)
     }
 
-    /// Sends these. Nobody listens any more while the process stops, and then nothing is lost.
+    /// Sends these. While the process stops nothing receives them any more, and nothing is lost by that.
     pub fn send(&self, resources: impl IntoIterator<Item = Key>) {
         for Key { namespace, name } in resources {
             let _ = self.0.send(ObjectRef::new(&name).within(&namespace));

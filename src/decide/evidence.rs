@@ -44,7 +44,7 @@ pub struct Observed {
 pub struct Rival {
     /// What it keeps this one from.
     pub blocked: Blocked,
-    /// Whether it is known that it can work; else that is a matter of moments.
+    /// Whether it is known that it can work; otherwise that is known in a moment.
     pub looked_at: bool,
 }
 
@@ -121,7 +121,7 @@ impl Observed {
         ))
     }
 
-    /// When the stored value expires: by the vendor where it speaks of that value, else by the Secret.
+    /// When the stored value expires: by the vendor where it speaks of that value, otherwise by the Secret.
     pub fn expiry(&self) -> Option<Timestamp> {
         match self.drift() {
             Some((Drift::Same, _, token, _)) => token.ends,
@@ -192,9 +192,9 @@ pub enum Stored {
         /// Of a Secret of ours from which the value was removed.
         resource_version: Option<String>,
     },
-    /// Somebody else's.
+    /// Another party's.
     Foreign(Blocked),
-    /// Somebody else's, with consent to take it over.
+    /// Another party's, with consent to take it over.
     Consented {
         /// The value is the live one of the token; only known after a live look.
         value_is_live: Option<bool>,
@@ -240,7 +240,7 @@ pub enum Live {
     Token {
         /// Its record.
         token: Token,
-        /// Read just now, for this decision; else from the list that is shared for an audit interval.
+        /// Read just now, for this decision; otherwise from the list that is shared for an audit interval.
         fresh: bool,
     },
     /// No such token, several, or the credential is refused.

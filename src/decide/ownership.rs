@@ -107,7 +107,7 @@ fn is_our_value(
         && says(evidence::OWNED_BY).is_none_or(|it| *it == name || !exists(it))
 }
 
-/// Whether what we wrote is no longer what the spec asks for. What somebody else has taken since is left alone.
+/// Whether what we wrote is no longer what the spec asks for. What another party has taken since is left alone.
 fn outdated(secret: &Metadata, owner: &WorkspaceTokenRotation, owned: &Managed, key: &str) -> bool {
     let target = &owner.spec.target;
     let mut wanted: BTreeSet<String> = [format!("data.{key}")].into();
@@ -315,7 +315,7 @@ mod tests {
                 "{key}"
             );
         }
-        // Written by somebody else since: as if it were not there.
+        // Written by another party since: as if it were not there.
         let annotated = |key: &'static str, text: &'static str| {
             read_as(
                 |s| {
@@ -479,7 +479,7 @@ mod tests {
             s["metadata"]["labels"]["team"] = "ops".into();
             s["metadata"]["managedFields"][1]["fieldsV1"]["f:metadata"]["f:labels"] = json!({});
         };
-        assert!(!holds(read_as(taken, true)).outdated, "somebody else's now");
+        assert!(!holds(read_as(taken, true)).outdated, "another party's now");
         let surplus = |s: &mut Value| {
             s["metadata"]["managedFields"][1]["fieldsV1"]["f:metadata"]["f:labels"]["f:old"] =
                 json!({});

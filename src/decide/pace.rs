@@ -91,7 +91,7 @@ table! {
     rival_retry: SignedDuration = 5_000, at least 1_000;
     /// After a fresh look that did not settle the matter.
     look_retry: SignedDuration = 5_000, at least 1_000;
-    /// After a write that somebody else's came before.
+    /// After a write that another party's write came before.
     raced_retry: SignedDuration = 1_000, at least 1_000;
     /// The first pause between two looks at something that a person has to fix.
     blocked_retry: SignedDuration = 5_000, at least 1_000;
@@ -135,9 +135,9 @@ table! {
 
     // The process.
 
-    /// How often lists and budgets that nobody uses any more are forgotten.
+    /// How often lists and budgets that are no longer used are forgotten.
     housekeeping: Duration = 600_000, at least 60_000;
-    /// How long requests for metrics may go on after the end: nobody who sends half a request can hold the process.
+    /// How long requests for metrics may go on after the end: a client that sends half a request cannot hold the process.
     drain: Duration = 1_000, at least 500;
     /// How long `rotate` by hand asks Astro what became of a call.
     by_hand_patience: SignedDuration = 300_000, at least 60_000;

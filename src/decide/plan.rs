@@ -57,7 +57,7 @@ pub enum Setback {
     Raced,
     /// The API server gave no verdict: nothing was begun as far as is known, and evidence will tell.
     Unavailable(String),
-    /// Nothing was begun, and a person has to mend it.
+    /// Nothing was begun, and a person has to fix it.
     Refused(Blocked),
     /// The vendor said no: nothing happened.
     Definite {

@@ -53,7 +53,7 @@ struct Known {
 ///   to wait and looking rotate nothing that is not due.
 /// * Only `status` counts as history, which tenants do not write; what a Secret's annotations say proves nothing.
 ///
-/// After a start or a change of leader nobody was looked at yet: the younger waits a moment, and its status stays as it is.
+/// After a start or a change of leader no resource has been looked at yet: the younger waits a moment, and its status stays as it is.
 /// One that names its token by name may make one call then, to find out which it is.
 #[derive(Default)]
 pub struct Claims {
@@ -195,7 +195,7 @@ impl Claims {
                 "delete one of the two",
             ),
         };
-        // The name of another tenant's namespace is nobody's business.
+        // The name of another tenant's namespace is not disclosed.
         let whose = match older.namespace == own.namespace {
             true => format!("the older resource {}", older.name),
             false => "an older resource in another namespace".into(),
@@ -218,7 +218,7 @@ impl Claims {
         }
     }
 
-    /// Changes what is known; whoever waited for this one has to look again, and whoever works on what it claims.
+    /// Changes what is known; the resources that waited for this one have to look again, and so do those that work on what it claims.
     fn change(
         &mut self,
         resource: &WorkspaceTokenRotation,
@@ -433,7 +433,7 @@ mod tests {
         assert_eq!(claims.judge(&old, false), [Key::from(&young)]);
         assert_eq!(claims.rival(&young), None);
         claims.judge(&young, true);
-        // It can after all: whoever took its place is told.
+        // It can after all: the one that took its place is woken.
         assert_eq!(claims.judge(&old, true), [Key::from(&young)]);
         assert!(claims.rival(&young).unwrap().looked_at);
     }

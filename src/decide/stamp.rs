@@ -82,7 +82,7 @@ impl Stamp {
         let time = |key: &str| text(key)?.parse().ok();
         let short = |key: &str| text(key).filter(|text| text.len() <= LONGEST_TEXT);
         Some(Self {
-            // These two can only keep us away, so they count whoever wrote them.
+            // These two can only keep us away, so they count no matter who wrote them.
             owner: annotations.get(evidence::OWNED_BY)?.clone(),
             cluster: annotations.get(evidence::CLUSTER)?.clone(),
             key: text(evidence::KEY)?,

@@ -85,7 +85,7 @@ impl Grants {
         };
         let organization = (resource.spec.organization_id.as_deref())
             .or(self.organization.as_deref())
-            // Whoever wrote the credential wrote its claims too.
+            // The author of the credential wrote its claims too.
             .or(credential.organization_id().filter(|id| is_id(id)))
             .filter(|id| !id.is_empty())
             .ok_or_else(|| {

@@ -67,7 +67,7 @@ impl Observer {
     ) -> Result<Observed, Error> {
         let mut seen = self.begin(resource, now, work);
         seen.stored = self.secrets.cached(resource, self.cluster()).await?;
-        // First by what is known: whoever waits for an older one makes no call.
+        // First by what is known: a resource that has to wait for an older one makes no call.
         self.find_rival(&mut seen);
         if seen.rival.is_none() && is_workable(&seen) {
             self.find_in_list(&mut seen).await?;
@@ -178,7 +178,7 @@ impl Observer {
             },
         };
         match token::in_listing(&seen.resource, &listing, false) {
-            // A failure that is shared is no evidence: whoever needs to know asks again.
+            // A failure that is shared is no evidence: a rule that needs to know asks again.
             Live::Unavailable { .. } => {}
             known => {
                 seen.live = known;

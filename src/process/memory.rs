@@ -3,7 +3,7 @@
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use std::io;
 
-/// Lets this process leave no core dump, and lets nobody but root read its memory or environment.
+/// Lets this process leave no core dump, and lets no one but root read its memory or environment.
 ///
 /// # Errors
 /// When the system refuses either; the other is done all the same.

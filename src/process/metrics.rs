@@ -88,7 +88,7 @@ impl Metrics {
             rotate_to_stored: Histogram::new(exponential_buckets(0.005, 2.0, 16)),
             values_lost: Counter::default(),
             unsaved_values: Gauge::default(),
-            // 0.1 ms to 26 s: an idle pass asks nobody.
+            // 0.1 ms to 26 s: an idle pass makes no request.
             reconcile: Histogram::new(exponential_buckets(0.0001, 4.0, 10)),
             leader: Gauge::default(),
         };

@@ -103,7 +103,7 @@ pub fn rivals(seen: Option<&Observed>, unseen: Option<&str>) -> Check {
     }
 }
 
-/// Whether whoever asks may do all that the operator does in a namespace.
+/// Whether the caller may do all that the operator does in a namespace.
 pub async fn in_namespace(client: &Client, namespace: &str, access: SecretAccess) -> Vec<Check> {
     let remedy = "apply deploy, or deploy/tenant to this namespace; --as asks for the operator instead of you";
     let asked = permissions::in_namespace(namespace, access);
@@ -111,7 +111,7 @@ pub async fn in_namespace(client: &Client, namespace: &str, access: SecretAccess
     join_all(asked).await
 }
 
-/// Whether whoever asks may tell this cluster from others.
+/// Whether the caller may tell this cluster from others.
 pub async fn of_cluster(client: &Client) -> Check {
     let remedy = "apply deploy or deploy/namespaced; --as asks for the operator instead of you";
     permission(client, permissions::of_cluster(), remedy).await

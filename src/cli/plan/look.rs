@@ -47,7 +47,7 @@ impl Looker {
             store.apply_watcher_event(&Event::Apply(resource.clone()));
             claims.apply(resource);
         }
-        // Whoever is woken is looked at in any case.
+        // Every resource that is woken is looked at in any case.
         let (wake, _) = Wake::channel();
         let claims = Arc::new(Mutex::new(claims));
         Self {
@@ -106,7 +106,7 @@ impl Looker {
         Ok(String::new())
     }
 
-    /// Looks at the older resources with a claim to the same token that nobody has looked at yet: whether they can work
+    /// Looks at the older resources with a claim to the same token that have not been looked at yet: whether they can work
     /// decides whether this one waits.
     pub async fn look_at_rivals(&mut self, seen: &mut Observed) {
         if seen.rival.as_ref().is_some_and(|rival| !rival.looked_at) {
@@ -146,7 +146,7 @@ impl Looker {
         can
     }
 
-    /// The record of the credential itself; else why there is none.
+    /// The record of the credential itself; otherwise why there is none.
     pub async fn credential(&mut self, grant: &Grant) -> Result<&Details, &str> {
         let credential = &grant.credential;
         let key = (credential.fingerprint(), grant.organization.clone());

@@ -1,4 +1,4 @@
-//! What is told of a resource: the facts, for programs as JSON and for people as text. Pure.
+//! The report on a resource: the facts, as JSON for programs and as text for people.
 
 use super::checks::{Check, Outcome};
 use super::verdict::{Decided, Verdict};
@@ -16,7 +16,7 @@ use serde::Serialize;
 /// Longest name of a token, and the like, that is shown, characters.
 const LONGEST: usize = 256;
 
-/// Everything that is told of one resource.
+/// Everything that is reported about one resource.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {

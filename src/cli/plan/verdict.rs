@@ -90,7 +90,7 @@ pub fn verdict(decided: &Decided, refused: Option<&Blocked>) -> Verdict {
     }
 }
 
-/// The verdict on a spec alone: what nobody was asked about is taken to be in order, and no Secret to be there.
+/// The verdict on a spec alone: what was not asked is assumed to be in order, and the Secret to be absent.
 pub fn assumed(decided: &Decided) -> Verdict {
     match decided.plan {
         Plan::Look => Verdict::Rotates {

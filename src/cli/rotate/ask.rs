@@ -1,4 +1,4 @@
-//! The conversation with whoever called the command: on stderr, for stdout is for the value alone.
+//! Questions and messages for the person who runs the command: on stderr, because stdout carries the value alone.
 
 use super::place::Place;
 use crate::astro::record::Details;
@@ -64,13 +64,13 @@ pub(super) fn answer(question: &str) -> anyhow::Result<Option<String>> {
         .read_line(&mut line)
         .context("stdin cannot be read")?;
     if read == 0 || !std::io::stdin().is_terminal() {
-        // Nobody's return key has ended the line of the question.
+        // No one has pressed the return key, which would have ended the line of the question.
         eprintln!();
     }
     Ok((read > 0).then(|| line.trim().to_owned()))
 }
 
-/// Whether there is somebody to pick.
+/// Whether there is a person who can pick.
 pub(super) fn is_interactive() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }

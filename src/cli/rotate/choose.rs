@@ -7,7 +7,7 @@ use crate::cli::terminal;
 use crate::clock::now;
 use anyhow::bail;
 
-/// Names that are shown to somebody who has mistyped one.
+/// Names that are shown to a person who has mistyped one.
 const MOST_NAMES: usize = 10;
 
 /// The record of the token, read just now.

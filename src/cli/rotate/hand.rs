@@ -219,7 +219,7 @@ impl Hands for Hand {
     }
 
     async fn hand_over(&mut self, mut issued: Issued) -> Result<Self::Done, Setback> {
-        // Nobody's request: otherwise the next owner's would count as answered.
+        // It answers no request: otherwise one of the next owner's would count as answered.
         issued.stamp.request = None;
         let handed = match &self.site {
             None => print(&issued.answer.value),

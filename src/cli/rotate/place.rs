@@ -16,7 +16,7 @@ use std::str::FromStr;
 /// `[NAMESPACE/]NAME[:KEY]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Namespace; else the one of the context.
+    /// Namespace; by default that of the context.
     pub namespace: Option<String>,
     /// Name of the Secret.
     pub name: String,

@@ -62,7 +62,7 @@ impl Known {
                 vec![Update::All(self.rows.values().cloned().collect())]
             }
             Event::InitDone => {
-                // They went while nobody was watching.
+                // They were deleted while the watch was interrupted.
                 let listed = std::mem::take(&mut self.listed);
                 let rows = std::mem::take(&mut self.rows).into_iter();
                 let (there, gone): (_, BTreeMap<_, _>) =

@@ -27,7 +27,7 @@ pub struct Row {
     pub reason: Option<String>,
     /// The facts of the case.
     pub message: Option<String>,
-    /// The token's name, else its id.
+    /// The token's name, otherwise its id.
     pub token: String,
     /// Since when the stored value is there.
     pub rotated_at: Option<Timestamp>,

@@ -7,7 +7,7 @@ use crate::reason::{Blocked, Reason};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-/// Whether the Secret holds a value believed live; else why not.
+/// Whether the Secret holds a value that is believed to be live; otherwise why not.
 pub fn believe(seen: &Observed) -> Result<&Held, Blocked> {
     let target = &seen.resource.spec.target.name;
     let Some(held) = seen.held() else {

@@ -22,7 +22,7 @@ pub fn wake(seen: &Observed, plan: &Plan, setback: Option<&Setback>) -> Timestam
         .map_or(at, |recovery| at.min(recovery))
 }
 
-/// When the vendor's record is too old to count as known; a second later, for want of fractions.
+/// When the vendor's record is too old to count as known; a second later, because times have no fractions.
 fn next_audit(seen: &Observed) -> Timestamp {
     let second = SignedDuration::from_secs(1);
     let audit = seen.pace().audit;
