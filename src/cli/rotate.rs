@@ -86,7 +86,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if let Some((place, cluster)) = secret {
         hand.aim(place, cluster, &chosen.token).await?;
     }
-    // What stands in the way is said before anybody is asked.
+    // What stands in the way is said before a question is asked.
     let mut seen = hand.look(Some(chosen.token.clone())).await?;
     if let Some(why) = obstacle(&plan(&seen)) {
         return Err(untouched(&why));

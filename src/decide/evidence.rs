@@ -60,7 +60,7 @@ pub struct Settings {
 }
 
 impl Observed {
-    /// What is known before anybody was asked.
+    /// What is known before anything was read.
     pub fn begin(
         resource: &WorkspaceTokenRotation,
         now: Timestamp,

@@ -71,7 +71,7 @@ impl Managed {
         self.others.get(path).is_some_and(|it| it == manager)
     }
 
-    /// Whether the field at `path` is anybody's.
+    /// Whether the field at `path` has an owner.
     pub fn has(&self, path: &str) -> bool {
         self.is_ours(path) || self.others.contains_key(path)
     }

@@ -393,7 +393,7 @@ mod tests {
         assert_eq!(held.key_written_by, None);
     }
 
-    /// A text that anybody may have written, with a liking for what means something here.
+    /// A text that any party may have written, often one that means something here.
     fn text() -> impl Strategy<Value = String> {
         prop_oneof![
             any::<String>(),

@@ -1,4 +1,4 @@
-//! Leadership on a real API server: one leads, hands over, is succeeded, and steps down before anybody else can start.
+//! Leadership on a real API server: one leads, hands over, is succeeded, and steps down before another one can start.
 
 use std::time::Duration;
 

@@ -112,7 +112,7 @@ async fn it_leaves_no_core_dump_and_only_root_may_look_into_it() {
     let control = timeout(SOON, control.wait()).await.expect("it lives");
     let control = control.unwrap();
     if !control.core_dumped() {
-        println!("skipped: this system makes no core dumps of anybody ({control})");
+        println!("skipped: this system makes no core dumps at all ({control})");
     }
     for signal in ["ABRT", "QUIT"] {
         // A server that never answers: it is up, with its credential in memory.

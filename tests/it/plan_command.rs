@@ -530,7 +530,7 @@ async fn what_can_be_worked_on_is_told_with_what_comes_next() {
         .await;
     stage.create("asked", json!({})).await;
     stage.request("asked", "please").await;
-    // Without any status nobody has looked yet, and a request is no news.
+    // Without any status the operator has not looked yet, and a request is no news.
     planner.status("asked", json!({"failures": 0})).await;
 
     let (token, version) = planner.rotated("moved").await;

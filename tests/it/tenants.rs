@@ -217,7 +217,7 @@ fn hostile_specs() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Statuses that somebody with the right to do so has filled with nonsense.
+/// Statuses that a person with the right to do so has filled with nonsense.
 fn hostile_statuses() -> Vec<(&'static str, Value)> {
     let pending = |at: &str, attempt: i32| {
         json!({"pending": {
@@ -340,7 +340,7 @@ async fn dozens_of_hostile_resources_harm_nobody_and_each_gets_its_answer() {
         assert!(is_clean(&shown), "{name}: {shown:?}");
         assert!(status.history.len() <= 2_000);
     }
-    // Nonsense in a status is got rid of, and nobody waits for the year 9999.
+    // Nonsense in a status is removed, and nothing waits for the year 9999.
     for (name, token) in &spoilt {
         let sane = |_: &_, status: &Status| {
             stage::is_ready(status) && status.pending.is_none() && status.retry_at.is_none()

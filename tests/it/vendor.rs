@@ -26,9 +26,9 @@ use tokio::time::timeout;
 
 /// Longest wait for anything that should happen by itself.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Limit for calls that nobody answers.
+/// Limit for calls that are not answered.
 const SHORT: Duration = Duration::from_secs(1);
-/// Limit for connections that nobody accepts.
+/// Limit for connections that are not accepted.
 const SHORT_CONNECT: Duration = Duration::from_millis(300);
 
 /// A simulator with a token to rotate, and a credential that may.

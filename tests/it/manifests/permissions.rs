@@ -50,7 +50,7 @@ async fn the_operator_may_do_no_more_than_it_does() {
             .unwrap();
         let found = review.status.unwrap().resource_rules;
         let mut allowed: BTreeSet<_> = found.into_iter().flat_map(flatten).collect();
-        // What everybody may ask about themselves.
+        // What every account may ask about itself.
         allowed.retain(|rule| !rule.starts_with("create auth"));
         let rules: BTreeSet<_> = rules.into_iter().map(str::to_owned).collect();
         assert_eq!(allowed, rules, "in {namespace}");

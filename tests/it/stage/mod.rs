@@ -292,7 +292,7 @@ impl Stage {
         blocked(&resource, &status, reason).unwrap().to_owned()
     }
 
-    /// Waits until there was an event of this reason: a state that may be over before anybody looks at it.
+    /// Waits until there was an event of this reason: a state that may be over before a test looks at it.
     pub async fn until_notice(&self, name: &str, reason: &str) {
         self.until_events(name, |reasons| reasons.iter().any(|r| r == reason))
             .await;

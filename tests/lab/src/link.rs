@@ -19,7 +19,7 @@ pub enum Weather {
     Fair,
     /// Each chunk takes so much longer.
     Slow(Duration),
-    /// They wait, and nobody is told.
+    /// They wait, and no error is reported.
     Silent,
     /// Connections are reset, the new ones too.
     Down,

@@ -46,7 +46,7 @@ pub(super) fn drift(seen: &Observed) -> Option<Plan> {
                 Reason::Contested,
                 format!(
                     "token {} was rotated by another party again; it was reclaimed at {at} and will not be reclaimed within 24 h of that. \
-                     Find who else rotates it; to take it back now, request a rotation",
+                     Find the other party that rotates it; to take it back now, request a rotation",
                     token.id
                 ),
             )))

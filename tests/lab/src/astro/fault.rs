@@ -193,7 +193,7 @@ impl Faults {
         let mut faults = self.lock();
         let (last, list) = &mut *faults;
         *last += 1;
-        // Spent and with nobody left who could ask for it: no request, no handle.
+        // Spent, and nothing is left that could ask for it: no request, no handle.
         list.retain(|armed| *armed.left() != Some(0) || Arc::strong_count(armed) > 1);
         let armed = Arc::new(Armed {
             id: *last,

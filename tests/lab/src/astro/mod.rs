@@ -77,7 +77,7 @@ impl Astro {
         Ok(())
     }
 
-    /// Puts it back on the network, on the same port; fails when somebody else has taken that.
+    /// Puts it back on the network, on the same port; fails when another process has taken it.
     pub async fn up(&self) -> Result<()> {
         ensure!(self.0.runtime().is_none(), "it is up");
         self.0.serve(listen(self.0.address)?)

@@ -25,7 +25,7 @@ pub struct Settings {
     pub tells_last_rotation: bool,
     /// Times have milliseconds.
     pub fractional_seconds: bool,
-    /// Objects have fields nobody knows.
+    /// Objects have undocumented fields.
     pub extra_fields: bool,
     /// What is absent is sent as null.
     pub nulls: bool,

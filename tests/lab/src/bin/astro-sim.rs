@@ -31,7 +31,7 @@ const EXAMPLES: &str = r#"Admin API, JSON, without authentication:
   # one to call with; an ORGANIZATION token may have "roles" on Workspaces besides
   curl -s $A/tokens -H "$J" \
     -d '{"name": "op", "scope": "WORKSPACE", "entityId": "W", "role": "WORKSPACE_OWNER"}'
-  # all tokens, without values; delete one; rotate one as somebody else
+  # all tokens, without values; delete one; rotate one as another party
   curl -s $A/tokens
   curl -s -X DELETE $A/tokens/ID
   curl -s -X POST $A/tokens/ID/rotate

@@ -47,7 +47,7 @@ struct Passing {
     /// Token ids, and whose they are.
     aliases: HashMap<String, String>,
     subjects: BTreeMap<String, Subject>,
-    /// Writes that were nobody's business.
+    /// Writes that no case asked for.
     strange: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ struct Subject {
     sent: HashSet<String>,
     recorded: usize,
     rotates: usize,
-    /// Rotate calls that nobody stopped, and whose caller did not wait for the answer.
+    /// Rotate calls that were not stopped, and whose caller did not wait for the answer.
     given_up: usize,
     broken: Vec<String>,
 }
@@ -195,7 +195,7 @@ impl Gate {
         self.of(resource, |subject| subject.trace.clone())
     }
 
-    /// Rotate calls, in any life, that nobody stopped, and whose caller did not wait for the answer: on a busy machine an
+    /// Rotate calls, in any life, that were not stopped, and whose caller did not wait for the answer: on a busy machine an
     /// answer can take longer than the operator waits.
     pub fn given_up(&self, resource: &str) -> usize {
         self.of(resource, |subject| subject.given_up)

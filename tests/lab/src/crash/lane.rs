@@ -55,7 +55,7 @@ pub(super) struct Lane {
     log: PathBuf,
     serial: usize,
     landing: Duration,
-    /// A token and a Secret that nobody may touch.
+    /// A token and a Secret that must not be touched.
     bystander: (Issued, String),
 }
 
@@ -114,7 +114,7 @@ impl Lane {
     /// life in the trace, up to the event.
     ///
     /// # Errors
-    /// When the API server refuses what is to be set up, or something that is nobody's in particular went wrong:
+    /// When the API server refuses what is to be set up, or something went wrong that belongs to no one case:
     /// a leak, a write where nothing was to be written.
     pub(super) async fn play(
         &mut self,
@@ -132,7 +132,7 @@ impl Lane {
         self.give_a_past(&mut cases).await?;
         next_second().await;
         each(&cases, async |case| self.set_task(case).await).await?;
-        // And what somebody else did is told from what the operator does about it.
+        // And what another party did is told apart from what the operator does about it.
         next_second().await;
         let lives = cases.iter().map(|case| case.plan.traps.len()).max();
         let lives = lives.unwrap_or_default();
@@ -339,7 +339,7 @@ impl Lane {
     fn account(&self, case: &Case, secret: &str) -> Account {
         let mut account = self.books(case, secret);
         account.lost = account.lost.saturating_sub(case.lost_before);
-        // What somebody else was shown is not ours to store.
+        // What another party was shown is not ours to store.
         account.lost -= usize::from(case.plan.task == Task::Reclaimed && account.lost > 0);
         account
     }
@@ -442,7 +442,7 @@ impl Lane {
         let other = self.secrets().get_metadata("bystander").await?;
         ensure!(
             other.resource_version().as_ref() == Some(version),
-            "a Secret of somebody else was touched"
+            "a Secret of another party was touched"
         );
         let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
         let events = events.list(&ListParams::default()).await?;

@@ -197,7 +197,7 @@ async fn each<K>(
     }
 }
 
-/// Books issues against stores. The value a token is created with is nobody's to store.
+/// Books issues against stores. The value that a token is created with does not have to be stored.
 fn account(
     issues: &[(Instant, Arc<str>)],
     stored: &[(Instant, String)],

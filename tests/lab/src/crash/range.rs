@@ -44,7 +44,7 @@ impl Range {
     /// it for lost.
     ///
     /// # Errors
-    /// When the API server refuses what is to be set up, or something that is nobody's in particular went wrong:
+    /// When the API server refuses what is to be set up, or something went wrong that belongs to no one case:
     /// a leak, a write where nothing was to be written.
     pub async fn run_all(
         &mut self,

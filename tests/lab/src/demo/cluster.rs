@@ -28,7 +28,7 @@ pub struct Cluster {
     own: Option<ControlPlane>,
     kubeconfig: PathBuf,
     url: String,
-    /// What was made in somebody else's cluster.
+    /// What was made in a cluster that is not the demo's own.
     made: Vec<String>,
 }
 
@@ -97,7 +97,7 @@ impl Cluster {
     /// Who the operator is here: a kubeconfig, and flags for it.
     pub async fn operator_access(&self) -> anyhow::Result<(PathBuf, Vec<String>)> {
         let Some(plane) = &self.own else {
-            // A Lease would need a namespace of its own in somebody else's cluster.
+            // A Lease would need a namespace of its own in a cluster that is not the demo's.
             let alone = "--leader-election=false".to_owned();
             return Ok((self.kubeconfig.clone(), vec![alone]));
         };
@@ -113,7 +113,7 @@ impl Cluster {
         self.kubeconfig.display()
     }
 
-    /// What the demo leaves in somebody else's cluster, as arguments of `kubectl delete`, in their order.
+    /// What the demo leaves in a cluster that is not its own, as arguments of `kubectl delete`, in their order.
     pub fn remains(&self) -> impl Iterator<Item = &String> {
         self.made.iter().rev()
     }
@@ -155,7 +155,7 @@ impl Cluster {
     /// Creates the CustomResourceDefinition when there is none.
     async fn define(&mut self) -> anyhow::Result<&'static str> {
         if self.definitions().get_opt(CRD).await?.is_some() {
-            return Ok("the CRD is there already; nobody uses it");
+            return Ok("the CRD is there already and not in use");
         }
         self.made.push(format!("crd {CRD}"));
         let yaml = std::fs::read_to_string(CRD_FILE).context(CRD_FILE)?;

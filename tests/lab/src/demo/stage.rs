@@ -1,4 +1,4 @@
-//! One token with its resource, its Secret and the operator, and questions about them that anybody could ask.
+//! One token with its resource, its Secret and the operator, and questions about them that any user could ask.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -163,7 +163,7 @@ async fn crash(stage: &mut Stage, screen: &Screen, old: Held) -> anyhow::Result<
 }
 
 async fn reclaim(stage: &Stage, screen: &Screen) -> anyhow::Result<()> {
-    screen.title("4. A rotation by somebody else");
+    screen.title("4. A rotation by another party");
     let old = stage.held().await?;
     stage.astro.rotate(&stage.token.id);
     let rotated = Instant::now();
