@@ -1,5 +1,6 @@
 //! The custom resource: its types, and the label and annotation keys the operator writes and reads.
 
+use crate::id;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
@@ -92,10 +93,15 @@ pub mod evidence {
 #[serde(rename_all = "camelCase")]
 pub struct WorkspaceTokenRotationSpec {
     /// Organization id; else the operator's `--organization-id`, else the credential's own claim.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "id::read_optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_-]+$"))]
     pub organization_id: Option<String>,
     /// Id of the Workspace the token must belong to.
+    #[serde(deserialize_with = "id::read")]
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_-]+$"))]
     pub workspace_id: String,
     /// The token to rotate.
@@ -125,7 +131,11 @@ pub struct TokenRef {
     #[schemars(length(min = 1, max = 256))]
     pub name: Option<String>,
     /// Token id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "id::read_optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_-]+$"))]
     pub id: Option<String>,
 }

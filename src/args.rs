@@ -1,9 +1,9 @@
 //! Flags that `run` and the other commands share. Those of `run` are environment variables too, as `--help` shows.
 
 use crate::cluster::watch::SecretAccess;
-use crate::decide::names::is_id;
 use crate::decide::pace::Pace;
 use crate::decide::schedule::parse_duration;
+use crate::id::{canonical, is_id};
 use crate::process::telemetry::Format;
 use clap::Args;
 use jiff::SignedDuration;
@@ -252,9 +252,9 @@ fn namespace(text: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-/// An id at Astro, in lower case as Astro's own command takes it.
+/// An id at Astro, in the way Astro writes it.
 pub(crate) fn id(text: &str) -> Result<String, String> {
-    let id = text.trim().to_ascii_lowercase();
+    let id = canonical(text.trim().to_owned());
     match is_id(&id) {
         true => Ok(id),
         false => Err("expected 1 to 64 letters, digits, - or _, as Astro shows it".into()),

@@ -18,6 +18,7 @@ pub mod cli;
 pub(crate) mod clock;
 pub mod cluster;
 pub mod decide;
+pub(crate) mod id;
 pub mod operator;
 pub mod process;
 pub mod reason;

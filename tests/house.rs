@@ -10,26 +10,30 @@ use std::path::{Path, PathBuf};
 
 /// A room, and the rooms it may use beside itself.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("api", &[]),
+    ("id", &[]),
+    ("api", &["id"]),
     ("text", &[]),
     ("clock", &[]),
     ("reason", &["text"]),
-    ("decide", &["api", "reason", "text"]),
+    ("decide", &["api", "id", "reason", "text"]),
     ("process", &["api", "clock"]),
-    ("astro", &["api", "decide", "process", "reason", "text"]),
+    (
+        "astro",
+        &["api", "decide", "id", "process", "reason", "text"],
+    ),
     ("cluster", &["api", "clock", "decide", "reason", "text"]),
-    ("args", &["cluster", "decide", "process"]),
+    ("args", &["cluster", "decide", "id", "process"]),
     (
         "operator",
         &[
-            "api", "args", "astro", "clock", "cluster", "decide", "process", "reason", "text",
+            "api", "args", "astro", "clock", "cluster", "decide", "id", "process", "reason", "text",
         ],
     ),
     (
         "cli",
         &[
-            "api", "args", "astro", "clock", "cluster", "decide", "operator", "process", "reason",
-            "text",
+            "api", "args", "astro", "clock", "cluster", "decide", "id", "operator", "process",
+            "reason", "text",
         ],
     ),
 ];

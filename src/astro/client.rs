@@ -1,17 +1,21 @@
 //! The client of the vendor's API v1: list, get and rotate Workspace API tokens.
 
+use crate::astro::answer::Answer;
 use crate::astro::credential::Credential;
-use crate::astro::error::{Error, Kind, refusal, transport};
+use crate::astro::error::{Error, transport};
 use crate::astro::limits::{Limits, Turn};
 use crate::astro::record::Details;
-use crate::astro::wire::{self, DetailsRecord, Page, TokenRecord};
+use crate::astro::wire::{self, Page};
 use crate::decide::evidence::Token;
 use crate::decide::pace::Pace;
+use crate::id::is_same;
 use crate::process::metrics::Metrics;
-use reqwest::header::{ACCEPT, AUTHORIZATION, DATE, RETRY_AFTER};
-use reqwest::{Certificate, Client, Method, Response, StatusCode, Url};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderName, RETRY_AFTER,
+};
+use reqwest::{Certificate, Client, Method, Response, Url};
 use secrecy::SecretString;
-use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -19,10 +23,12 @@ use std::time::{Duration, Instant};
 use tracing::debug;
 use zeroize::Zeroizing;
 
-/// Largest page the vendor serves .
+/// Largest page the vendor serves.
 const PAGE: usize = 1000;
 /// Pages read at most: a vendor that never says "done" must not keep us for ever.
 const MOST_PAGES: usize = 100;
+/// How often a list that does not add up is read.
+const LIST_TRIES: usize = 3;
 /// Longest body read, bytes.
 const LONGEST_BODY: usize = 16 * 1024 * 1024;
 
@@ -126,8 +132,9 @@ impl Astro {
         organization: &str,
         workspace: &str,
     ) -> Result<Vec<Token>, Error> {
-        let id = |record: &TokenRecord| record.id.clone();
-        self.pages(credential, organization, workspace, id).await
+        let id = |token: &Token| token.id.clone();
+        self.whole_list(credential, organization, workspace, wire::token, id)
+            .await
     }
 
     /// The same with what people want to know.
@@ -140,8 +147,9 @@ impl Astro {
         organization: &str,
         workspace: &str,
     ) -> Result<Vec<Details>, Error> {
-        let id = |record: &DetailsRecord| record.token.id.clone();
-        self.pages(credential, organization, workspace, id).await
+        let id = |details: &Details| details.token.id.clone();
+        self.whole_list(credential, organization, workspace, wire::details, id)
+            .await
     }
 
     /// One token's record.
@@ -154,9 +162,8 @@ impl Astro {
         organization: &str,
         token_id: &str,
     ) -> Result<Token, Error> {
-        let url = self.url(&[organization, "tokens", token_id])?;
-        let record: TokenRecord = self.read("get", url, credential).await?;
-        Ok(record.into())
+        let record = self.record(credential, organization, token_id).await?;
+        Ok(wire::token(&record))
     }
 
     /// The same with what people want to know.
@@ -169,29 +176,8 @@ impl Astro {
         organization: &str,
         token_id: &str,
     ) -> Result<Details, Error> {
-        let url = self.url(&[organization, "tokens", token_id])?;
-        let record: DetailsRecord = self.read("get", url, credential).await?;
-        Ok(record.into())
-    }
-
-    /// Whether the vendor accepts `credential` at all: a value that was rotated away is answered 401.
-    ///
-    /// # Errors
-    /// When the vendor gives no verdict.
-    pub async fn accepts(
-        &self,
-        credential: &Credential,
-        organization: &str,
-        token_id: &str,
-    ) -> Result<bool, Error> {
-        match self.get(credential, organization, token_id).await {
-            Ok(_) => Ok(true),
-            Err(error) => match error.kind() {
-                Kind::CredentialRejected => Ok(false),
-                Kind::Forbidden | Kind::NotFound => Ok(true),
-                Kind::Unavailable => Err(error),
-            },
-        }
+        let record = self.record(credential, organization, token_id).await?;
+        Ok(wire::details(&record))
     }
 
     /// Waits for this credential's turn to rotate, so that the evidence for it is read after the wait.
@@ -216,73 +202,133 @@ impl Astro {
     ) -> Result<Rotated, Error> {
         let url = self.url(&[organization, "tokens", token_id, "rotate"])?;
         let client = &self.0.rotates;
-        let (status, body) = self
-            .call("rotate", client, Method::POST, url, credential)
-            .await?;
+        let answer = self.call("rotate", client, Method::POST, url, credential);
+        let answer = answer.await?;
         let answered = Instant::now();
-        let value = wire::value(&body)
-            .ok_or_else(|| Error::Broken(format!("{status} without a token value")))?;
+        let value = answer.value()?;
+        // Metadata in an odd shape must not cost the value.
+        let record = answer.json().ok().as_ref().map(wire::token);
         Ok(Rotated {
             value,
-            // Metadata in an odd shape must not cost the value.
-            token: serde_json::from_slice::<TokenRecord>(&body)
-                .ok()
-                .map(Token::from),
+            token: record.filter(|token| !token.id.is_empty()),
             answered,
         })
     }
 
-    /// All pages of a list, each record once.
-    async fn pages<R: DeserializeOwned, T: From<R>>(
+    /// A list on which a name, or an absence, can be relied: read again while it changes.
+    async fn whole_list<T>(
         &self,
         credential: &Credential,
         organization: &str,
         workspace: &str,
-        id: impl Fn(&R) -> String,
+        read: impl Fn(&Value) -> T,
+        id: impl Fn(&T) -> String,
     ) -> Result<Vec<T>, Error> {
+        for _ in 0..LIST_TRIES {
+            let pages = self.pages(credential, organization, workspace, &read, &id);
+            if let Some(list) = pages.await? {
+                return Ok(list);
+            }
+        }
+        Err(Error::Broken(format!(
+            "the list of the tokens of Workspace {workspace} does not add up: it was read {LIST_TRIES} times, and \
+             each time its pages did not fit together"
+        )))
+    }
+
+    /// All pages of a list, each record once; `None` when they do not add up, because the list changed while they were
+    /// read. Each page begins with the last record of the one before: a count alone would miss that one token was
+    /// deleted and another one created.
+    async fn pages<T>(
+        &self,
+        credential: &Credential,
+        organization: &str,
+        workspace: &str,
+        read: impl Fn(&Value) -> T,
+        id: impl Fn(&T) -> String,
+    ) -> Result<Option<Vec<T>>, Error> {
         let mut all: Vec<T> = Vec::new();
-        let (mut offset, mut seen) = (0, HashSet::new());
+        let mut total = None;
         for _ in 0..MOST_PAGES {
+            let offset = all.len().saturating_sub(1);
             let mut url = self.url(&[organization, "tokens"])?;
             url.query_pairs_mut()
                 .append_pair("limit", &PAGE.to_string())
                 .append_pair("offset", &offset.to_string())
+                .append_pair("sorts", "createdAt:asc")
                 .append_pair("workspaceId", workspace);
-            let page: Page<R> = self.read("list", url, credential).await?;
-            let received = page.tokens.len();
-            offset += received;
-            // A token that was created meanwhile moves others to the next page.
-            let new = |record: &R| seen.insert(id(record));
-            all.extend(page.tokens.into_iter().filter(new).map(T::from));
-            // Advance by what came, not by what was asked for: a server may cap the page.
-            if received == 0 || offset >= page.total_count {
-                return Ok(all);
+            let answer = self.read("list", url, credential).await?;
+            let page = serde_json::from_value::<Page>(answer.json()?)
+                .map_err(|_| answer.between("it is no page of a list of tokens"))?;
+            if *total.get_or_insert(page.total_count) != page.total_count {
+                return Ok(None);
+            }
+            let (before, mut records) = (all.len(), page.tokens.iter().map(&read));
+            if let Some(last) = all.last()
+                && records.next().map(|first| id(&first)) != Some(id(last))
+            {
+                return Ok(None);
+            }
+            all.extend(records);
+            if all.len() == before || all.len() >= page.total_count {
+                break;
             }
         }
-        Err(Error::Broken(format!(
-            "the list of tokens does not end after {MOST_PAGES} pages"
-        )))
+        let mut seen = HashSet::new();
+        let mut ids = all.iter().map(&id).filter(|id| !id.is_empty());
+        let adds_up = total == Some(all.len()) && ids.all(|id| seen.insert(id));
+        Ok(adds_up.then_some(all))
     }
 
-    async fn read<T: DeserializeOwned>(
+    /// The record of one token, and of no other.
+    async fn record(
+        &self,
+        credential: &Credential,
+        organization: &str,
+        token_id: &str,
+    ) -> Result<Value, Error> {
+        let url = self.url(&[organization, "tokens", token_id])?;
+        let answer = self.read("get", url, credential).await?;
+        let record = answer.json()?;
+        let Token { id, odd, .. } = wire::token(&record);
+        match odd {
+            Some(field) => Err(answer.between(&format!(
+                "the field {field} of the token's record is not as documented"
+            ))),
+            None if !is_same(&id, token_id) => {
+                Err(answer.between("it is the record of another token"))
+            }
+            None => Ok(record),
+        }
+    }
+
+    /// Whether there is a Workspace of this id that the credential may read.
+    pub(super) async fn workspace(
+        &self,
+        credential: &Credential,
+        organization: &str,
+        workspace: &str,
+    ) -> Result<(), Error> {
+        let url = self.url(&[organization, "workspaces", workspace])?;
+        let answer = self.read("workspace", url, credential).await?;
+        let id = answer.json()?;
+        let id = id.get("id").and_then(Value::as_str);
+        match id.is_some_and(|id| is_same(id, workspace)) {
+            true => Ok(()),
+            false => Err(answer.between("it is no record of that Workspace")),
+        }
+    }
+
+    async fn read(
         &self,
         operation: &'static str,
         url: Url,
         credential: &Credential,
-    ) -> Result<T, Error> {
+    ) -> Result<Answer, Error> {
         self.0.limits.read(credential).await;
         let client = &self.0.reads;
-        let (status, body) = self
-            .call(operation, client, Method::GET, url, credential)
-            .await?;
-        // The error would quote the body, so it is reduced to its place.
-        serde_json::from_slice(&body).map_err(|error| {
-            Error::Broken(format!(
-                "{status} with a body that is not the expected JSON (line {}, column {})",
-                error.line(),
-                error.column()
-            ))
-        })
+        self.call(operation, client, Method::GET, url, credential)
+            .await
     }
 
     /// One request, one answer; counted and timed.
@@ -293,7 +339,7 @@ impl Astro {
         method: Method,
         url: Url,
         credential: &Credential,
-    ) -> Result<(StatusCode, Zeroizing<Vec<u8>>), Error> {
+    ) -> Result<Answer, Error> {
         self.0.limits.check_pause(credential)?;
         let authorization = credential
             .header()
@@ -308,28 +354,19 @@ impl Astro {
         let limit = pace.vendor_timeout;
         let answer = tokio::time::timeout(limit, async {
             let response = request.send().await.map_err(transport)?;
-            let status = response.status();
-            let retry_after = retry_after(&response, pace.vendor_longest_pause);
-            let body = body(response).await?;
-            Ok((status, retry_after, body))
+            complete(response, pace.vendor_longest_pause).await
         })
         .await
         .unwrap_or_else(|_| Err(Error::Broken(format!("no answer within {limit:?}"))));
         let (code, result) = match answer {
-            Ok((StatusCode::OK, _, body)) => ("200".into(), Ok((StatusCode::OK, body))),
-            Ok((status, retry_after, body)) => {
-                let error = refusal(status, retry_after, &body, credential);
-                (status.as_u16().to_string(), Err(error))
-            }
+            Ok(answer) => (
+                answer.status.as_u16().to_string(),
+                answer.accepted(credential),
+            ),
             Err(error) => ("error".into(), Err(error)),
         };
-        if let Err(Error::Status {
-            status: 429,
-            retry_after,
-            ..
-        }) = &result
-        {
-            self.0.limits.pause(credential, *retry_after);
+        if let Some(pause) = result.as_ref().err().and_then(Error::pause) {
+            self.0.limits.pause(credential, pause);
         }
         debug!(operation, code, "called Astro");
         let metrics = &self.0.metrics;
@@ -349,22 +386,28 @@ impl Astro {
     }
 }
 
-async fn body(mut response: Response) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let mut body = Zeroizing::new(Vec::with_capacity(16 * 1024));
+/// The whole answer, or why it did not come whole.
+async fn complete(mut response: Response, longest_pause: Duration) -> Result<Answer, Error> {
+    let text = |name: HeaderName| response.headers().get(name)?.to_str().ok();
+    let content_type = text(CONTENT_TYPE).unwrap_or_default();
+    let content_type = content_type.split(';').next().unwrap_or_default().trim();
+    // The header is gone where the body was decoded.
+    let encoding = text(CONTENT_ENCODING).filter(|it| !it.eq_ignore_ascii_case("identity"));
+    let pause = text(RETRY_AFTER).and_then(|pause| wire::pause(pause, text(DATE)));
+    let mut answer = Answer {
+        status: response.status(),
+        content_type: content_type.to_ascii_lowercase(),
+        encoding: encoding.map(str::to_owned),
+        retry_after: pause.map(|it| it.min(longest_pause)),
+        body: Zeroizing::new(Vec::with_capacity(16 * 1024)),
+    };
     while let Some(chunk) = response.chunk().await.map_err(transport)? {
-        if body.len() + chunk.len() > LONGEST_BODY {
+        if answer.body.len() + chunk.len() > LONGEST_BODY {
             return Err(Error::Broken(format!(
                 "a body of more than {LONGEST_BODY} bytes"
             )));
         }
-        body.extend_from_slice(&chunk);
+        answer.body.extend_from_slice(&chunk);
     }
-    Ok(body)
-}
-
-/// `Retry-After` in seconds or as an HTTP date, bounded.
-fn retry_after(response: &Response, longest: Duration) -> Option<Duration> {
-    let text = |name| response.headers().get(name)?.to_str().ok();
-    let pause = wire::pause(text(RETRY_AFTER)?, text(DATE))?;
-    Some(pause.min(longest))
+    Ok(answer)
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
+use zeroize::Zeroizing;
 
 /// Longest text taken for a credential; real ones have about a thousand characters.
 const LONGEST: usize = 16 * 1024;
@@ -30,18 +31,49 @@ struct JwtClaims {
     permissions: Vec<String>,
     /// Only shown, so one of an odd shape must not hide the rest.
     exp: Value,
+    iat: Value,
 }
 
 impl Credential {
-    /// Takes the text of a Secret key, a file or a variable; surrounding white space does not count.
+    /// Takes the content of a Secret key or of a file.
     ///
     /// # Errors
-    /// Says what is wrong with it, without quoting it.
+    /// Says what is wrong with it and what to do, without quoting it.
+    pub fn read(content: &[u8]) -> Result<Self, &'static str> {
+        if utf16(content).is_some() {
+            return Err(
+                "is UTF-16 text, as PowerShell writes it by default; store it as plain text (in PowerShell: -Encoding ascii)",
+            );
+        }
+        Self::adopt(content)
+    }
+
+    /// The same for a value that is in the cluster already, in whatever way it was written.
+    ///
+    /// # Errors
+    /// Says what is wrong with it and what to do, without quoting it.
+    pub fn adopt(content: &[u8]) -> Result<Self, &'static str> {
+        if let Some(text) = utf16(content) {
+            return Self::parse(&text);
+        }
+        Self::parse(str::from_utf8(content).map_err(|_| "is not text")?)
+    }
+
+    /// Takes a text. What files and people put around a value does not count: the mark of UTF-8, white space, one pair
+    /// of quotes, `Bearer`.
+    ///
+    /// # Errors
+    /// Says what is wrong with it and what to do, without quoting it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        let value = text.trim();
-        let value = value.strip_prefix("Bearer ").unwrap_or(value).trim();
+        let value = bare(text);
         if value.is_empty() {
             return Err("is empty");
+        }
+        // What base64 makes of the beginning of each token.
+        if value.starts_with("ZXlK") {
+            return Err(
+                "is base64 of a token and not the token itself; encode it once under data, and not at all under stringData",
+            );
         }
         if value.len() > LONGEST || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(
@@ -60,6 +92,11 @@ impl Credential {
         self.claims.api_token_id.as_deref()
     }
 
+    /// The value, for the Secret it is to be stored in.
+    pub(crate) fn value(&self) -> &SecretString {
+        &self.value
+    }
+
     /// The Organization its permissions name.
     pub fn organization_id(&self) -> Option<&str> {
         self.permitted("organizationId:").next()
@@ -76,6 +113,24 @@ impl Credential {
         Timestamp::from_second(self.claims.exp.as_f64()? as i64).ok()
     }
 
+    /// When it was issued, by its claim.
+    pub(crate) fn issued(&self) -> Option<Timestamp> {
+        Timestamp::from_second(self.claims.iat.as_f64()? as i64).ok()
+    }
+
+    /// It with another signature, which no issuer has made; `None` where it has no signature. The first character is
+    /// changed: the last one may hold padding bits, which do not count.
+    pub(crate) fn with_broken_signature(&self) -> Option<Self> {
+        let value = self.value.expose_secret();
+        let (signed, signature) = value
+            .rsplit_once('.')
+            .filter(|_| value.matches('.').count() == 2)?;
+        let mut rest = signature.chars();
+        let other = if rest.next()? == 'A' { 'B' } else { 'A' };
+        let broken = Zeroizing::new(format!("{signed}.{other}{}", rest.as_str()));
+        Self::parse(&broken).ok()
+    }
+
     fn permitted(&self, what: &'static str) -> impl Iterator<Item = &str> {
         let permissions = self.claims.permissions.iter();
         permissions.filter_map(move |permission| permission.strip_prefix(what))
@@ -88,7 +143,7 @@ impl Credential {
 
     /// The `Authorization` header, marked as sensitive.
     pub(crate) fn header(&self) -> Option<HeaderValue> {
-        let text = zeroize::Zeroizing::new(format!("Bearer {}", self.value.expose_secret()));
+        let text = Zeroizing::new(format!("Bearer {}", self.value.expose_secret()));
         let mut header = HeaderValue::from_str(&text).ok()?;
         header.set_sensitive(true);
         Some(header)
@@ -98,6 +153,36 @@ impl Credential {
     pub(crate) fn redact(&self, text: &str) -> String {
         text.replace(self.value.expose_secret(), "[redacted]")
     }
+}
+
+/// A value without what files and people put around it.
+fn bare(text: &str) -> &str {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim();
+    let quoted = |quote| text.strip_prefix(quote)?.strip_suffix(quote);
+    let text = quoted('"').or_else(|| quoted('\'')).unwrap_or(text).trim();
+    match text.split_once(char::is_whitespace) {
+        Some((scheme, value)) if scheme.eq_ignore_ascii_case("Bearer") => value.trim(),
+        _ => text,
+    }
+}
+
+/// The text of what is UTF-16: it begins with the mark of one order of bytes, or has every other byte zero.
+fn utf16(content: &[u8]) -> Option<Zeroizing<String>> {
+    let (pairs, rest) = content.as_chunks::<2>();
+    let all = |at: usize| !pairs.is_empty() && pairs.iter().all(|pair| pair[at] == 0);
+    let order: fn([u8; 2]) -> u16 = match pairs.first()? {
+        _ if !rest.is_empty() => return None,
+        [0xff, 0xfe] => u16::from_le_bytes,
+        [0xfe, 0xff] => u16::from_be_bytes,
+        _ if all(1) => u16::from_le_bytes,
+        _ if all(0) => u16::from_be_bytes,
+        _ => return None,
+    };
+    let units = pairs.iter().map(|pair| order(*pair));
+    char::decode_utf16(units)
+        .collect::<Result<String, _>>()
+        .ok()
+        .map(Zeroizing::new)
 }
 
 fn fingerprint(value: &str) -> u64 {
@@ -157,6 +242,62 @@ mod tests {
         for text in ["", " \n", "two words", "tab\there", "ünïcode"] {
             assert!(Credential::parse(text).is_err_and(|problem| !problem.contains("words")));
         }
+    }
+
+    #[test]
+    fn what_files_and_people_put_around_a_value_does_not_count() {
+        let value = "eyJh.eyJi.c2ln";
+        for text in [
+            "eyJh.eyJi.c2ln\n",
+            "eyJh.eyJi.c2ln\r\n",
+            "  eyJh.eyJi.c2ln\t",
+            "\u{feff}eyJh.eyJi.c2ln",
+            "\"eyJh.eyJi.c2ln\"\n",
+            "'eyJh.eyJi.c2ln'",
+            "Bearer eyJh.eyJi.c2ln",
+            "bearer\teyJh.eyJi.c2ln",
+            "\"BEARER  eyJh.eyJi.c2ln\"",
+        ] {
+            let read = Credential::read(text.as_bytes()).map_err(str::to_owned);
+            let read = read.unwrap_or_else(|problem| panic!("{text:?} {problem}"));
+            assert_eq!(read.value().expose_secret(), value, "{text:?}");
+        }
+        for text in ["\"eyJh.eyJi.c2ln", "Bearer", "Bearereyjh \"", "\"\""] {
+            let read = Credential::parse(text);
+            assert!(
+                !read.is_ok_and(|it| it.value().expose_secret() == value),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn utf_16_is_named_for_a_credential_and_decoded_for_adoption() {
+        let text = "eyJh.eyJi.c2ln\r\n";
+        let units: Vec<u16> = text.encode_utf16().collect();
+        let marked: Vec<u16> = std::iter::once(0xfeff).chain(units.clone()).collect();
+        for units in [units, marked] {
+            let little = units.iter().flat_map(|unit| unit.to_le_bytes());
+            let big = units.iter().flat_map(|unit| unit.to_be_bytes());
+            for content in [little.collect::<Vec<_>>(), big.collect()] {
+                let problem = Credential::read(&content).err().unwrap();
+                assert!(problem.contains("UTF-16"), "{problem}");
+                let adopted = Credential::adopt(&content).map_err(str::to_owned).unwrap();
+                assert_eq!(adopted.value().expose_secret(), text.trim_end());
+            }
+        }
+        for content in [&b""[..], b"\0", b"ey", b"\xff\xfe\0\xd8", b"\xff\xff\xff"] {
+            assert!(
+                Credential::adopt(content).is_ok() == (content == b"ey"),
+                "{content:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn base64_of_a_token_is_named() {
+        let problem = Credential::parse("ZXlKaC5leUppLmMybG4=").err().unwrap();
+        assert!(problem.contains("base64"), "{problem}");
     }
 
     /// JSON of some depth, of which no one level is what claims should be.

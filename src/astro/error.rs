@@ -1,24 +1,19 @@
 //! Why a call to the vendor brought nothing, and whether it may have done something all the same.
 
-use crate::astro::credential::Credential;
-use crate::astro::wire::ErrorBody;
 use crate::reason::{Blocked, Reason};
 use crate::text::scrub;
 use jiff::SignedDuration;
-use reqwest::StatusCode;
 use std::time::Duration;
 
-/// Longest text of the vendor's that is shown, characters.
+/// Longest text of a transport's that is shown, characters.
 const LONGEST_MESSAGE: usize = 200;
-/// Longest request id that is shown, characters.
-const LONGEST_ID: usize = 64;
 
 /// Why a call brought nothing.
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
-    /// The vendor answered with another status than 200.
+    /// Astro itself refused.
     #[error("Astro answered {status}{}{}", separated(": ", .message), request(.request_id))]
-    Status {
+    Refused {
         /// HTTP status.
         status: u16,
         /// The vendor's text, bounded and scrubbed.
@@ -28,10 +23,25 @@ pub enum Error {
         /// When to come back.
         retry_after: Option<Duration>,
     },
+    /// An answer came that is in no shape of Astro's: something between has made it, or changed it.
+    #[error(
+        "the answer {status} is in no form of Astro's, so a proxy or gateway may have sent it: {what}"
+    )]
+    Between {
+        /// HTTP status.
+        status: u16,
+        /// What shows it.
+        what: String,
+        /// When to come back.
+        retry_after: Option<Duration>,
+    },
+    /// Nothing was sent, because the vendor wants a pause.
+    #[error("pausing for {} s, as Astro asked for", .0.as_secs_f64().ceil())]
+    Pausing(Duration),
     /// The request was never sent.
     #[error("Astro cannot be reached: {0}")]
     Unreachable(String),
-    /// It was sent, and no proper answer came.
+    /// It was sent, and no complete answer came.
     #[error("Astro did not answer properly: {0}")]
     Broken(String),
 }
@@ -50,20 +60,41 @@ pub enum Kind {
 }
 
 impl Error {
-    /// Whether it is certain that nothing happened at the vendor.
+    /// Whether it is certain that nothing happened at the vendor: Astro itself said so, or nothing was sent.
     pub fn is_definite(&self) -> bool {
         match self {
-            Self::Unreachable(_) => true,
-            // A gateway's 408 may stand for a request that went through.
-            Self::Status { status, .. } => (300..500).contains(status) && *status != 408,
-            Self::Broken(_) => false,
+            Self::Unreachable(_) | Self::Pausing(_) => true,
+            Self::Refused { status, .. } => {
+                matches!(status, 400 | 401 | 403 | 404 | 409 | 410 | 422 | 429)
+            }
+            Self::Between { .. } | Self::Broken(_) => false,
         }
     }
 
-    /// The vendor's own word on when to come back.
+    /// When to come back, where the answer says so.
     pub fn retry_after(&self) -> Option<SignedDuration> {
         match self {
-            Self::Status { retry_after, .. } => retry_after.and_then(|d| d.try_into().ok()),
+            Self::Refused { retry_after, .. } | Self::Between { retry_after, .. } => {
+                retry_after.and_then(|it| it.try_into().ok())
+            }
+            Self::Pausing(left) => (*left).try_into().ok(),
+            Self::Unreachable(_) | Self::Broken(_) => None,
+        }
+    }
+
+    /// The pause that an answer asks for, and for how long if it said; an answer 429 asks for one, whoever sent it.
+    pub(super) fn pause(&self) -> Option<Option<Duration>> {
+        match self {
+            Self::Refused {
+                status: 429,
+                retry_after,
+                ..
+            }
+            | Self::Between {
+                status: 429,
+                retry_after,
+                ..
+            } => Some(*retry_after),
             _ => None,
         }
     }
@@ -71,9 +102,9 @@ impl Error {
     /// The kind of failure, on which callers branch.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Status { status: 401, .. } => Kind::CredentialRejected,
-            Self::Status { status: 403, .. } => Kind::Forbidden,
-            Self::Status { status: 404, .. } => Kind::NotFound,
+            Self::Refused { status: 401, .. } => Kind::CredentialRejected,
+            Self::Refused { status: 403, .. } => Kind::Forbidden,
+            Self::Refused { status: 404, .. } => Kind::NotFound,
             _ => Kind::Unavailable,
         }
     }
@@ -93,12 +124,10 @@ impl Error {
                 Reason::TokenNotFound,
                 "check token, workspaceId and organizationId",
             ),
-            (
-                Kind::Unavailable,
-                Self::Status {
-                    status: 300..=399, ..
-                },
-            ) => (Reason::VendorUnavailable, "check the operator's --api-url"),
+            (Kind::Unavailable, Self::Between { .. }) => (
+                Reason::VendorUnavailable,
+                "check the operator's --api-url and what stands between it and Astro; it is retried",
+            ),
             (Kind::Unavailable, _) => (Reason::VendorUnavailable, "it is retried"),
         };
         Blocked::new(reason, format!("{self}; {remedy}"))
@@ -123,26 +152,6 @@ pub(super) fn transport(error: reqwest::Error) -> Error {
     }
 }
 
-pub(super) fn refusal(
-    status: StatusCode,
-    retry_after: Option<Duration>,
-    body: &[u8],
-    credential: &Credential,
-) -> Error {
-    let parsed = serde_json::from_slice::<ErrorBody>(body).unwrap_or_default();
-    // A body that is not the vendor's JSON is a gateway's page: its status says enough.
-    let message = parsed.message.unwrap_or_default();
-    Error::Status {
-        status: status.as_u16(),
-        message: scrub(&credential.redact(&message), LONGEST_MESSAGE),
-        request_id: parsed.request_id.filter(|id| {
-            let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
-            id.chars().all(allowed) && scrub(&credential.redact(id), LONGEST_ID) == *id
-        }),
-        retry_after,
-    }
-}
-
 fn separated(separator: &str, text: &str) -> String {
     if text.is_empty() {
         String::new()
@@ -162,19 +171,29 @@ mod tests {
 
     #[test]
     fn only_what_cannot_have_happened_is_definite() {
-        let status = |status| Error::Status {
+        let refused = |status| Error::Refused {
             status,
             message: String::new(),
             request_id: None,
             retry_after: None,
         };
-        for code in [301, 307, 400, 401, 403, 404, 409, 429] {
-            assert!(status(code).is_definite(), "{code}");
+        let between = |status| Error::Between {
+            status,
+            what: String::new(),
+            retry_after: None,
+        };
+        for code in [400, 401, 403, 404, 409, 410, 422, 429] {
+            assert!(refused(code).is_definite(), "{code}");
+            assert!(!between(code).is_definite(), "{code}");
         }
-        for code in [201, 204, 408, 500, 502, 503, 504] {
-            assert!(!status(code).is_definite(), "{code}");
+        for code in [402, 408, 425, 499, 500, 502, 503, 504] {
+            assert!(!refused(code).is_definite(), "{code}");
         }
         assert!(Error::Unreachable(String::new()).is_definite());
+        assert!(Error::Pausing(Duration::ZERO).is_definite());
         assert!(!Error::Broken(String::new()).is_definite());
+        let kinds = [401, 403, 404].map(|code| (refused(code).kind(), between(code).kind()));
+        let expected = [Kind::CredentialRejected, Kind::Forbidden, Kind::NotFound];
+        assert_eq!(kinds, expected.map(|kind| (kind, Kind::Unavailable)));
     }
 }

@@ -82,12 +82,7 @@ impl Limits {
     /// Not even a read is sent while the vendor wants this credential to pause.
     pub(super) fn check_pause(&self, credential: &Credential) -> Result<(), Error> {
         match self.pause_left(credential) {
-            Some(left) => Err(Error::Status {
-                status: 429,
-                message: "pausing as it asked for".into(),
-                request_id: None,
-                retry_after: Some(left),
-            }),
+            Some(left) => Err(Error::Pausing(left)),
             None => Ok(()),
         }
     }

@@ -1,141 +1,116 @@
-//! The vendor's JSON , read leniently.
+//! The vendor's JSON, read leniently: field by field, so that one that is not as documented costs no other.
 
 use crate::api::Version;
 use crate::astro::record::{Details, Role};
 use crate::decide::evidence::Token;
+use crate::id::canonical;
 use jiff::{Timestamp, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use secrecy::SecretString;
-use serde::{Deserialize, Deserializer};
+use reqwest::header::HeaderValue;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 use serde_json::Value;
 use std::time::Duration;
 
 /// `ApiTokensPaginated` of its OpenAPI description.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Page<R> {
-    pub(super) tokens: Vec<R>,
+pub(super) struct Page {
+    pub(super) tokens: Vec<Value>,
     pub(super) total_count: usize,
 }
 
-/// `ApiToken` as far as it is used; unknown fields are ignored, absent and null are the same.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct TokenRecord {
-    pub(super) id: String,
-    #[serde(default, deserialize_with = "or_default")]
-    name: String,
-    #[serde(default, deserialize_with = "or_default")]
-    scope: String,
-    kind: Option<String>,
-    short_token: Option<String>,
-    last_rotated_at: Option<String>,
-    start_at: Option<String>,
-    end_at: Option<String>,
-    #[serde(default, deserialize_with = "or_default")]
-    roles: Vec<RoleRecord>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RoleRecord {
-    #[serde(default, deserialize_with = "or_default")]
-    entity_type: String,
-    #[serde(default, deserialize_with = "or_default")]
-    entity_id: String,
-}
-
-/// `ApiToken` with what is only shown, whose shape is nothing to insist on.
-#[derive(Deserialize)]
-#[serde(try_from = "Value")]
-pub(super) struct DetailsRecord {
-    pub(super) token: TokenRecord,
-    shown: Value,
-}
-
-impl TryFrom<Value> for DetailsRecord {
-    type Error = serde_json::Error;
-
-    fn try_from(shown: Value) -> Result<Self, Self::Error> {
-        let token = TokenRecord::deserialize(&shown)?;
-        Ok(Self { token, shown })
-    }
-}
-
-/// The value in the answer to a rotation, whatever else the answer holds and whatever follows it.
+/// The value in the answer to a rotation, whatever else the answer holds and whatever follows it; one that can be no
+/// header is none.
 pub(super) fn value(body: &[u8]) -> Option<SecretString> {
     #[derive(Deserialize)]
     struct Issued {
         token: Option<String>,
     }
-    let mut body = serde_json::Deserializer::from_slice(body);
-    let token = Issued::deserialize(&mut body).ok()?.token?;
-    (!token.is_empty()).then(|| SecretString::from(token))
+    let mut body = serde_json::Deserializer::from_slice(without_bom(body));
+    let token = SecretString::from(Issued::deserialize(&mut body).ok()?.token?);
+    let text = token.expose_secret();
+    (!text.is_empty() && HeaderValue::from_str(text).is_ok()).then_some(token)
 }
 
-/// `Error`.
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct ErrorBody {
-    pub(super) message: Option<String>,
-    pub(super) request_id: Option<String>,
+/// A body without the mark that some programs put before UTF-8.
+pub(super) fn without_bom(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
 
-impl From<TokenRecord> for Token {
-    fn from(record: TokenRecord) -> Self {
-        let in_workspace =
-            |role: RoleRecord| (role.entity_type == "WORKSPACE").then_some(role.entity_id);
-        Self {
-            id: record.id,
-            name: record.name,
-            scope: record.scope,
-            kind: record.kind.unwrap_or_else(|| "STANDARD".into()),
-            workspaces: record.roles.into_iter().filter_map(in_workspace).collect(),
-            version: Version {
-                rotated_at: record
-                    .last_rotated_at
-                    .as_deref()
-                    .and_then(seconds)
-                    .map(Time),
-                short_token: record.short_token.filter(|short| !short.is_empty()),
-            },
-            starts: record.start_at.as_deref().and_then(seconds),
-            ends: record.end_at.as_deref().and_then(seconds),
+/// `ApiToken` as far as it is used; unknown fields are ignored, absent and null are the same. A field that is not as
+/// documented is absent, and named in [`Token::odd`] where a decision depends on it.
+pub(super) fn token(record: &Value) -> Token {
+    let mut odd = None;
+    let mut text = |field: &'static str| match record.get(field) {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(_) => {
+            odd.get_or_insert(field);
+            None
         }
+    };
+    let (id, name, scope, kind) = (text("id"), text("name"), text("scope"), text("kind"));
+    let (short_token, rotated) = (text("shortToken"), text("lastRotatedAt"));
+    let rotated_at = rotated.as_deref().and_then(seconds);
+    let roles = match record.get("roles") {
+        None | Some(Value::Null) => Some(&[][..]),
+        Some(roles) => roles.as_array().map(Vec::as_slice),
+    };
+    for (field, is_odd) in [
+        ("id", id.as_ref().is_none_or(String::is_empty)),
+        ("scope", scope.as_ref().is_none_or(String::is_empty)),
+        ("lastRotatedAt", rotated.is_some() && rotated_at.is_none()),
+        ("roles", roles.is_none()),
+    ] {
+        if is_odd {
+            odd.get_or_insert(field);
+        }
+    }
+    let role = |role: &Value| {
+        let is_workspace = role.get("entityType")? == "WORKSPACE";
+        let id = role.get("entityId")?.as_str();
+        id.filter(|_| is_workspace).map(|id| canonical(id.into()))
+    };
+    let time = |field: &str| record.get(field)?.as_str().and_then(seconds);
+    Token {
+        id: id.map(canonical).unwrap_or_default(),
+        name: name.unwrap_or_default(),
+        scope: scope.unwrap_or_default(),
+        kind: kind.unwrap_or_else(|| "STANDARD".into()),
+        workspaces: roles.into_iter().flatten().filter_map(role).collect(),
+        version: Version {
+            rotated_at: rotated_at.map(Time),
+            short_token: short_token.filter(|short| !short.is_empty()),
+        },
+        starts: time("startAt"),
+        ends: time("endAt"),
+        odd,
     }
 }
 
-impl From<DetailsRecord> for Details {
-    fn from(record: DetailsRecord) -> Self {
-        let shown = record.shown;
-        let text = |from: &Value, path: &str| {
-            let text = from.pointer(path).and_then(Value::as_str);
-            text.filter(|text| !text.is_empty()).map(str::to_owned)
-        };
-        let time = |path: &str| text(&shown, path).as_deref().and_then(seconds);
-        let names =
-            ["fullName", "apiTokenName", "username", "id"].map(|it| format!("/createdBy/{it}"));
-        let role = |role: &Value| Role {
-            entity_type: text(role, "/entityType").unwrap_or_default(),
-            entity_id: text(role, "/entityId").unwrap_or_default(),
-            role: text(role, "/role").unwrap_or_default(),
-        };
-        let roles = shown.get("roles").and_then(Value::as_array);
-        Self {
-            description: text(&shown, "/description").unwrap_or_default(),
-            roles: roles.into_iter().flatten().map(role).collect(),
-            created: time("/createdAt"),
-            created_by: names.iter().find_map(|path| text(&shown, path)),
-            last_used: time("/lastUsedAt"),
-            token: record.token.into(),
-        }
+/// The same with what is only shown, whose shape is nothing to insist on.
+pub(super) fn details(record: &Value) -> Details {
+    let text = |from: &Value, path: &str| {
+        let text = from.pointer(path).and_then(Value::as_str);
+        text.filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    let time = |path: &str| text(record, path).as_deref().and_then(seconds);
+    let names = ["fullName", "apiTokenName", "username", "id"].map(|it| format!("/createdBy/{it}"));
+    let role = |role: &Value| Role {
+        entity_type: text(role, "/entityType").unwrap_or_default(),
+        entity_id: text(role, "/entityId").unwrap_or_default(),
+        role: text(role, "/role").unwrap_or_default(),
+    };
+    let roles = record.get("roles").and_then(Value::as_array);
+    Details {
+        description: text(record, "/description").unwrap_or_default(),
+        roles: roles.into_iter().flatten().map(role).collect(),
+        created: time("/createdAt"),
+        created_by: names.iter().find_map(|path| text(record, path)),
+        last_used: time("/lastUsedAt"),
+        token: token(record),
     }
-}
-
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// A vendor time in whole seconds, cut, never rounded up.
@@ -232,11 +207,16 @@ mod tests {
         })
     }
 
-    fn read(record: &Value) -> Option<Token> {
-        let text = record.to_string();
-        let record = serde_json::from_str::<TokenRecord>(&text);
-        record.ok().map(Token::from)
-    }
+    /// The fields that decisions depend on.
+    const NEEDED: [&str; 7] = [
+        "id",
+        "name",
+        "scope",
+        "kind",
+        "shortToken",
+        "lastRotatedAt",
+        "roles",
+    ];
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(300))]
@@ -251,20 +231,33 @@ mod tests {
 
         #[test]
         fn no_bytes_make_reading_panic(body in vec(any::<u8>(), 0..200), text in ".*") {
-            let _ = serde_json::from_slice::<TokenRecord>(&body).map(Token::from);
-            let _ = serde_json::from_slice::<Page<TokenRecord>>(&body);
-            let _ = serde_json::from_slice::<ErrorBody>(&body);
+            let _ = serde_json::from_slice::<Value>(&body).map(|record| (token(&record), details(&record)));
+            let _ = serde_json::from_slice::<Page>(&body);
             let _ = value(&body);
             let _ = seconds(&text);
         }
 
         #[test]
-        fn an_odd_record_is_read_as_what_it_says_or_not_at_all(odd in odd_record()) {
-            if let Some(token) = read(&odd) {
-                prop_assert_eq!(Some(token.id.as_str()), odd["id"].as_str());
-                prop_assert_eq!(token.name, odd["name"].as_str().unwrap_or_default());
-                prop_assert_eq!(token.scope, odd["scope"].as_str().unwrap_or_default());
-                prop_assert_eq!(token.version.rotated_at.is_some(), odd["lastRotatedAt"].as_str().and_then(seconds).is_some());
+        fn what_is_odd_in_a_record_is_named_and_costs_no_other_field(odd in odd_record()) {
+            let (read, whole) = (token(&odd), token(&record()));
+            let is_odd = |field: &str| odd[field] != record()[field];
+            prop_assert_eq!(read.id, odd["id"].as_str().unwrap_or_default());
+            prop_assert_eq!(read.name, odd["name"].as_str().unwrap_or_default());
+            prop_assert_eq!(read.scope, odd["scope"].as_str().unwrap_or_default());
+            prop_assert_eq!(read.version.rotated_at.is_some(), odd["lastRotatedAt"].as_str().and_then(seconds).is_some());
+            if !is_odd("roles") {
+                prop_assert_eq!(read.workspaces, whole.workspaces);
+            }
+            if !is_odd("endAt") {
+                prop_assert_eq!(read.ends, whole.ends);
+            }
+            match read.odd {
+                Some(field) => prop_assert!(is_odd(field), "{field} is as documented"),
+                None => for field in NEEDED {
+                    let (there, documented) = (&odd[field], &record()[field]);
+                    let is_null = there.is_null() && !matches!(field, "id" | "scope");
+                    prop_assert!(is_null || there.is_string() == documented.is_string(), "{field} was taken");
+                }
             }
         }
 
@@ -273,13 +266,13 @@ mod tests {
             let (mut null, mut absent) = (record(), record());
             null[&name] = Value::Null;
             absent.as_object_mut().unwrap().remove(&name);
-            prop_assert_eq!(read(&null), read(&absent));
-            prop_assert_eq!(read(&null).is_none(), name == "id");
+            prop_assert_eq!(token(&null), token(&absent));
+            prop_assert_eq!(token(&null).odd.is_some(), matches!(name.as_str(), "id" | "scope"));
         }
 
         #[test]
         fn a_rotation_s_value_is_kept_whatever_else_is_answered(
-            odd in odd_record(), token in ".+", escaped in any::<bool>(), last in any::<bool>(), after in "(\n.*)?",
+            odd in odd_record(), token in "[ -~]+", escaped in any::<bool>(), last in any::<bool>(), after in "(\n.*)?",
         ) {
             let units = token.encode_utf16().map(|unit| format!("\\u{unit:04x}"));
             let text = match escaped {
@@ -299,7 +292,7 @@ mod tests {
         #[test]
         fn a_page_is_read_whole_or_not_at_all(records in vec(odd_record(), 0..4), total in any_json()) {
             let page = json!({"tokens": records, "totalCount": total, "limit": 1000, "offset": 0});
-            if let Ok(page) = serde_json::from_str::<Page<TokenRecord>>(&page.to_string()) {
+            if let Ok(page) = serde_json::from_str::<Page>(&page.to_string()) {
                 prop_assert_eq!(page.tokens.len(), records.len());
                 prop_assert_eq!(Some(page.total_count as u64), total.as_u64());
             }
@@ -312,27 +305,23 @@ mod tests {
         odd["createdBy"] = json!({"fullName": "", "username": "jo@example.com"});
         odd["roles"] =
             json!([{"entityType": "WORKSPACE", "entityId": "w", "role": "WORKSPACE_OWNER"}]);
-        let read = |odd: &Value| -> Details {
-            serde_json::from_value::<DetailsRecord>(odd.clone())
-                .unwrap()
-                .into()
-        };
-        let details = read(&odd);
-        assert_eq!(details.created_by.as_deref(), Some("jo@example.com"));
-        assert_eq!(details.roles[0].role, "WORKSPACE_OWNER");
-        assert_eq!(details.token.workspaces, ["w"]);
+        let shown = details(&odd);
+        assert_eq!(shown.created_by.as_deref(), Some("jo@example.com"));
+        assert_eq!(shown.roles[0].role, "WORKSPACE_OWNER");
+        assert_eq!(shown.token.workspaces, ["w"]);
         for field in ["createdBy", "createdAt", "lastUsedAt", "description"] {
             odd[field] = json!([7]);
         }
-        let details = read(&odd);
-        assert_eq!((details.created_by, details.created), (None, None));
+        let shown = details(&odd);
+        assert_eq!((shown.created_by, shown.created), (None, None));
     }
 
     #[test]
     fn roles_without_a_kind_do_not_hide_the_others() {
         let mut odd = record();
         odd["roles"] = json!([{"entityType": null, "entityId": null}, {}, {"entityType": "WORKSPACE", "entityId": "w"}]);
-        assert_eq!(read(&odd).unwrap().workspaces, ["w"]);
+        assert_eq!(token(&odd).workspaces, ["w"]);
+        assert_eq!(token(&odd).odd, None);
     }
 
     #[test]
@@ -343,6 +332,17 @@ mod tests {
         let kept = value(body.as_bytes());
         let kept = kept.as_ref().map(ExposeSecret::expose_secret);
         assert_eq!(kept, Some("the-value"));
-        assert!(serde_json::from_str::<TokenRecord>(&body).is_err());
+        assert!(serde_json::from_str::<Value>(&body).is_err());
+    }
+
+    #[test]
+    fn a_value_that_can_be_no_header_is_none() {
+        for token in ["", "two\nlines", "nul\0", "\u{7f}"] {
+            assert!(
+                value(json!({"token": token}).to_string().as_bytes()).is_none(),
+                "{token:?}"
+            );
+        }
+        assert!(value(b"\xef\xbb\xbf{\"token\": \"a-value\"}").is_some());
     }
 }

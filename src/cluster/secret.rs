@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde::Serialize;
 
 /// Characters of the rehearsal's stand-in for the value; vendor values have about a thousand.
@@ -147,7 +147,7 @@ fn is_newer(theirs: &Stamp, ours: &Stamp) -> bool {
         && compare(&ours.version, &theirs.version) == Drift::LiveNewer
 }
 
-/// The value under `key` of a Secret, with the resourceVersion it was read at.
+/// The bytes under `key` of a Secret, with the resourceVersion it was read at.
 ///
 /// # Errors
 /// See [`Error`].
@@ -156,17 +156,15 @@ pub async fn value(
     owner: &WorkspaceTokenRotation,
     name: &str,
     key: &str,
-) -> Result<Option<(SecretString, Option<String>)>, Error> {
+) -> Result<Option<(SecretSlice<u8>, Option<String>)>, Error> {
     let api: Api<Secret> = api(client, owner);
     let Some(mut secret) = api.get_opt(name).await.map_err(|e| verdict(name, e))? else {
         return Ok(None);
     };
     let version = secret.resource_version();
-    let bytes = secret.data.as_mut().and_then(|data| data.remove(key));
-    let text = bytes.and_then(|bytes| String::from_utf8(bytes.0).ok());
-    Ok(text
-        .filter(|text| !text.is_empty())
-        .map(|text| (text.into(), version)))
+    let content = secret.data.as_mut().and_then(|data| data.remove(key));
+    let content = content.filter(|content| !content.0.is_empty());
+    Ok(content.map(|content| (content.0.into(), version)))
 }
 
 fn api(client: &Client, owner: &WorkspaceTokenRotation) -> Api<Secret> {

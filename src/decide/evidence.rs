@@ -4,6 +4,7 @@ use crate::api::{Pending, Status, Version, WorkspaceTokenRotation, request};
 use crate::decide::pace::Pace;
 use crate::decide::schedule::{Schedule, ScheduleError};
 use crate::decide::stamp::Stamp;
+use crate::id::is_same;
 use crate::reason::{Blocked, Reason};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -103,7 +104,7 @@ impl Observed {
         let other = spec
             .id
             .as_ref()
-            .is_some_and(|id| *id != held.stamp.token_id)
+            .is_some_and(|id| !is_same(id, &held.stamp.token_id))
             || matches!(&self.live, Live::Token { token, .. } if token.id != held.stamp.token_id);
         (!other).then_some(held)
     }
@@ -278,6 +279,8 @@ pub struct Token {
     pub starts: Option<Timestamp>,
     /// Expiry; `None`: never.
     pub ends: Option<Timestamp>,
+    /// A field that is not as documented, and that a decision depends on.
+    pub odd: Option<&'static str>,
 }
 
 /// What this process is doing for a resource right now.

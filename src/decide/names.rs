@@ -1,10 +1,4 @@
-//! What ids, keys and names may look like.
-
-/// Whether a text can be an id of the vendor's.
-pub fn is_id(text: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    (1..=64).contains(&text.len()) && text.chars().all(allowed)
-}
+//! What keys and names may look like.
 
 /// Whether a text can be a key of a Secret.
 pub fn is_key(text: &str) -> bool {

@@ -154,7 +154,7 @@ pub fn slim(secret: &mut Metadata) {
 mod tests {
     use super::*;
     use crate::decide::managed::MANAGER;
-    use crate::decide::names::is_id;
+    use crate::id::is_id;
     use crate::decide::stamp::LONGEST_TEXT;
     use proptest::prelude::*;
     use serde_json::Value;

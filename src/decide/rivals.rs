@@ -16,6 +16,13 @@ enum Claim {
     TokenName { workspace: String, name: String },
 }
 
+impl Claim {
+    /// To a token, however its id is written.
+    fn token(id: &str) -> Self {
+        Self::TokenId(id.to_ascii_lowercase())
+    }
+}
+
 /// A resource with a claim, ordered by age.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Claimant {
@@ -126,7 +133,7 @@ impl Claims {
         let workspace = resource.spec.workspace_id.clone();
         let name = token.name.clone();
         let found = vec![
-            Claim::TokenId(token.id.clone()),
+            Claim::token(&token.id),
             Claim::TokenName { workspace, name },
         ];
         self.change_seen(resource, |known| known.found = found)
@@ -289,7 +296,7 @@ fn asked(resource: &WorkspaceTokenRotation) -> Vec<Claim> {
         namespace: resource.namespace().unwrap_or_default(),
         name: spec.target.name.clone(),
     };
-    let by_id = spec.token.id.clone().map(Claim::TokenId);
+    let by_id = spec.token.id.as_deref().map(Claim::token);
     let by_name = spec.token.name.clone().map(|name| Claim::TokenName {
         workspace: spec.workspace_id.clone(),
         name,
@@ -304,7 +311,7 @@ fn rotated(resource: &WorkspaceTokenRotation) -> BTreeSet<String> {
     let history = resource.status.iter().flat_map(|status| &status.history);
     history
         .filter(|entry| entry.outcome == RotationOutcome::Stored)
-        .map(|entry| entry.token_id.clone())
+        .map(|entry| entry.token_id.to_ascii_lowercase())
         .collect()
 }
 

@@ -3,7 +3,7 @@
 
 use crate::api::{MANAGED_BY, Version, evidence};
 use crate::decide::managed::{Managed, Metadata};
-use crate::decide::names::is_id;
+use crate::id::is_id;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::ResourceExt;

@@ -2,6 +2,7 @@
 
 use crate::api::WorkspaceTokenRotation;
 use crate::decide::evidence::{Live, Token};
+use crate::id::is_same;
 use crate::reason::{Blocked, Reason};
 
 /// Ids of tokens with one name that are shown.
@@ -19,18 +20,28 @@ pub fn among(resource: &WorkspaceTokenRotation, tokens: &[Token], fresh: bool) -
         Blocked::new(Reason::TokenNotFound, message)
     };
     let refused = |blocked| Live::Refused { blocked, fresh };
-    let known = |token: &Token| Live::Token {
-        token: token.clone(),
-        fresh,
+    let known = |token: &Token| match token.odd {
+        None => Live::Token {
+            token: token.clone(),
+            fresh,
+        },
+        Some(field) => Live::Unavailable {
+            message: format!(
+                "in the list of Workspace {} the field {field} of the token's record is not as documented",
+                spec.workspace_id
+            ),
+            retry_after: None,
+        },
     };
     let (Some(name), None) = (&spec.token.name, &spec.token.id) else {
         let id = spec.token.id.as_deref().unwrap_or_default();
-        let found = tokens.iter().find(|token| token.id == id);
+        let found = tokens.iter().find(|token| is_same(&token.id, id));
         return found.map_or_else(|| refused(not_found(&format!("with id {id}"))), known);
     };
     let of_name = || tokens.iter().filter(|token| token.name == *name);
+    // One whose scope cannot be read may be a twin.
     let matching: Vec<_> = of_name()
-        .filter(|token| token.scope == "WORKSPACE")
+        .filter(|token| token.scope == "WORKSPACE" || token.scope.is_empty())
         .collect();
     match matching[..] {
         [token] => known(token),
@@ -59,7 +70,8 @@ pub fn is_meant(resource: &WorkspaceTokenRotation, workspace: &str, token: &Toke
     let (asked, spec) = (&resource.spec.token, &resource.spec);
     let status = resource.status.as_ref();
     let held = status.and_then(|status| status.token.as_ref());
-    asked.id.as_ref() == Some(&token.id)
+    let named = asked.id.as_ref().is_some_and(|id| is_same(id, &token.id));
+    named
         || held.is_some_and(|held| held.id == token.id)
         || asked.name.as_ref() == Some(&token.name) && spec.workspace_id == workspace
 }

@@ -2,7 +2,8 @@
 
 use crate::api::{GROUP, MANAGED_BY, Target, WorkspaceTokenRotationSpec};
 use crate::decide::evidence::{Access, Observed, Token};
-use crate::decide::names::{is_id, is_key, is_secret_name};
+use crate::decide::names::{is_key, is_secret_name};
+use crate::id::{is_id, is_same};
 use crate::reason::{Blocked, Reason};
 
 /// What CEL checks on newer API servers, and what it cannot check.
@@ -83,7 +84,9 @@ pub fn is_workable(seen: &Observed) -> bool {
 pub fn check_token(seen: &Observed, token: &Token) -> Result<(), Blocked> {
     let spec = &seen.resource.spec;
     if let Access::Granted { own_token_id } = &seen.access
-        && own_token_id.as_ref() == Some(&token.id)
+        && own_token_id
+            .as_ref()
+            .is_some_and(|own| is_same(own, &token.id))
     {
         return Err(Blocked::new(
             Reason::SelfRotation,
@@ -102,7 +105,8 @@ pub fn check_token(seen: &Observed, token: &Token) -> Result<(), Blocked> {
             ),
         ));
     }
-    if !token.workspaces.contains(&spec.workspace_id) {
+    let in_workspace = |id: &String| is_same(id, &spec.workspace_id);
+    if !token.workspaces.iter().any(in_workspace) {
         return Err(Blocked::new(
             Reason::WrongWorkspace,
             format!(

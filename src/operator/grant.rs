@@ -2,9 +2,10 @@
 
 use crate::api::WorkspaceTokenRotation;
 use crate::astro::credential::Credential;
+use crate::clock::now;
 use crate::cluster::error::Error;
 use crate::cluster::secret;
-use crate::decide::names::is_id;
+use crate::id::is_id;
 use crate::reason::{Blocked, Reason};
 use crate::text::scrub;
 use kube::{Client, ResourceExt};
@@ -36,11 +37,13 @@ impl Source {
     /// # Errors
     /// What is wrong with it, to follow its name; without quoting it.
     pub fn read(&self) -> Result<Credential, String> {
-        let parse = |text: &str| Credential::parse(text).map_err(str::to_owned);
         match self {
-            Self::Value(value) => parse(value.expose_secret()),
-            Self::File(path) => match std::fs::read_to_string(path) {
-                Ok(text) => parse(&zeroize::Zeroizing::new(text)),
+            Self::Value(value) => Credential::parse(value.expose_secret()).map_err(str::to_owned),
+            Self::File(path) => match std::fs::read(path) {
+                Ok(content) => {
+                    let content = zeroize::Zeroizing::new(content);
+                    Credential::read(&content).map_err(str::to_owned)
+                }
                 Err(error) => Err(format!(
                     "cannot be read: {}",
                     scrub(&error.to_string(), 200)
@@ -83,6 +86,13 @@ impl Grants {
             }
             None => of_operator(resource, &self.own)?,
         };
+        // By its own claim: a call would only be refused.
+        if let Some(at) = credential.expires().filter(|at| *at <= now()) {
+            return Err(denied(
+                Reason::CredentialsRejected,
+                format!("the credential expired at {at}; replace it with a valid API token"),
+            ));
+        }
         let organization = (resource.spec.organization_id.as_deref())
             .or(self.organization.as_deref())
             // The author of the credential wrote its claims too.
@@ -117,7 +127,7 @@ async fn of_secret(
         )
     };
     match secret::value(client, resource, name, key).await {
-        Ok(Some((text, _))) => Credential::parse(text.expose_secret()).map_err(missing),
+        Ok(Some((content, _))) => Credential::read(content.expose_secret()).map_err(missing),
         Ok(None) => Err(missing("does not exist or is empty")),
         Err(Error::Refused(blocked)) => Err(denied(
             Reason::CredentialsMissing,

@@ -1,11 +1,13 @@
 //! A value that is in the cluster already, written anew: under another name or key, with other labels, or taken over.
 
+use crate::astro::credential::Credential;
 use crate::cluster::secret::{self, Draft};
 use crate::decide::evidence::{Held, Observed, Stored};
 use crate::decide::notice::Notice;
 use crate::decide::plan::Setback;
 use crate::decide::stamp::Stamp;
 use kube::{Client, ResourceExt};
+use secrecy::ExposeSecret;
 
 /// Writes the target Secret from the value that `from` is the evidence of; returns the evidence as stored.
 ///
@@ -20,7 +22,11 @@ pub(crate) async fn rewrite(
     let resource = &seen.resource;
     let target = &resource.spec.target;
     let found = secret::value(client, resource, &from.secret, &from.stamp.key).await?;
-    let Some((value, version)) = found else {
+    let Some((content, version)) = found else {
+        return Err(Setback::Raced);
+    };
+    // Consumers get the exact value, whatever a file or a person has put around it.
+    let Ok(value) = Credential::adopt(content.expose_secret()) else {
         return Err(Setback::Raced);
     };
     // The evidence is of the Secret as it was seen; a newer one may hold another value.
@@ -39,7 +45,7 @@ pub(crate) async fn rewrite(
         resource_version: version.filter(|_| from.secret == target.name),
         force: true,
     };
-    let held = secret::write(client, &draft, &value).await?;
+    let held = secret::write(client, &draft, value.value()).await?;
     Ok((held, done))
 }
 

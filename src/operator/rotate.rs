@@ -3,14 +3,17 @@
 use super::grant::Grant;
 use crate::api::{Status, Version, WorkspaceTokenRotation};
 use crate::astro::client::{Astro, Rotated};
+use crate::astro::credential::Credential;
 use crate::astro::error::Error as VendorError;
 use crate::cluster::secret::Draft;
 use crate::decide::evidence::{Observed, Token};
 use crate::decide::plan::{Rotation, Setback};
 use crate::decide::stamp::{Stamp, rotation_id};
 use crate::decide::status;
+use crate::id::is_same;
 use crate::reason::{Blocked, Reason};
 use kube::ResourceExt;
+use secrecy::ExposeSecret;
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -91,10 +94,7 @@ pub(crate) async fn rotate<H: Hands>(
     })?;
 
     // From here on the value exists nowhere else.
-    let token = answer.token.clone().unwrap_or_else(|| Token {
-        version: Version::default(),
-        ..rotation.token.clone()
-    });
+    let token = issued_for(&answer, &rotation.token);
     stamp.token_id.clone_from(&token.id);
     stamp.version = token.version.clone();
     stamp.expires = token.ends;
@@ -143,6 +143,26 @@ impl Issued {
             resource_version: self.secret_version.clone(),
             force: true,
         }
+    }
+}
+
+/// The record of the token that a value was issued for. A record of another id counts where the value itself names that
+/// one too.
+fn issued_for(answer: &Rotated, asked: &Token) -> Token {
+    let Some(told) = answer.token.clone() else {
+        return Token {
+            version: Version::default(),
+            ..asked.clone()
+        };
+    };
+    let value = Credential::parse(answer.value.expose_secret()).ok();
+    let claim = value.as_ref().and_then(Credential::own_token_id);
+    match claim.is_some_and(|id| is_same(id, &told.id)) {
+        true => told,
+        false => Token {
+            id: asked.id.clone(),
+            ..told
+        },
     }
 }
 

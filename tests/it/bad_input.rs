@@ -243,7 +243,7 @@ async fn whatever_the_vendor_answers_the_value_lands_in_the_end() {
         (
             "too-many-text",
             rotate().before(answer(429, Reply::text)),
-            "VendorUnavailable",
+            "RotationInDoubt",
             1..=1,
         ),
         (
@@ -251,7 +251,7 @@ async fn whatever_the_vendor_answers_the_value_lands_in_the_end() {
             rotate().before(Step::Answer(
                 Reply::empty(307).header("location", "/v1/elsewhere"),
             )),
-            "VendorUnavailable",
+            "RotationInDoubt",
             1..=1,
         ),
         (
@@ -259,6 +259,18 @@ async fn whatever_the_vendor_answers_the_value_lands_in_the_end() {
             rotate().before(answer(500, Reply::json)),
             "RotationInDoubt",
             1..=1,
+        ),
+        (
+            "gateway-says-no",
+            rotate().before(answer(403, Reply::html)),
+            "RotationInDoubt",
+            1..=1,
+        ),
+        (
+            "done-and-gateway-says-no",
+            rotate().after(answer(403, Reply::html)),
+            "RotationInDoubt",
+            2..=2,
         ),
         (
             "gateway",

@@ -429,7 +429,9 @@ async fn what_the_vendor_says_in_an_error_is_bounded_and_holds_no_value() {
         let token = stage.token(name);
         let values = [&stage.owner.value, &token.value];
         let json = |message: &str, id: &str| {
-            Reply::text(status).message(json!({"message": message, "requestId": id}).to_string())
+            let body = json!({"message": message, "requestId": id, "statusCode": status});
+            let reply = Reply::text(status).message(body.to_string());
+            reply.header("content-type", "application/json")
         };
         let echo = values.map(String::as_str);
         let reply = match text {

@@ -96,9 +96,12 @@ impl Lab {
         soon(client.rotate(&self.credential, organization, &self.token.id)).await
     }
 
-    async fn accepts(&self, client: &Astro, credential: &Credential) -> Result<bool, Error> {
-        let organization = self.simulator.organization();
-        soon(client.accepts(credential, organization, &self.token.id)).await
+    /// Whether the vendor says that this value is the live one of the token.
+    async fn is_live(&self, client: &Astro, value: &str) -> Result<bool, Error> {
+        let candidate = Credential::parse(value).unwrap();
+        let record = self.get(client).await?;
+        let (organization, workspace) = (self.simulator.organization(), self.simulator.workspace());
+        soon(client.is_live(&candidate, organization, workspace, &record)).await
     }
 
     /// The requests for a rotation that arrived.
@@ -188,7 +191,11 @@ async fn a_list_comes_whole_whatever_the_size_of_its_pages() {
 #[tokio::test]
 async fn a_token_created_between_two_pages_does_no_harm() {
     let lab = Lab::start().await;
-    lab.simulator.settings(|switches| switches.page_cap = 1);
+    lab.simulator.settings(|switches| switches.page_cap = 2);
+    for n in 0..2 {
+        let more = NewToken::workspace(format!("token {n}"), lab.simulator.workspace());
+        lab.simulator.create(more);
+    }
     lab.simulator.fault(Fault::on(Operation::List).once());
     let second = Fault::on(Operation::List).once().before(Step::Hold);
     let second = lab.simulator.fault(second);
@@ -201,18 +208,47 @@ async fn a_token_created_between_two_pages_does_no_harm() {
         late
     });
     let listed = listed.unwrap();
-    let wanted = [&lab.owner.id, &lab.token.id, &late.id];
-    assert_eq!(ids(&listed), wanted.into_iter().map(|id| &**id).collect());
-    assert_eq!(listed.len(), 3);
+    assert!(ids(&listed).contains(late.id.as_str()));
+    assert_eq!((listed.len(), ids(&listed).len()), (5, 5));
 }
 
-/// A vendor that shows the newest first, to which a token is added after each page.
 #[tokio::test]
-async fn a_token_that_moves_to_the_next_page_is_not_listed_twice() {
+async fn a_list_from_which_tokens_vanish_between_two_pages_is_read_again() {
+    // One is deleted; and one is deleted while another one is created, so that the count stays.
+    for replaced in [false, true] {
+        let lab = Lab::start().await;
+        lab.simulator.settings(|switches| switches.page_cap = 2);
+        let create = |name| {
+            let token = NewToken::workspace(name, lab.simulator.workspace());
+            lab.simulator.create(token)
+        };
+        let (gone, _, twin) = (create("gone"), create("other"), create("twin"));
+        lab.simulator.fault(Fault::on(Operation::List).times(2));
+        let third = Fault::on(Operation::List).once().before(Step::Hold);
+        let third = lab.simulator.fault(third);
+        let client = lab.client();
+        let (listed, ()) = tokio::join!(lab.list(&client), async {
+            soon(third.reached()).await;
+            lab.simulator.delete(&gone.id);
+            if replaced {
+                create("late");
+            }
+            third.release();
+        });
+        let listed = listed.unwrap();
+        assert!(ids(&listed).contains(twin.id.as_str()), "one was skipped");
+        assert!(!ids(&listed).contains(gone.id.as_str()));
+        assert_eq!(listed.len(), 4 + usize::from(replaced));
+    }
+}
+
+/// A vendor whose list changes before each page.
+#[tokio::test]
+async fn a_list_that_never_adds_up_is_no_list() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let page = async |Query(query): Query<HashMap<String, String>>| {
         let offset: usize = query["offset"].parse().unwrap();
-        let total = 10 + offset / 5;
+        let total = 10 + offset / 4;
         let shown = (0..total).rev().skip(offset).take(5);
         let record = |n| json!({"id": format!("token-{n}"), "name": "ci", "scope": "WORKSPACE"});
         let tokens: Vec<_> = shown.map(record).collect();
@@ -221,11 +257,38 @@ async fn a_token_that_moves_to_the_next_page_is_not_listed_twice() {
     let url = serve(Router::new().fallback(page)).await;
     let credential = Credential::parse("a-value").unwrap();
     let listed = soon(client(settings(&url)).list(&credential, "o", "w")).await;
+    let error = listed.unwrap_err().to_string();
+    assert!(error.contains("does not add up"), "{error}");
+}
+
+#[tokio::test]
+async fn an_odd_record_costs_no_other() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let page = json!({"totalCount": 3, "tokens": [
+        {"id": "t1", "name": "one", "scope": "WORKSPACE", "roles": {}, "lastRotatedAt": 7},
+        {"name": "no id", "scope": "WORKSPACE"},
+        {"id": "t2", "name": "two", "scope": "WORKSPACE", "roles": [{"entityType": "WORKSPACE", "entityId": "w"}]},
+    ]});
+    let url = serve(Router::new().fallback(async move || axum::Json(page))).await;
+    let credential = Credential::parse("a-value").unwrap();
+    let listed = soon(client(settings(&url)).list(&credential, "o", "w")).await;
     let listed = listed.unwrap();
-    assert_eq!(listed.len(), ids(&listed).len(), "one token, listed twice");
-    for n in 0..10 {
-        assert!(ids(&listed).contains(format!("token-{n}").as_str()), "{n}");
-    }
+    let odd: Vec<_> = listed.iter().map(|token| token.odd).collect();
+    assert_eq!(odd, [Some("lastRotatedAt"), Some("id"), None]);
+    assert_eq!(listed[2].workspaces, ["w"]);
+}
+
+#[tokio::test]
+async fn only_the_record_that_was_asked_for_is_taken() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let record = json!({"id": "Token-A", "name": "ci", "scope": "WORKSPACE"});
+    let url = serve(Router::new().fallback(async move || axum::Json(record))).await;
+    let credential = Credential::parse("a-value").unwrap();
+    let client = client(settings(&url));
+    soon(client.get(&credential, "o", "token-a")).await.unwrap();
+    let error = soon(client.get(&credential, "o", "token-b")).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("another token"), "{error}");
 }
 
 #[tokio::test]
@@ -236,7 +299,7 @@ async fn a_list_that_never_ends_is_given_up() {
     let credential = Credential::parse("a-value").unwrap();
     let listed = soon(client(settings(&url)).list(&credential, "o", "w")).await;
     let error = listed.unwrap_err().to_string();
-    assert!(error.contains("does not end"), "{error}");
+    assert!(error.contains("does not add up"), "{error}");
 }
 
 #[tokio::test]
@@ -256,19 +319,74 @@ async fn a_token_is_read_and_a_credential_judged() {
     let unknown = client.get(&lab.credential, organization, "clm0unknown");
     let error = soon(unknown).await.unwrap_err();
     assert!(
-        matches!(error, Error::Status { status: 404, .. }),
+        matches!(error, Error::Refused { status: 404, .. }),
         "{error}"
     );
+}
 
-    // May not read the token, and is a credential all the same.
-    let member = credential(&lab.token);
-    assert!(lab.accepts(&client, &lab.credential).await.unwrap());
-    assert!(lab.accepts(&client, &member).await.unwrap());
-    lab.simulator.rotate(&lab.token.id);
-    assert!(!lab.accepts(&client, &member).await.unwrap());
-    let broken = Fault::on(Operation::Get).before(Step::Answer(Reply::html(502)));
+/// What Astro, or something before it, answers to a value that is asked whether it is live.
+#[tokio::test]
+async fn a_value_is_live_only_where_that_is_shown() {
+    let lab = Lab::start().await;
+    let client = lab.client();
+    let (old, new) = (lab.token.value.clone(), lab.simulator.rotate(&lab.token.id));
+    assert!(lab.is_live(&client, &new).await.unwrap());
+    assert!(!lab.is_live(&client, &old).await.unwrap());
+    // Another token's value, and what is no token.
+    assert!(!lab.is_live(&client, &lab.owner.value).await.unwrap());
+    assert!(!lab.is_live(&client, "a-value").await.unwrap());
+
+    // Its own record is refused to it in each way; then the Workspace tells.
+    let by_itself = |operation| Fault::on(operation).credential(&lab.token.id);
+    for refusal in [Reply::json(403), Reply::json(404)] {
+        let fault = by_itself(Operation::Get).before(Step::Answer(refusal.clone()));
+        let fault = lab.simulator.fault(fault);
+        assert!(
+            lab.is_live(&client, &new).await.unwrap(),
+            "{}",
+            refusal.status
+        );
+        fault.clear();
+    }
+
+    // And where everything that is not a valid signature gets the same answer, nothing is shown.
+    let alike = lab.simulator.fault(
+        Fault::any()
+            .credential(&lab.token.id)
+            .before(Step::Answer(Reply::json(403))),
+    );
+    assert!(
+        lab.is_live(&client, &new).await.unwrap(),
+        "the control is told apart"
+    );
+    alike.clear();
+
+    // No verdict is none.
+    let broken = by_itself(Operation::Get).before(Step::Answer(Reply::html(403)));
     lab.simulator.fault(broken);
-    lab.accepts(&client, &member).await.unwrap_err();
+    lab.is_live(&client, &new).await.unwrap_err();
+}
+
+/// Astro answers 403 to a value that was rotated away, and a gateway before it tells a broken signature apart.
+#[tokio::test]
+async fn a_dead_value_that_is_answered_403_is_not_believed() {
+    let lab = Lab::start().await;
+    let client = lab.client();
+    let refuse = || Step::Answer(Reply::json(403));
+    lab.simulator
+        .fault(Fault::on(Operation::GetWorkspace).before(refuse()));
+    let record = lab.get(&client).await.unwrap();
+    let forbidden = Fault::on(Operation::Get).before(refuse());
+    lab.simulator.fault(forbidden);
+    let candidate = Credential::parse(&lab.token.value).unwrap();
+    let ask = async |record: &Token| {
+        let (organization, workspace) = (lab.simulator.organization(), lab.simulator.workspace());
+        soon(client.is_live(&candidate, organization, workspace, record))
+            .await
+            .unwrap()
+    };
+    // The control gets the same answer.
+    assert!(!ask(&record).await);
 }
 
 // ── rotating ──
@@ -351,6 +469,65 @@ async fn an_odd_record_does_not_cost_the_value() {
 }
 
 #[tokio::test]
+async fn any_success_with_a_value_is_a_value() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let credential = Credential::parse("a-value").unwrap();
+    let record = || json!({"id": "t", "name": "ci", "scope": "WORKSPACE", "token": "the-value"});
+    for status in [200, 201, 202, 206] {
+        let answer = (StatusCode::from_u16(status).unwrap(), axum::Json(record()));
+        let url = serve(Router::new().fallback(async move || answer)).await;
+        let rotated = soon(client(settings(&url)).rotate(&credential, "o", "t")).await;
+        let rotated = rotated.unwrap_or_else(|error| panic!("{status}: {error}"));
+        assert_eq!(rotated.value.expose_secret(), "the-value", "{status}");
+    }
+    let masked = (
+        StatusCode::OK,
+        axum::Json(json!({"id": "t", "token": "two\nlines"})),
+    );
+    let url = serve(Router::new().fallback(async move || masked)).await;
+    let error = soon(client(settings(&url)).rotate(&credential, "o", "t")).await;
+    assert!(!error.err().unwrap().is_definite());
+}
+
+/// `{"id": "clm1", "name": "ci", "scope": "WORKSPACE", "token": "a-value"}`, compressed.
+const GZIP: &str = "H4sIAAAAAAACA6tWykxRslJQSs7JNVTSUVDKS8xNBfMzQbzi5PwCMDfcP8g7OMDR2RUkWpKfnZoHEk3ULUvMKU1VqgUAHVyOk0YAAAA=";
+const DEFLATE: &str =
+    "eJyrVspMUbJSUErOyTVU0lFQykvMTQXzM0G84uT8AjA33D/IOzjA0dkVJFqSn52aBxJN1C1LzClNVaoFAKHaE6E=";
+
+#[tokio::test]
+async fn an_answer_that_a_gateway_has_compressed_is_decoded_and_a_cut_one_is_in_doubt() {
+    use base64::Engine;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let credential = Credential::parse("a-value").unwrap();
+    let rotate = async |encoding: &'static str, body: Vec<u8>| {
+        let answer = (
+            [
+                ("content-encoding", encoding),
+                ("content-type", "application/json"),
+            ],
+            body,
+        );
+        let url = serve(Router::new().fallback(async move || answer)).await;
+        soon(client(settings(&url)).rotate(&credential, "o", "clm1")).await
+    };
+    for (encoding, text) in [("gzip", GZIP), ("deflate", DEFLATE)] {
+        let body = base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .unwrap();
+        let rotated = rotate(encoding, body.clone()).await;
+        let rotated = rotated.unwrap_or_else(|error| panic!("{encoding}: {error}"));
+        assert_eq!(rotated.value.expose_secret(), "a-value", "{encoding}");
+        let cut = rotate(encoding, body[..30].to_vec()).await.err().unwrap();
+        assert!(!cut.is_definite(), "{encoding}: {cut}");
+    }
+    let odd = rotate("zstd", b"anything".to_vec()).await.err().unwrap();
+    assert!(
+        !odd.is_definite() && odd.to_string().contains("zstd"),
+        "{odd}"
+    );
+}
+
+#[tokio::test]
 async fn every_request_says_who_asks() {
     let lab = Lab::start().await;
     let client = lab.client();
@@ -384,7 +561,8 @@ fn cases(lab: &Lab) -> Vec<Case> {
         lab.token.id
     ));
     let redirect = |status| answer(Reply::empty(status).header("location", &there));
-    let (lost, no_value) = ("did not answer properly", "200 OK without a token value");
+    let (lost, no_value) = ("did not answer properly", "it holds no token value");
+    let landed = |reply| rotate().after(Step::Answer(reply));
     vec![
         (rotate().before(Step::Close), false, lost, false),
         (rotate().before(Step::Reset), false, lost, false),
@@ -397,15 +575,23 @@ fn cases(lab: &Lab) -> Vec<Case> {
         (rotate().damage(Damage::Truncated), false, no_value, true),
         (rotate().damage(Damage::NoToken), false, no_value, true),
         (rotate().damage(Damage::Html), false, no_value, true),
-        (redirect(301), true, "301", false),
-        (redirect(302), true, "302", false),
-        (redirect(307), true, "307", false),
-        (redirect(308), true, "308", false),
+        (redirect(301), false, "301", false),
+        (redirect(302), false, "302", false),
+        (redirect(307), false, "307", false),
+        (redirect(308), false, "308", false),
         (answer(Reply::json(400)), true, "400", false),
         (answer(Reply::json(401)), true, "401", false),
         (answer(Reply::json(403)), true, "403", false),
         (answer(Reply::json(404)), true, "404", false),
-        (answer(Reply::text(429)), true, "429", false),
+        (answer(Reply::json(429)), true, "429", false),
+        (answer(Reply::text(429)), false, "429", false),
+        (answer(Reply::html(403)), false, "403", false),
+        (answer(Reply::text(404)), false, "404", false),
+        (answer(Reply::empty(401)), false, "401", false),
+        // The rotation took effect, and a gateway says no.
+        (landed(Reply::html(403)), false, "403", true),
+        (landed(Reply::text(401)), false, "401", true),
+        (landed(Reply::html(404)), false, "404", true),
         (answer(Reply::empty(204)), false, "204", false),
         (answer(Reply::html(408)), false, "408", false),
         (answer(Reply::json(500)), false, "500", false),
@@ -521,7 +707,8 @@ async fn an_error_names_the_request_and_never_the_credential() {
                 let error = error.unwrap();
                 lab.assert_no_value(&error);
                 let text = error.to_string();
-                assert!(text.starts_with("Astro answered "), "{text}");
+                assert_eq!(text.starts_with("Astro answered "), json, "{text}");
+                assert_eq!(text.contains("in no form of Astro's"), !json, "{text}");
                 let id = text.split_once("(request ").map(|(_, rest)| &rest[..36]);
                 assert_eq!(id.is_some(), json, "{text}");
                 assert!(id.is_none_or(|id| uuid::Uuid::parse_str(id).is_ok()));
@@ -531,7 +718,8 @@ async fn an_error_names_the_request_and_never_the_credential() {
     }
     // One that is too short to look like a value.
     let short = Credential::parse("s3cret").unwrap();
-    let echo = (StatusCode::BAD_REQUEST, r#"{"message": "s3cret is bad"}"#);
+    let echo = json!({"message": "s3cret is bad", "requestId": "r", "statusCode": 400});
+    let echo = (StatusCode::BAD_REQUEST, axum::Json(echo));
     let url = serve(Router::new().fallback(async move || echo)).await;
     let error = soon(client(settings(&url)).get(&short, "o", "t")).await;
     let error = error.unwrap_err().to_string();

@@ -5,8 +5,8 @@ use crate::astro::client::Astro;
 use crate::astro::error::{Error as VendorError, Kind};
 use crate::astro::record::Details;
 use crate::clock::now;
-use crate::decide::names::is_id;
 use crate::decide::pace::Pace;
+use crate::id::is_id;
 use crate::operator::grant::Grant;
 use crate::operator::run as operator;
 use crate::process::metrics::Metrics;
@@ -73,7 +73,7 @@ impl Account {
 
     /// What the vendor answered, and what to do about it here.
     pub(super) fn error(&self, error: &VendorError) -> anyhow::Error {
-        use crate::astro::error::Error::{Status, Unreachable};
+        use crate::astro::error::Error::{Between, Unreachable};
         let remedy = match (error.kind(), error) {
             (Kind::CredentialRejected, _) => match self.grant.credential.expires() {
                 Some(at) if at <= now() => {
@@ -91,13 +91,9 @@ impl Account {
                 "check the token's id, --workspace-id ({}) and --organization-id ({})",
                 self.workspace, self.grant.organization
             ),
-            (
-                Kind::Unavailable,
-                Status {
-                    status: 300..=399, ..
-                }
-                | Unreachable(_),
-            ) => "check the network and --api-url".into(),
+            (Kind::Unavailable, Between { .. } | Unreachable(_)) => {
+                "check the network and --api-url".into()
+            }
             (Kind::Unavailable, _) => "try again".into(),
         };
         anyhow!("{error}; {remedy}")

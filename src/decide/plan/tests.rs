@@ -44,6 +44,7 @@ fn token(version: Version) -> Token {
         version,
         starts: Some(at(-1000)),
         ends: None,
+        odd: None,
     }
 }
 

@@ -103,12 +103,18 @@ pub(super) async fn read(
     }
     let not_before = Instant::now().checked_sub(seen.pace().list_fresh);
     let listing = listing(handles, listings, &seen.resource, not_before).await?;
-    let token = match in_listing(&seen.resource, &listing, true) {
+    let listed = match in_listing(&seen.resource, &listing, true) {
         Live::Token { token, .. } => token,
         unknown => return Ok(unknown),
     };
     // The list tells which token has the name; it may be older than our own last rotation.
-    Ok(match get(handles, grant, &token.id).await {
+    Ok(match get(handles, grant, &listed.id).await {
+        Ok(token) if (&token.name, &token.scope) != (&listed.name, &listed.scope) => {
+            Live::Unavailable {
+                message: format!("token {} was changed while it was looked up", listed.id),
+                retry_after: None,
+            }
+        }
         Ok(token) => Live::Token { token, fresh: true },
         Err(error) => Failure::from(&error).live(true),
     })
@@ -138,15 +144,13 @@ pub(super) async fn is_live(
             });
         }
     };
-    let Ok(candidate) = Credential::parse(value.expose_secret()) else {
+    let Ok(candidate) = Credential::adopt(value.expose_secret()) else {
         return Ok(false);
     };
-    if candidate.own_token_id() != Some(&token.id) {
-        return Ok(false);
-    }
+    let (organization, workspace) = (&grant.organization, &resource.spec.workspace_id);
     let verdict = handles
         .astro
-        .accepts(&candidate, &grant.organization, &token.id);
+        .is_live(&candidate, organization, workspace, token);
     let verdict = verdict.await;
     verdict.map_err(|error| Failure::from(&error).live(true))
 }
