@@ -55,6 +55,8 @@ pub mod evidence {
     pub const ROTATED_AT: &str = "astro-token-operator.io/rotated-at";
     /// The vendor's `shortToken` of the value.
     pub const SHORT_TOKEN: &str = "astro-token-operator.io/short-token";
+    /// The vendor's `shortToken` of the value before it.
+    pub const REPLACED: &str = "astro-token-operator.io/replaced-short-token";
     /// Id of the rotation that obtained the value; carries our own clock (see `plan`).
     pub const ROTATION_ID: &str = "astro-token-operator.io/rotation-id";
     /// The vendor's `endAt` of the value; absent: it never expires.
@@ -81,11 +83,13 @@ pub mod evidence {
     derive = "PartialEq",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Blocked", type_ = "string", json_path = ".status.conditions[?(@.type==\"Stalled\")].reason"),
     printcolumn(name = "Token", type_ = "string", json_path = ".status.token.name"),
     // Not of type date: kubectl prints a date in the future as <invalid>.
     printcolumn(name = "Next", type_ = "string", json_path = ".status.nextRotation"),
     printcolumn(name = "Last", type_ = "date", json_path = ".status.lastRotation.at"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Reconciling", type_ = "string", json_path = ".status.conditions[?(@.type==\"Reconciling\")].reason", priority = 1),
     printcolumn(name = "Secret", type_ = "string", json_path = ".spec.target.name", priority = 1),
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.token.expiresAt", priority = 1),
     printcolumn(name = "Workspace", type_ = "string", json_path = ".spec.workspaceId", priority = 1),
@@ -309,6 +313,19 @@ impl Status {
     /// The `Ready` condition.
     pub fn ready(&self) -> Option<&Condition> {
         self.conditions.iter().find(|it| it.type_ == "Ready")
+    }
+
+    /// The condition of this type, where it is true.
+    pub fn present(&self, type_: &str) -> Option<&Condition> {
+        let mut all = self.conditions.iter();
+        all.find(|it| it.type_ == type_ && it.status == "True")
+    }
+
+    /// The conditions that tell what is not as it should be: `Stalled`, `Reconciling`, and `Ready` where it is false.
+    pub fn obstacles(&self) -> impl Iterator<Item = &Condition> {
+        let ready = self.ready().filter(|ready| ready.status == "False");
+        let beside = ["Stalled", "Reconciling"].into_iter();
+        beside.filter_map(|type_| self.present(type_)).chain(ready)
     }
 
     /// Whether `Ready` is true.

@@ -15,3 +15,4 @@ pub(crate) mod status;
 pub(crate) mod token;
 pub(crate) mod upcoming;
 pub mod validate;
+pub(crate) mod version;

@@ -1,4 +1,4 @@
-//! The closed list of `Ready=False` reasons: what each means, what the operator does, what you do.
+//! The closed list of reasons for what is not as it should be: what each means, what the operator does, what you do.
 
 use crate::text::line;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 /// Longest message, characters.
 const LONGEST_MESSAGE: usize = 1024;
 
-/// Why a resource is not ready; users read it in `kubectl get wtr` and build alerts on it.
+/// Why a resource is not ready, or why its next rotation cannot happen; users read it in `kubectl get wtr` and build alerts on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(
     missing_docs,
@@ -30,6 +30,7 @@ pub enum Reason {
     TargetConflict,
     TargetImmutable,
     TargetRefused,
+    TargetTerminating,
     TargetTypeDiffers,
     TemplateFailed,
     TokenAmbiguous,
@@ -180,6 +181,12 @@ pub const EXPLANATIONS: &[Explanation] = &[
         "Fix what the message names.",
     ),
     row(
+        Reason::TargetTerminating,
+        "The target Secret is being deleted, and a finalizer keeps it for now.",
+        "Does not write into it. Writes the value once the Secret is gone.",
+        "Wait. If it does not end, remove the finalizer that the Secret's metadata names.",
+    ),
+    row(
         Reason::TargetTypeDiffers,
         "The Secret exists, and its type is not `target.type`.",
         "Does not rotate, and checks again automatically.",
@@ -262,6 +269,40 @@ impl Reason {
             .find(|reason| reason.to_string() == name)
     }
 
+    /// Whether `Ready` is false with it. With any other, `Ready` speaks of the stored value alone, and stays true while that
+    /// is live.
+    pub fn is_about_value(self) -> bool {
+        matches!(
+            self,
+            Self::AwaitingFirstRotation
+                | Self::ClusterChanged
+                | Self::Contested
+                | Self::RotatedElsewhere
+                | Self::RotationInDoubt
+                | Self::SecretNotOurs
+                | Self::TargetConflict
+                // Another resource may rotate the token at any time.
+                | Self::TokenConflict
+                | Self::TokenExpired
+                | Self::ValueLost
+                | Self::ValueNotStored
+        )
+    }
+
+    /// Whether the operator goes on by itself, which is `Reconciling`; otherwise a person has to act, which is `Stalled`.
+    pub fn passes(self) -> bool {
+        matches!(
+            self,
+            Self::AwaitingFirstRotation
+                | Self::RotatedElsewhere
+                | Self::RotationInDoubt
+                | Self::TargetTerminating
+                | Self::ValueLost
+                | Self::ValueNotStored
+                | Self::VendorUnavailable
+        )
+    }
+
     /// Its row in the documentation.
     pub fn explain(self) -> &'static Explanation {
         &EXPLANATIONS[self as usize]
@@ -274,7 +315,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A reason with the details of the case, as it appears in `Ready=False`.
+/// A reason with the details of the case, as it appears in a condition.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Blocked {
     /// The reason.

@@ -5,7 +5,7 @@ use super::terminal::{self, print_error};
 use crate::api::{LastRotation, Status, WorkspaceTokenRotation};
 use crate::args::{ClusterArgs, duration};
 use crate::clock::now;
-use crate::decide::evidence::requested;
+use crate::decide::evidence::{requested, said};
 use crate::text::line;
 use anyhow::{anyhow, bail};
 use futures::StreamExt;
@@ -221,13 +221,14 @@ fn late(status: &Status, handled: &str, limit: Duration) -> String {
         false => ("not rotated".to_owned(), false),
     };
     match status.ready() {
-        Some(ready) if ready.status == "True" => {
+        Some(ready) if ready.status == "True" && said(status).is_none() => {
             format!(
                 "{what} within {limit}, though nothing stands in the way; does the operator run?"
             )
         }
         Some(ready) => {
-            let (reason, message) = (line(&ready.reason, LONGEST), line(&ready.message, LONGEST));
+            let why = status.obstacles().next().unwrap_or(ready);
+            let (reason, message) = (line(&why.reason, LONGEST), line(&why.message, LONGEST));
             let and = if is_handled { "and not ready " } else { "" };
             format!("{what} {and}within {limit}: {reason}: {message}")
         }

@@ -4,10 +4,10 @@ use crate::api::{Pending, Status, Version, WorkspaceTokenRotation, request};
 use crate::decide::pace::Pace;
 use crate::decide::schedule::{Schedule, ScheduleError};
 use crate::decide::stamp::Stamp;
+use crate::decide::version::Drift;
 use crate::id::is_same;
 use crate::reason::{Blocked, Reason};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,8 +36,8 @@ pub struct Observed {
     pub rival: Option<Rival>,
     /// What this process is doing for the resource right now.
     pub work: Option<Work>,
-    /// The holder of the pending rotation is certain not to work on it any more.
-    pub holder_is_done: bool,
+    /// Since when the holder of the pending rotation is certain not to work on it any more; `None`: it is not certain.
+    pub holder_done_at: Option<Timestamp>,
 }
 
 /// An older resource with a claim to the same token or Secret.
@@ -81,7 +81,7 @@ impl Observed {
             asked_at: None,
             rival: None,
             work: None,
-            holder_is_done: false,
+            holder_done_at: None,
         }
     }
 
@@ -114,12 +114,7 @@ impl Observed {
         let (held, Live::Token { token, fresh }) = (self.held()?, &self.live) else {
             return None;
         };
-        Some((
-            compare(&held.stamp.version, &token.version),
-            held,
-            token,
-            *fresh,
-        ))
+        Some((held.compare(&token.version), held, token, *fresh))
     }
 
     /// When the stored value expires: by the vendor where it speaks of that value, otherwise by the Secret.
@@ -144,11 +139,12 @@ impl Observed {
     }
 }
 
-/// Why `Ready` is false, by a status.
-pub fn doubt(status: &Status) -> Option<Blocked> {
-    let ready = status.ready().filter(|ready| ready.status == "False")?;
-    let reason = Reason::from_name(&ready.reason)?;
-    Some(Blocked::new(reason, &ready.message))
+/// What stands in the way by a status, or else what is wrong with the value.
+pub fn said(status: &Status) -> Option<Blocked> {
+    status.obstacles().find_map(|condition| {
+        let reason = Reason::from_name(&condition.reason)?;
+        Some(Blocked::new(reason, &condition.message))
+    })
 }
 
 /// The rotate request in a resource's annotations, cut to a length that fits everywhere; it is what
@@ -193,6 +189,9 @@ pub enum Stored {
         /// Of a Secret of ours from which the value was removed.
         resource_version: Option<String>,
     },
+    /// Ours, by what is written on it. Its managed fields do not tell whether the value is there and who wrote it, so the
+    /// value has to be read.
+    Unread(Held),
     /// Another party's.
     Foreign(Blocked),
     /// Another party's, with consent to take it over.
@@ -212,7 +211,7 @@ impl Stored {
         match self {
             Self::Holds(held) => Some(held),
             Self::Absent { elsewhere, .. } => elsewhere.as_ref(),
-            Self::Foreign(_) | Self::Consented { .. } => None,
+            Self::Unread(_) | Self::Foreign(_) | Self::Consented { .. } => None,
         }
     }
 }
@@ -224,12 +223,27 @@ pub struct Held {
     pub secret: String,
     /// What we wrote on it.
     pub stamp: Stamp,
+    /// Whether the value itself was found to be live; only asked where its version does not tell.
+    pub is_live: Option<bool>,
     /// Who else wrote the key since, by its managed fields.
     pub key_written_by: Option<String>,
+    /// The Secret is being deleted.
+    pub terminating: bool,
     /// Labels, annotations, key or owner differ from what the spec asks for.
     pub outdated: bool,
     /// For the fence of the next write.
     pub resource_version: Option<String>,
+}
+
+impl Held {
+    /// How the stored value stands to the one of the vendor's record; where versions do not tell, the value has.
+    pub fn compare(&self, live: &Version) -> Drift {
+        match (self.stamp.compare(live), self.is_live) {
+            (Drift::Unknown | Drift::StoredNewer, Some(true)) => Drift::Same,
+            (Drift::Unknown | Drift::StoredNewer, Some(false)) => Drift::LiveNewer,
+            (drift, _) => drift,
+        }
+    }
 }
 
 /// What the vendor says about the token.
@@ -293,90 +307,4 @@ pub enum Work {
         /// The last error.
         error: String,
     },
-}
-
-/// How the version in the Secret stands to the one that is live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drift {
-    /// The Secret holds the live value.
-    Same,
-    /// The Secret's is newer: the vendor's answer was stale.
-    StoredNewer,
-    /// The live one is newer, or another of the same second.
-    LiveNewer,
-}
-
-/// Compares versions: by the vendor's time, then by the short form of the value.
-///
-/// A rotate answer without a time leaves `stored` without one; then the short form, where there is one, decides.
-pub fn compare(stored: &Version, live: &Version) -> Drift {
-    if stored.rotated_at.is_none()
-        && (stored.short_token.is_none() || stored.short_token == live.short_token)
-    {
-        return Drift::Same;
-    }
-    match whole(stored).cmp(&whole(live)) {
-        std::cmp::Ordering::Greater => Drift::StoredNewer,
-        std::cmp::Ordering::Less => Drift::LiveNewer,
-        std::cmp::Ordering::Equal => match (&stored.short_token, &live.short_token) {
-            (Some(stored), Some(live)) if stored != live => Drift::LiveNewer,
-            _ => Drift::Same,
-        },
-    }
-}
-
-fn whole(version: &Version) -> Option<i64> {
-    version.rotated_at.as_ref().map(|Time(at)| at.as_second())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn version(second: Option<i64>, short: &str) -> Version {
-        Version {
-            rotated_at: second.map(|second| Time(Timestamp::from_second(second).unwrap())),
-            short_token: Some(short.into()),
-        }
-    }
-
-    #[test]
-    fn versions_compare_by_time_then_by_short_form() {
-        for (stored, live, expected) in [
-            (version(Some(5), "a"), version(Some(5), "a"), Drift::Same),
-            (
-                version(Some(6), "a"),
-                version(Some(5), "b"),
-                Drift::StoredNewer,
-            ),
-            (
-                version(Some(5), "a"),
-                version(Some(6), "a"),
-                Drift::LiveNewer,
-            ),
-            (
-                version(Some(5), "a"),
-                version(Some(5), "b"),
-                Drift::LiveNewer,
-            ),
-            (version(None, "a"), version(Some(5), "a"), Drift::Same),
-            (version(None, "a"), version(Some(5), "b"), Drift::LiveNewer),
-            (
-                version(Some(5), "a"),
-                version(None, "a"),
-                Drift::StoredNewer,
-            ),
-            (version(None, "a"), version(None, "a"), Drift::Same),
-            (
-                Version {
-                    short_token: None,
-                    ..version(Some(5), "")
-                },
-                version(Some(5), "b"),
-                Drift::Same,
-            ),
-        ] {
-            assert_eq!(compare(&stored, &live), expected, "{stored:?} {live:?}");
-        }
-    }
 }

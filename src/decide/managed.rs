@@ -50,6 +50,11 @@ impl Managed {
         Self { ours, others }
     }
 
+    /// Whether no field has an owner.
+    pub fn is_empty(&self) -> bool {
+        self.ours.is_empty() && self.others.is_empty()
+    }
+
     /// Whether the field at `path` is ours.
     pub fn is_ours(&self, path: &str) -> bool {
         self.ours.contains(path)

@@ -1,7 +1,8 @@
 //! What a person should hear of, once.
 
 use crate::api::{Cause, Status};
-use crate::reason::LIVE;
+use crate::reason::{LIVE, Reason};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 /// Something worth an event: reason, message, and whether it is a warning.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,17 +43,35 @@ pub fn notice(old: &Status, new: &Status) -> Option<Notice> {
     let same = before.is_some_and(|before| before.reason == after.reason);
     // Waiting for the first rotation is how every resource begins.
     let quiet = after.reason == "AwaitingFirstRotation";
-    if same || quiet || (after.status == "True" && before.is_none_or(|b| b.reason == LIVE)) {
-        return None;
-    }
+    let ready = (!same && !quiet).then_some(after);
+    // Then what stands in the way of the next rotation, where it is something else.
+    let (was, is) = (beside(old), beside(new));
+    let is_news = is.is_some_and(|is| {
+        is.reason != after.reason && was.is_none_or(|was| was.reason != is.reason)
+    });
+    let is_over = was.is_some() && is.is_none();
+    let (of, warning) = match ready {
+        Some(ready) if ready.status != "True" => (ready, true),
+        _ if is_news => (is?, true),
+        Some(ready) if before.is_some_and(|before| before.reason != LIVE) => (ready, false),
+        _ if is_over && after.status == "True" => (after, false),
+        _ => return None,
+    };
     Some(Notice {
-        reason: match after.status.as_str() {
-            "True" => "Ready".into(),
-            _ => after.reason.clone(),
+        reason: match warning {
+            true => of.reason.clone(),
+            false => "Ready".into(),
         },
-        message: after.message.clone(),
+        message: of.message.clone(),
         action: "Reconcile".into(),
         rotation_id: None,
-        warning: after.status != "True",
+        warning,
     })
+}
+
+/// What stands in the way of the next rotation.
+fn beside(status: &Status) -> Option<&Condition> {
+    let mut all = ["Stalled", "Reconciling"].into_iter();
+    let is_reason = |it: &&Condition| Reason::from_name(&it.reason).is_some();
+    all.find_map(|type_| status.present(type_).filter(is_reason))
 }

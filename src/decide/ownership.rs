@@ -53,12 +53,53 @@ pub fn read(
         ));
     }
     if !owned.has(&format!("data.{}", held.stamp.key)) {
-        return Stored::Absent {
-            elsewhere: None,
-            resource_version,
-        };
+        return Stored::Unread(held);
     }
     Stored::Holds(held)
+}
+
+/// What is stored once the value itself was read and asked: whether it is live, and `None` where there is none.
+pub fn answered(stored: Stored, is_live: Option<bool>) -> Stored {
+    let is_yes = is_live == Some(true);
+    match stored {
+        Stored::Consented {
+            resource_version, ..
+        } => Stored::Consented {
+            value_is_live: Some(is_yes),
+            resource_version,
+        },
+        Stored::Unread(held) if is_live.is_none() => Stored::Absent {
+            elsewhere: None,
+            resource_version: held.resource_version,
+        },
+        Stored::Unread(held) if is_yes => Stored::Holds(Held { is_live, ..held }),
+        Stored::Unread(held) => Stored::Foreign(Blocked::new(
+            Reason::SecretNotOurs,
+            format!(
+                "Secret {} does not say who wrote its key {}, and the value there is not the live one; delete the Secret, \
+                 or annotate it with {}={}, to have the value replaced",
+                held.secret,
+                held.stamp.key,
+                request::ADOPT,
+                held.stamp.owner
+            ),
+        )),
+        Stored::Holds(held) => Stored::Holds(Held {
+            is_live: Some(is_yes),
+            ..held
+        }),
+        Stored::Absent {
+            elsewhere,
+            resource_version,
+        } => Stored::Absent {
+            elsewhere: elsewhere.map(|held| Held {
+                is_live: Some(is_yes),
+                ..held
+            }),
+            resource_version,
+        },
+        foreign @ Stored::Foreign(_) => foreign,
+    }
 }
 
 /// The evidence on `secret`; `None` when it carries none.
@@ -68,6 +109,8 @@ pub fn held(secret: &Metadata, owner: &WorkspaceTokenRotation) -> Option<Held> {
     Some(Held {
         secret: secret.name_any(),
         key_written_by: edited(&managed, &stamp.key),
+        is_live: None,
+        terminating: secret.metadata.deletion_timestamp.is_some(),
         outdated: outdated(secret, owner, &managed, &stamp.key),
         resource_version: secret.resource_version(),
         stamp,
@@ -136,7 +179,8 @@ fn outdated(secret: &Metadata, owner: &WorkspaceTokenRotation, owned: &Managed, 
         || key != target.key()
         || secret.annotations().get(evidence::OWNED_BY) != Some(&owner.name_any())
         || owned_by_uid != target.is_deleted_with_owner()
-        || !owned.is_ours(&format!("data.{key}"))
+        // Where nobody has a field, some policy removes that, and would again.
+        || !owned.is_empty() && !owned.is_ours(&format!("data.{key}"))
 }
 
 /// Drops what is not evidence, so that the watch store stays small.
@@ -154,8 +198,8 @@ pub fn slim(secret: &mut Metadata) {
 mod tests {
     use super::*;
     use crate::decide::managed::MANAGER;
-    use crate::id::is_id;
     use crate::decide::stamp::LONGEST_TEXT;
+    use crate::id::is_id;
     use proptest::prelude::*;
     use serde_json::Value;
     use serde_json::json;
@@ -242,18 +286,42 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_nobody_has_is_an_absent_value() {
-        let emptied = read_as(
-            |s| s["metadata"]["managedFields"][0]["fieldsV1"] = json!({}),
-            true,
+    fn a_key_that_nobody_has_is_read_before_it_is_called_absent() {
+        let edits: [fn(&mut Value); 4] = [
+            |metadata| metadata["managedFields"][0]["fieldsV1"] = json!({}),
+            |metadata| metadata["managedFields"] = json!([{}]),
+            |metadata| metadata["managedFields"] = json!([]),
+            |metadata| drop(metadata.as_object_mut().unwrap().remove("managedFields")),
+        ];
+        for edit in edits {
+            let stored = read_as(|secret| edit(&mut secret["metadata"]), true);
+            let Stored::Unread(held) = stored.clone() else {
+                panic!("{stored:?}");
+            };
+            assert_eq!(held.stamp.token_id, "tok");
+            let absent = answered(stored.clone(), None);
+            assert!(matches!(
+                absent,
+                Stored::Absent {
+                    resource_version: Some(_),
+                    ..
+                }
+            ));
+            assert_eq!(
+                holds(answered(stored.clone(), Some(true))).is_live,
+                Some(true)
+            );
+            let dead = answered(stored, Some(false));
+            assert!(matches!(dead, Stored::Foreign(it) if it.reason == Reason::SecretNotOurs));
+        }
+        let stripped = |s: &mut Value| s["metadata"]["managedFields"] = json!([]);
+        let Stored::Unread(held) = read_as(stripped, true) else {
+            panic!("not unread");
+        };
+        assert!(
+            !held.outdated,
+            "a policy that strips managed fields would do so again"
         );
-        assert!(matches!(
-            emptied,
-            Stored::Absent {
-                resource_version: Some(_),
-                ..
-            }
-        ));
     }
 
     #[test]
@@ -458,7 +526,7 @@ mod tests {
             let consents = annotations.get(request::ADOPT).is_some_and(|name| name == "ci");
             match read(&secret, &resource(), "here", |_| exists) {
                 Stored::Consented { .. } => prop_assert!(consents || owned.is_ours("data.token")),
-                Stored::Holds(held) => {
+                Stored::Holds(held) | Stored::Unread(held) => {
                     prop_assert!(is_id(&held.stamp.token_id));
                     prop_assert!(held.stamp.owner == "ci" || !exists);
                     prop_assert!(held.stamp.request.is_none_or(|it| it.len() <= LONGEST_TEXT));

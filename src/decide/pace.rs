@@ -132,6 +132,8 @@ table! {
     lease_renew_deadline: Duration = 10_000, at least 7_000;
     /// The pause between two renewals, and between two looks of a standby.
     lease_retry: Duration = 2_000, at least 500;
+    /// How long after a signal the lease is kept for what is in flight: five seconds less than the grace period of the pod.
+    lease_after_stop: Duration = 55_000, at least 2_000;
 
     // The process.
 
@@ -144,10 +146,11 @@ table! {
 }
 
 impl Pace {
-    /// How long a recorded rotation may still be worked on by a live holder: its call, and its write.
+    /// How long a recorded rotation may still be worked on by a live holder: until its call, its call, and its write.
     pub fn in_flight(&self) -> SignedDuration {
-        let both = self.vendor_timeout.saturating_add(self.write_budget);
-        SignedDuration::try_from(both).unwrap_or(SignedDuration::MAX)
+        let all = self.latest_call.saturating_add(self.vendor_timeout);
+        let all = all.saturating_add(self.write_budget);
+        SignedDuration::try_from(all).unwrap_or(SignedDuration::MAX)
     }
 
     /// How long to wait after so many `failures` in a row, of which there is at least one.
@@ -215,6 +218,7 @@ mod tests {
                 ("lease", 15.0),
                 ("lease_renew_deadline", 10.0),
                 ("lease_retry", 2.0),
+                ("lease_after_stop", 55.0),
                 ("housekeeping", 600.0),
                 ("drain", 1.0),
                 ("by_hand_patience", 300.0),

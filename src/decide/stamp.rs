@@ -3,6 +3,7 @@
 
 use crate::api::{MANAGED_BY, Version, evidence};
 use crate::decide::managed::{Managed, Metadata};
+use crate::decide::version::{Drift, compare};
 use crate::id::is_id;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -31,6 +32,8 @@ pub struct Stamp {
     pub token_id: String,
     /// Version of the value.
     pub version: Version,
+    /// The short form of the value that a rotation has replaced with this one.
+    pub replaced: Option<String>,
     /// When the value expires; `None`: never.
     pub expires: Option<Timestamp>,
     /// The rotation that obtained it; `None` when adopted.
@@ -52,6 +55,7 @@ impl Stamp {
             (evidence::TOKEN_ID, Some(self.token_id.clone())),
             (evidence::ROTATED_AT, rotated_at),
             (evidence::SHORT_TOKEN, version.short_token.clone()),
+            (evidence::REPLACED, self.replaced.clone()),
             (evidence::EXPIRES_AT, self.expires.map(|at| at.to_string())),
             (evidence::ROTATION_ID, self.rotation_id.clone()),
             (evidence::REQUEST, self.request.clone()),
@@ -92,6 +96,7 @@ impl Stamp {
                 rotated_at: time(evidence::ROTATED_AT).map(Time),
                 short_token: short(evidence::SHORT_TOKEN),
             },
+            replaced: short(evidence::REPLACED),
             expires: time(evidence::EXPIRES_AT),
             rotation_id: text(evidence::ROTATION_ID),
             request: short(evidence::REQUEST),
@@ -101,6 +106,13 @@ impl Stamp {
     /// Whether it tells which value it is about.
     pub fn tells_version(&self) -> bool {
         self.version != Version::default() || self.rotation_id.is_some()
+    }
+
+    /// How this version stands to the one in the vendor's record of the token.
+    pub fn compare(&self, live: &Version) -> Drift {
+        let short = &self.version.short_token;
+        let proven = self.replaced.is_some() && short.is_some() && self.replaced != *short;
+        compare(&self.version, live, proven, self.rotation_id.is_some())
     }
 
     /// When the value was obtained: by our own clock where we did it, otherwise by the vendor's.
@@ -146,16 +158,17 @@ mod tests {
     prop_compose! {
         fn any_stamp()(
             texts in prop::array::uniform4("[a-z0-9.-]{1,63}"),
-            short in prop::option::of("[a-zA-Z0-9]{1,64}"),
+            shorts in prop::array::uniform2(prop::option::of("[a-zA-Z0-9]{1,64}")),
             request in prop::option::of(".{0,16}"),
             times in prop::array::uniform2(prop::option::of(0i64..4_000_000_000)),
             rotation in prop::option::of(0i64..4_000_000_000),
         ) -> Stamp {
             let [owner, key, cluster, token_id] = texts;
             let [rotated_at, expires] = times.map(|at| at.map(|at| Timestamp::from_second(at).unwrap()));
+            let [short, replaced] = shorts;
             let rotation = rotation.map(|at| Timestamp::from_second(at).unwrap());
             Stamp {
-                owner, key, cluster, expires, request,
+                owner, key, cluster, expires, request, replaced,
                 token_id: token_id.replace('.', "_"),
                 version: Version { rotated_at: rotated_at.map(Time), short_token: short },
                 rotation_id: rotation.map(|at| rotation_id(at, 7)),

@@ -1,13 +1,14 @@
 //! The next status: from the old one, the evidence, the plan and what came of it. Pure.
 
 use crate::api::{
-    Binding, Cause, HistoryEntry, LastRotation, Pending, RotationOutcome, Status, TokenStatus,
+    Binding, HistoryEntry, LastRotation, Pending, RotationOutcome, Status, TokenStatus,
 };
 use crate::decide::evidence::{Held, Live, Observed};
-use crate::decide::plan::belief::believe;
+use crate::decide::plan::belief::{believe, next_due};
 use crate::decide::plan::rules::plan;
 use crate::decide::plan::{Plan, Rotation, Setback};
-use crate::reason::{Blocked, LIVE};
+use crate::decide::version::{Drift, compare_records};
+use crate::reason::{Blocked, LIVE, Reason};
 use crate::text::line;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -29,7 +30,8 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
     match (setback, decided) {
         (Some(Setback::Raced | Setback::Unavailable(_)), _) => return old,
         (Some(Setback::Definite { retry_after, .. }), _) => {
-            new.pending = None;
+            // It answers one attempt; whether an earlier one took effect is as open as before.
+            new.pending = new.pending.filter(|pending| pending.attempt > 1);
             fail(&mut new, seen, *retry_after);
         }
         (Some(Setback::InDoubt(_)), _) => fail(&mut new, seen, None),
@@ -50,7 +52,8 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
     new.token = token(seen, &old);
     new.next_rotation = match decided {
         Plan::Idle { next } => next.as_ref().map(|due| Time(due.at)),
-        Plan::Block(_) => None,
+        // Still there while something stands in the way, and in the past once it is overdue.
+        Plan::Block(_) => next_due(seen).ok().flatten().map(|due| Time(due.at)),
         _ => new.next_rotation,
     };
     conditions(seen, decided, setback, &old, &mut new);
@@ -96,22 +99,36 @@ fn calm(seen: &Observed, new: &mut Status) {
     new.handled_request = request.or(new.handled_request.take());
 }
 
-/// The status that records an intent, and the intent.
-pub fn begin(seen: &Observed, rotation: &Rotation, id: String, holder: String) -> Status {
+/// The recorded intent whose value a rotation finds to be issued and lost.
+pub fn lost<'a>(seen: &'a Observed, rotation: &Rotation) -> Option<&'a Pending> {
+    let is_lost = |pending: &&Pending| {
+        compare_records(&pending.replaces, &rotation.token.version) == Drift::LiveNewer
+    };
+    seen.pending().filter(is_lost)
+}
+
+/// The status that records an intent, begun `now`.
+pub fn begin(
+    seen: &Observed,
+    rotation: &Rotation,
+    id: String,
+    holder: String,
+    now: Timestamp,
+) -> Status {
     let old = seen.resource.status.clone().unwrap_or_default();
     let mut new = Status {
         observed_generation: seen.resource.metadata.generation,
         ..old.clone()
     };
-    if let Some(lost) = new.pending.take().filter(|_| rotation.cause == Cause::Lost) {
-        remember(&mut new, &lost, RotationOutcome::Lost);
+    if let Some(lost) = lost(seen, rotation) {
+        remember(&mut new, lost, RotationOutcome::Lost);
     }
     new.pending = Some(Pending {
         id,
         reason: rotation.cause,
         attempt: rotation.attempt,
         token_id: rotation.token.id.clone(),
-        started_at: Time(seen.now),
+        started_at: Time(now),
         replaces: rotation.token.version.clone(),
         holder,
         request: rotation.request.clone(),
@@ -175,58 +192,45 @@ fn conditions(
     old: &Status,
     new: &mut Status,
 ) {
-    let blocked = match (setback, plan) {
-        (Some(Setback::Refused(blocked)), _) | (None, Plan::Block(blocked)) => {
-            Some((blocked, true))
-        }
-        (Some(Setback::Definite { blocked, .. } | Setback::InDoubt(blocked)), _) => {
-            Some((blocked, false))
-        }
-        (
-            None,
-            Plan::Wait {
-                doubt: Some(blocked),
-                ..
-            },
-        ) => Some((blocked, false)),
-        (None, Plan::Retry { blocked, .. }) => Some((blocked, false)),
-        _ => None,
-    };
+    let obstacle = obstacle(plan, setback);
     let believed = match seen.held() {
         // This process is at it right now: a doubt only once it fails.
         Some(held) if seen.work.is_some() => Ok(held),
         _ => believe(seen),
     };
-    let next = new.next_rotation.clone();
     let suspended = seen.resource.spec.suspend == Some(true);
-    let mut all = Conditions::new(seen, old, new);
-    let not_ready = |all: &mut Conditions, blocked: &Blocked, stalled: bool| {
-        let reason = blocked.reason.to_string();
-        let (present, absent) = match stalled {
-            true => ("Stalled", "Reconciling"),
-            false => ("Reconciling", "Stalled"),
-        };
-        all.set("Ready", "False", &reason, blocked.message.clone());
-        all.set(present, "True", &reason, blocked.message.clone());
-        all.remove(absent);
+    let beside = obstacle.or(believed.as_ref().err());
+    let is_stalled = beside.is_some_and(|it| {
+        // What passes by itself and is blocked for all that is left as it is, as the spec wants.
+        let is_left = setback.is_none() && matches!(plan, Plan::Block(_));
+        !it.reason.passes() || it.reason.is_about_value() && (suspended || is_left)
+    });
+    let doubt = obstacle.filter(|it| is_about_value(seen, it));
+    let ready = match (doubt, &believed) {
+        (Some(doubt), _) | (None, Err(doubt)) => Err(doubt),
+        (None, Ok(held)) => Ok(*held),
     };
-    match (blocked, believed) {
-        (Some((blocked, stalled)), _) => not_ready(&mut all, blocked, stalled),
-        (None, Err(blocked)) => not_ready(&mut all, &blocked, suspended),
-        (None, Ok(held)) => {
-            all.set("Ready", "True", LIVE, live_message(held, next, suspended));
-            all.remove("Stalled");
-            if seen.work.is_some() {
-                all.set(
-                    "Reconciling",
-                    "True",
-                    "Rotating",
-                    "a rotation is in flight".into(),
-                );
-            } else {
-                all.remove("Reconciling");
-            }
+    let next = new.next_rotation.clone().filter(|_| !is_stalled);
+    let mut all = Conditions::new(seen, old, new);
+    match ready {
+        Ok(held) => all.set("Ready", "True", LIVE, live_message(held, next, suspended)),
+        Err(doubt) => {
+            let reason = doubt.reason.to_string();
+            all.set("Ready", "False", &reason, doubt.message.clone());
         }
+    }
+    let (present, absent) = match is_stalled {
+        true => ("Stalled", "Reconciling"),
+        false => ("Reconciling", "Stalled"),
+    };
+    all.remove(absent);
+    match beside {
+        Some(it) => all.set(present, "True", &it.reason.to_string(), it.message.clone()),
+        None if seen.work.is_some() => {
+            let message = "a rotation is in flight";
+            all.set(present, "True", "Rotating", message.into());
+        }
+        None => all.remove(present),
     }
     if suspended {
         let message = "spec.suspend is set: nothing is rotated, not even to recover a lost value";
@@ -234,6 +238,30 @@ fn conditions(
     } else {
         all.remove("Suspended");
     }
+}
+
+/// What keeps the plan from being carried out, or from being more than to wait.
+fn obstacle<'a>(plan: &'a Plan, setback: Option<&'a Setback>) -> Option<&'a Blocked> {
+    match (setback, plan) {
+        (
+            Some(
+                Setback::Refused(blocked)
+                | Setback::Definite { blocked, .. }
+                | Setback::InDoubt(blocked),
+            ),
+            _,
+        ) => Some(blocked),
+        (None, Plan::Block(blocked) | Plan::Retry { blocked, .. }) => Some(blocked),
+        (None, Plan::Wait { doubt, .. }) => doubt.as_ref(),
+        _ => None,
+    }
+}
+
+/// Whether an obstacle says that there is no live value. Where nothing is stored, each does: it is why.
+fn is_about_value(seen: &Observed, obstacle: &Blocked) -> bool {
+    let is_gone = obstacle.reason == Reason::TokenNotFound
+        && matches!(seen.live, Live::Refused { fresh: true, .. });
+    obstacle.reason.is_about_value() || is_gone || seen.held().is_none()
 }
 
 fn live_message(held: &Held, next: Option<Time>, suspended: bool) -> String {

@@ -69,6 +69,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
         controller: "astro-token-operator".into(),
         instance: Some(handles.identity.to_string()),
     };
+    let works = Works::default();
     let context = Arc::new(Context {
         recorder: Recorder::new(handles.client.clone(), reporter),
         observer: Observer::new(
@@ -77,10 +78,12 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
             watched.secrets.clone(),
             claims,
             wake.clone(),
+            works.clone(),
         ),
-        works: Works::default(),
+        works,
         wake,
         tasks: TaskTracker::new(),
+        stop: shutdown.clone(),
     });
     let feeds = async { tokio::join!(feeds, context.clean_up()) };
     let work = async {
@@ -128,6 +131,8 @@ struct Context {
     recorder: Recorder,
     wake: Wake,
     tasks: TaskTracker,
+    /// Nothing is begun any more.
+    stop: CancellationToken,
 }
 
 /// Nothing was begun, as far as is known; the next try starts from scratch.
@@ -137,6 +142,8 @@ enum Error {
     Cluster(#[from] ClusterError),
     #[error("{0}")]
     Act(String),
+    #[error("the process is stopping")]
+    Stopping,
     #[error("a fault in the operator; please report the place that was logged")]
     Panicked,
 }
@@ -171,7 +178,10 @@ fn error_policy(
     context: Arc<Context>,
 ) -> Action {
     let (namespace, name) = (resource.namespace(), resource.name_any());
-    warn!(namespace, name, %error, "reconcile failed, trying again");
+    match error {
+        Error::Stopping => debug!(namespace, name, "not begun: the process is stopping"),
+        error => warn!(namespace, name, %error, "reconcile failed, trying again"),
+    }
     Action::requeue(context.handles().settings.pace.error_retry)
 }
 
@@ -202,7 +212,12 @@ impl Context {
         let mut seen = self.observer.cached(resource, now(), work).await?;
         let (mut planned, mut grant) = (plan(&seen), None);
         if planned == Plan::Look {
-            (seen, grant) = self.observer.live(&seen, now).await?;
+            // Hundreds may wait for their turn: none of them begins after the end has.
+            (seen, grant) = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(Error::Stopping),
+                live = self.observer.live(&seen, now) => live?,
+            };
             planned = after_look(&seen, plan(&seen));
         }
         self.observer.judge(&seen);
@@ -236,8 +251,9 @@ impl Context {
         let mut running = {
             let (handles, works) = (self.handles().clone(), self.works.clone());
             let (seen, stuck) = (pass.seen.clone(), stuck.clone());
+            let stop = self.stop.clone();
             self.tasks.spawn(async move {
-                task::run(&handles, &works, &seen, &rotation, granted, &stuck).await
+                task::run(&handles, &works, &seen, &rotation, granted, (&stuck, &stop)).await
             })
         };
         let pace = pass.seen.pace();
@@ -352,6 +368,8 @@ impl Context {
         loop {
             tokio::time::sleep(self.handles().settings.pace.housekeeping).await;
             self.observer.forget_idle();
+            let pace = &self.handles().settings.pace;
+            self.works.forget_before(now() - pace.longest_retry);
         }
     }
 
@@ -367,11 +385,14 @@ pub fn samples(resources: &Store<WorkspaceTokenRotation>) -> Vec<ResourceSample>
         let ready = status.and_then(Status::ready);
         let seconds =
             |time: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Time| time.0.as_second();
+        let present = |type_| Some(status?.present(type_)?.reason.clone());
         ResourceSample {
             namespace: resource.namespace().unwrap_or_default(),
             name: resource.name_any(),
             ready: ready.is_some_and(|condition| condition.status == "True"),
             reason: ready.map_or_else(|| "Unknown".into(), |condition| condition.reason.clone()),
+            stalled: present("Stalled"),
+            reconciling: present("Reconciling"),
             next: status.and_then(|s| s.next_rotation.as_ref().map(seconds)),
             last: status.and_then(|s| s.last_rotation.as_ref().map(|last| seconds(&last.at))),
             expires: status

@@ -6,13 +6,17 @@ mod token;
 use self::secrets::Secrets;
 use super::grant::Grant;
 use super::handles::Handles;
+use super::works::Works;
 use crate::api::WorkspaceTokenRotation;
 use crate::astro::limits::Turn;
 use crate::astro::listing::{Failure, Listings};
+use crate::clock;
 use crate::cluster::error::Error;
 use crate::cluster::watch::Wake;
 use crate::decide::evidence::{Access, Live, Observed, Stored, Work};
 use crate::decide::managed::Metadata;
+use crate::decide::ownership::answered;
+use crate::decide::plan::rules::asks_value;
 use crate::decide::plan::wake::reading_not_before;
 use crate::decide::rivals::{Claims, is_able};
 use crate::decide::validate::is_workable;
@@ -29,6 +33,9 @@ pub struct Observer {
     listings: Listings,
     claims: Arc<Mutex<Claims>>,
     wake: Wake,
+    works: Works,
+    /// When this process began to observe.
+    started: Timestamp,
 }
 
 impl Observer {
@@ -40,6 +47,7 @@ impl Observer {
         secrets: Option<Store<Metadata>>,
         claims: Arc<Mutex<Claims>>,
         wake: Wake,
+        works: Works,
     ) -> Self {
         Self {
             secrets: Secrets {
@@ -51,6 +59,8 @@ impl Observer {
             handles,
             claims,
             wake,
+            works,
+            started: clock::now(),
         }
     }
 
@@ -109,13 +119,8 @@ impl Observer {
         // Without an answer it is asked again soon, and not only at the next audit: the look had a reason.
         let answered = !matches!(seen.live, Live::Unavailable { .. });
         seen.asked_at = answered.then_some(seen.now);
-        if let Stored::Consented { value_is_live, .. } = &mut seen.stored
-            && let Live::Token { token, .. } = &seen.live
-        {
-            match token::is_live(handles, resource, &grant, token).await {
-                Ok(verdict) => *value_is_live = Some(verdict),
-                Err(unavailable) => seen.live = unavailable,
-            }
+        if let Err(unavailable) = self.ask_value(&mut seen, &grant).await {
+            seen.live = unavailable;
         }
         self.find_rival(&mut seen);
         Ok((seen, Some((grant, turn))))
@@ -148,13 +153,17 @@ impl Observer {
     ) -> Observed {
         let identity = &self.handles.identity;
         let pending = resource.status.as_ref().and_then(|s| s.pending.as_ref());
-        let holder_is_done = pending.is_some_and(|pending| {
-            identity.succeeds(&pending.holder)
-                || work.is_none() && pending.holder == identity.to_string()
+        let holder_done_at = pending.and_then(|pending| {
+            if identity.succeeds(&pending.holder) {
+                return Some(self.started);
+            }
+            let is_ours = pending.holder == identity.to_string();
+            let uid = resource.metadata.uid.as_deref().unwrap_or_default();
+            self.works.ended(uid).filter(|_| is_ours && work.is_none())
         });
         Observed {
             work,
-            holder_is_done,
+            holder_done_at,
             ..Observed::begin(resource, now, &self.handles.settings)
         }
     }
@@ -186,6 +195,29 @@ impl Observer {
                 seen.asked_at = seen.now.checked_sub(age).ok();
             }
         }
+        Ok(())
+    }
+
+    /// Asks a stored value itself whether it is live, where nothing else tells; otherwise why that is not known.
+    async fn ask_value(&self, seen: &mut Observed, grant: &Grant) -> Result<(), Live> {
+        let Live::Token { token, .. } = &seen.live else {
+            return Ok(());
+        };
+        let (handles, resource) = (&self.handles, &seen.resource);
+        let asked = asks_value(seen);
+        let (secret, key) = match &seen.stored {
+            Stored::Consented { .. } => {
+                let target = &resource.spec.target;
+                (target.name.as_str(), target.key())
+            }
+            Stored::Unread(held) => (held.secret.as_str(), held.stamp.key.as_str()),
+            stored => match stored.value().filter(|_| asked) {
+                Some(held) => (held.secret.as_str(), held.stamp.key.as_str()),
+                None => return Ok(()),
+            },
+        };
+        let is_live = token::is_live(handles, resource, grant, token, (secret, key)).await?;
+        seen.stored = answered(seen.stored.clone(), is_live);
         Ok(())
     }
 

@@ -43,6 +43,7 @@ pub(crate) async fn rewrite(
             ..from.stamp.clone()
         },
         resource_version: version.filter(|_| from.secret == target.name),
+        replaces: None,
         force: true,
     };
     let held = secret::write(client, &draft, value.value()).await?;

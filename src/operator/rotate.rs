@@ -5,8 +5,9 @@ use crate::api::{Status, Version, WorkspaceTokenRotation};
 use crate::astro::client::{Astro, Rotated};
 use crate::astro::credential::Credential;
 use crate::astro::error::Error as VendorError;
+use crate::clock::now;
 use crate::cluster::secret::Draft;
-use crate::decide::evidence::{Observed, Token};
+use crate::decide::evidence::{Observed, Stored, Token};
 use crate::decide::plan::{Rotation, Setback};
 use crate::decide::stamp::{Stamp, rotation_id};
 use crate::decide::status;
@@ -28,6 +29,12 @@ pub(crate) trait Hands {
     /// Whether the value can be handed over at all, found out while there is none yet.
     async fn rehearse(&mut self, draft: &Draft<'_>) -> Result<(), Setback>;
 
+    /// Whether nothing may be begun any more.
+    fn is_stopping(&self) -> bool;
+
+    /// Takes an intent back after which no call was made.
+    async fn take_back(&mut self, recorded: &WorkspaceTokenRotation);
+
     /// Records that a call is about to be made; returns the resource with that in its status.
     async fn record(&mut self, intent: &Status) -> Result<WorkspaceTokenRotation, Setback>;
 
@@ -48,6 +55,8 @@ pub(crate) struct Issued {
     pub(crate) stamp: Stamp,
     /// The resourceVersion of the Secret as it was read before the call.
     pub(crate) secret_version: Option<String>,
+    /// What was written on that Secret, where it is ours.
+    pub(crate) replaces: Option<Stamp>,
     /// The vendor's record of the token, as far as its answer carried it.
     pub(crate) token: Token,
     /// The vendor's answer.
@@ -71,10 +80,18 @@ pub(crate) async fn rotate<H: Hands>(
     let draft = rehearsal(seen, rotation, id.clone());
     let (mut stamp, secret_version) = (draft.stamp.clone(), draft.resource_version.clone());
     hands.rehearse(&draft).await?;
+    if hands.is_stopping() {
+        return Err(Setback::Raced);
+    }
 
     let begun = Instant::now();
-    let intent = status::begin(seen, rotation, id.clone(), hands.holder());
+    // The evidence may be as old as a slow answer of the vendor's: others count from here.
+    let intent = status::begin(seen, rotation, id.clone(), hands.holder(), now());
     let resource = hands.record(&intent).await?;
+    if hands.is_stopping() {
+        hands.take_back(&resource).await;
+        return Err(Setback::Raced);
+    }
     // A process that was paused must not call late: another one may have gone on without it.
     if begun.elapsed() > seen.pace().latest_call {
         return Err(Setback::InDoubt(Blocked::new(
@@ -94,7 +111,11 @@ pub(crate) async fn rotate<H: Hands>(
     })?;
 
     // From here on the value exists nowhere else.
-    let token = issued_for(&answer, &rotation.token);
+    let mut token = issued_for(&answer, &rotation.token);
+    // An old record in the answer is of the value before; the version is completed from a later one.
+    if token.version == rotation.token.version {
+        token.version = Version::default();
+    }
     stamp.token_id.clone_from(&token.id);
     stamp.version = token.version.clone();
     stamp.expires = token.ends;
@@ -103,6 +124,7 @@ pub(crate) async fn rotate<H: Hands>(
         rotation_id: id,
         stamp,
         secret_version,
+        replaces: planned(seen),
         token,
         answer,
         begun,
@@ -121,12 +143,14 @@ pub(crate) fn rehearsal<'a>(seen: &'a Observed, rotation: &Rotation, id: String)
             key: target.key().into(),
             token_id: rotation.token.id.clone(),
             version: rotation.token.version.clone(),
+            replaced: rotation.token.version.short_token.clone(),
             expires: rotation.token.ends,
             rotation_id: Some(id),
             request: rotation.request.clone(),
             cluster: seen.settings.cluster.clone(),
         },
         resource_version: rotation.secret_version.clone(),
+        replaces: planned(seen),
         // A Secret that is there was judged as of its version, which the write is fenced by: what a backup or a
         // person wrote on it may be taken back. One that was not there may be another party's by now.
         force: rotation.secret_version.is_some(),
@@ -141,8 +165,17 @@ impl Issued {
             name: self.resource.spec.target.name.clone(),
             stamp: self.stamp.clone(),
             resource_version: self.secret_version.clone(),
+            replaces: self.replaces.clone(),
             force: true,
         }
+    }
+}
+
+/// What is written on the target Secret that a rotation was planned on.
+fn planned(seen: &Observed) -> Option<Stamp> {
+    match &seen.stored {
+        Stored::Holds(held) => Some(held.stamp.clone()),
+        _ => None,
     }
 }
 

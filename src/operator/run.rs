@@ -145,7 +145,7 @@ async fn look_around(client: &Client, scope: &Scope) -> kube::Result<String> {
     client::cluster_id(client).await
 }
 
-/// Waits for leadership, works while it lasts, gives it up at once when asked to stop.
+/// Waits for leadership, works while it lasts, and gives it up when asked to stop, as soon as nothing is in flight.
 async fn lead(
     setup: Setup,
     candidate: Candidate,
@@ -153,6 +153,7 @@ async fn lead(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let metrics = setup.handles.metrics.clone();
+    let keep = setup.handles.settings.pace.lease_after_stop;
     // A standby serves, and is ready to take over.
     health.set(SYNCED, true);
     let mut leadership = tokio::select! {
@@ -178,7 +179,21 @@ async fn lead(
         work.await;
         bail!("leadership lost");
     }
-    tokio::join!(leadership.release(), work);
+    // The lease is kept meanwhile, within bounds: another leader could only wait for the intents.
+    let bound = async {
+        tokio::select! {
+            () = leadership.lost() => {}
+            () = tokio::time::sleep(keep) => {}
+        }
+    };
+    let is_done = tokio::select! {
+        () = &mut work => true,
+        () = bound => false,
+    };
+    leadership.release().await;
+    if !is_done {
+        work.await;
+    }
     Ok(())
 }
 

@@ -5,15 +5,17 @@ use super::grant::Grant;
 use super::handles::Handles;
 use super::rotate::{Hands, Issued, rotate};
 use super::works::{WorkGuard, Works};
-use crate::api::{Cause, Status, WorkspaceTokenRotation};
+use crate::api::{Status, WorkspaceTokenRotation};
 use crate::astro::error::Error as VendorError;
 use crate::astro::limits::Turn;
 use crate::cluster;
 use crate::cluster::secret::{self, Draft, Landed};
 use crate::decide::evidence::{Held, Observed, Token};
 use crate::decide::plan::{Rotation, Setback};
+use crate::decide::status;
 use kube::ResourceExt;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 /// A rotation that was stored.
@@ -26,7 +28,8 @@ pub(crate) struct Done {
     pub(crate) token: Token,
 }
 
-/// Rotates for a resource of the cluster. It notifies `stuck` when the value is in hand and cannot be stored for now.
+/// Rotates for a resource of the cluster. It notifies `stuck` when the value is in hand and cannot be stored for now, and
+/// makes no call once `stop` is cancelled.
 ///
 /// # Errors
 /// What kept it from being done, and whether the vendor may have rotated all the same.
@@ -36,16 +39,19 @@ pub(crate) async fn run(
     seen: &Observed,
     rotation: &Rotation,
     (grant, turn): (Grant, Turn),
-    stuck: &Notify,
+    (stuck, stop): (&Notify, &CancellationToken),
 ) -> Result<Done, Setback> {
     let uid = seen.resource.uid().unwrap_or_default();
     let mut task = Task {
         handles,
-        work: works.begin(&uid).ok_or(Setback::Raced)?,
+        work: works
+            .begin(&uid, &rotation.token.id)
+            .ok_or(Setback::Raced)?,
         seen,
         rotation,
         turn: Some(turn),
         stuck,
+        stop,
     };
     rotate(&mut task, &handles.astro, &grant, seen, rotation).await
 }
@@ -57,6 +63,7 @@ struct Task<'a> {
     rotation: &'a Rotation,
     turn: Option<Turn>,
     stuck: &'a Notify,
+    stop: &'a CancellationToken,
 }
 
 impl Task<'_> {
@@ -78,6 +85,17 @@ impl Hands for Task<'_> {
         self.handles.identity.to_string()
     }
 
+    fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    async fn take_back(&mut self, recorded: &WorkspaceTokenRotation) {
+        let mut without = recorded.status.clone().unwrap_or_default();
+        without.pending = self.seen.pending().cloned();
+        // Where that fails, evidence tells the next process that no call was made.
+        let _ = cluster::status::write(&self.handles.client, recorded, &without).await;
+    }
+
     async fn rehearse(&mut self, draft: &Draft<'_>) -> Result<(), Setback> {
         Ok(secret::rehearse(&self.handles.client, draft).await?)
     }
@@ -85,7 +103,7 @@ impl Hands for Task<'_> {
     async fn record(&mut self, intent: &Status) -> Result<WorkspaceTokenRotation, Setback> {
         let written = cluster::status::write(&self.handles.client, &self.seen.resource, intent);
         let written = written.await?;
-        if self.rotation.cause == Cause::Lost {
+        if status::lost(self.seen, self.rotation).is_some() {
             self.handles.metrics.value_lost();
         }
         Ok(written)
@@ -139,6 +157,7 @@ impl Hands for Task<'_> {
                 return Err(Setback::Raced);
             }
         };
+        self.work.stored();
         self.handles.metrics.stored(answered.elapsed());
         self.count("stored");
         let (token_id, expected) = (&issued.token.id, &self.rotation.token.id);

@@ -1,40 +1,67 @@
-//! What this process is doing for which resource right now.
+//! What this process is doing for which resource and token right now, and when a rotation failed last.
 
+use crate::clock::now;
 use crate::decide::evidence::Work;
-use std::collections::HashMap;
+use jiff::Timestamp;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What is being done, by the uid of the resource.
+/// What is being done.
 #[derive(Clone, Default)]
-pub struct Works(Arc<Mutex<HashMap<String, Work>>>);
+pub struct Works(Arc<Mutex<All>>);
+
+#[derive(Default)]
+struct All {
+    /// By the uid of the resource.
+    works: HashMap<String, Work>,
+    /// The tokens that are worked on: a resource may be deleted and created again meanwhile.
+    tokens: HashSet<String>,
+    /// When the last rotation ended that was not stored, by the uid of the resource.
+    ended: HashMap<String, Timestamp>,
+}
 
 /// Work that ends when this is dropped.
 pub struct WorkGuard {
     works: Works,
     uid: String,
+    token: String,
+    is_stored: bool,
 }
 
 impl Works {
     /// What is being done for a resource.
     pub fn get(&self, uid: &str) -> Option<Work> {
-        self.lock().get(uid).cloned()
+        self.lock().works.get(uid).cloned()
     }
 
-    /// Begins work; `None` while there is some already.
-    pub fn begin(&self, uid: &str) -> Option<WorkGuard> {
+    /// When the last rotation for a resource ended, if it was not stored.
+    pub fn ended(&self, uid: &str) -> Option<Timestamp> {
+        self.lock().ended.get(uid).copied()
+    }
+
+    /// Forgets rotations that ended before `time`, whose calls have landed long ago.
+    pub fn forget_before(&self, time: Timestamp) {
+        self.lock().ended.retain(|_, ended| *ended >= time);
+    }
+
+    /// Begins work on a token for a resource; `None` while there is some for either.
+    pub fn begin(&self, uid: &str, token: &str) -> Option<WorkGuard> {
         let mut all = self.lock();
-        if all.contains_key(uid) {
+        if all.works.contains_key(uid) || !all.tokens.insert(token.to_owned()) {
             return None;
         }
-        all.insert(uid.to_owned(), Work::Calling);
+        all.works.insert(uid.to_owned(), Work::Calling);
+        all.ended.remove(uid);
         Some(WorkGuard {
             works: self.clone(),
             uid: uid.to_owned(),
+            token: token.to_owned(),
+            is_stored: false,
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Work>> {
-        // Each change is one insert or remove, so the map is whole even after a panic.
+    fn lock(&self) -> MutexGuard<'_, All> {
+        // Each change is whole, even after a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -43,13 +70,43 @@ impl WorkGuard {
     /// The value is in hand, and storing it failed; returns whether that is new.
     pub fn storing(&self, error: String) -> bool {
         let storing = Work::Storing { error };
-        let before = self.works.lock().insert(self.uid.clone(), storing);
+        let before = self.works.lock().works.insert(self.uid.clone(), storing);
         before == Some(Work::Calling)
+    }
+
+    /// The value was stored.
+    pub fn stored(&mut self) {
+        self.is_stored = true;
     }
 }
 
 impl Drop for WorkGuard {
     fn drop(&mut self) {
-        self.works.lock().remove(&self.uid);
+        let mut all = self.works.lock();
+        all.works.remove(&self.uid);
+        all.tokens.remove(&self.token);
+        if !self.is_stored {
+            all.ended.insert(self.uid.clone(), now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_worked_on_once_for_whatever_resource() {
+        let works = Works::default();
+        let mut first = works.begin("uid", "token").unwrap();
+        assert!(works.begin("uid", "other").is_none());
+        assert!(works.begin("created again", "token").is_none());
+        assert_eq!(works.get("uid"), Some(Work::Calling));
+        assert!(first.storing("no".into()) && !first.storing("still no".into()));
+        first.stored();
+        drop(first);
+        assert_eq!((works.get("uid"), works.ended("uid")), (None, None));
+        drop(works.begin("created again", "token").unwrap());
+        assert!(works.ended("created again").is_some());
     }
 }

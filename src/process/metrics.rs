@@ -59,6 +59,10 @@ pub struct ResourceSample {
     pub ready: bool,
     /// The reason of its `Ready` condition.
     pub reason: String,
+    /// The reason of its `Stalled` condition, while that is true.
+    pub stalled: Option<String>,
+    /// The reason of its `Reconciling` condition, while that is true.
+    pub reconciling: Option<String>,
     /// When it is due next.
     pub next: Option<i64>,
     /// When the value it holds was issued.
@@ -232,6 +236,18 @@ impl Collector for Resources {
             ];
             ConstGauge::new(i64::from(sample.ready)).encode(ready.encode_family(&labels)?)?;
         }
+        self.encode_reason(
+            &mut encoder,
+            "stalled",
+            "Why the next rotation cannot happen before a person acts.",
+            |s| s.stalled.as_deref(),
+        )?;
+        self.encode_reason(
+            &mut encoder,
+            "reconciling",
+            "What the operator works on or waits for.",
+            |s| s.reconciling.as_deref(),
+        )?;
         self.encode_seconds(
             &mut encoder,
             "next_rotation_timestamp",
@@ -260,6 +276,28 @@ impl Collector for Resources {
 }
 
 impl Resources {
+    /// One gauge that is 1 for each resource that has a reason.
+    fn encode_reason(
+        &self,
+        encoder: &mut DescriptorEncoder,
+        name: &str,
+        help: &str,
+        reason: impl Fn(&ResourceSample) -> Option<&str>,
+    ) -> fmt::Result {
+        let mut gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for sample in &self.samples {
+            if let Some(reason) = reason(sample) {
+                let labels = [
+                    ("namespace", sample.namespace.as_str()),
+                    ("name", sample.name.as_str()),
+                    ("reason", reason),
+                ];
+                ConstGauge::new(1_i64).encode(gauge.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
     /// One gauge in seconds, with a series for each resource that has it.
     fn encode_seconds(
         &self,
@@ -293,6 +331,8 @@ mod tests {
             name: name.into(),
             ready: true,
             reason: "Rotated".into(),
+            stalled: Some("Forbidden".into()),
+            reconciling: None,
             next: Some(1_000),
             last: Some(900),
             expires: None,
@@ -310,6 +350,11 @@ mod tests {
             r#"Whether the resource is Ready, and why.
 # TYPE astro_token_operator_ready gauge
 astro_token_operator_ready{namespace="data",name="etl",reason="Rotated"} 1
+# HELP astro_token_operator_stalled Why the next rotation cannot happen before a person acts.
+# TYPE astro_token_operator_stalled gauge
+astro_token_operator_stalled{namespace="data",name="etl",reason="Forbidden"} 1
+# HELP astro_token_operator_reconciling What the operator works on or waits for.
+# TYPE astro_token_operator_reconciling gauge
 # HELP astro_token_operator_next_rotation_timestamp_seconds When the resource is due next.
 # TYPE astro_token_operator_next_rotation_timestamp_seconds gauge
 # UNIT astro_token_operator_next_rotation_timestamp_seconds seconds

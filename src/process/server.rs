@@ -138,6 +138,8 @@ mod tests {
             name: "etl".into(),
             ready: false,
             reason: "SecretNotOurs".into(),
+            stalled: Some("SecretNotOurs".into()),
+            reconciling: None,
             next: Some(0),
             last: None,
             expires: None,

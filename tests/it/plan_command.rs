@@ -17,7 +17,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use lab::astro::{Astro, Fault, Issued, NewToken, Operation, Reply, Step};
 use lab::control_plane::apply;
@@ -363,6 +363,17 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
         )
         .await;
     rows.push(("refused", "no-value", "TargetRefused"));
+
+    let (token, version) = planner.rotated("leaving").await;
+    planner
+        .hold("leaving", &token, &version, DAY, json!({}))
+        .await;
+    let keep = json!({"metadata": {"finalizers": ["example.com/keep"]}});
+    stage.edit_secret("leaving-secret", keep).await;
+    let (secrets, params) = (stage.secrets(), DeleteParams::default());
+    secrets.delete("leaving-secret", &params).await.unwrap();
+    stage.create("leaving", json!({})).await;
+    rows.push(("leaving", "target-terminating", "TargetTerminating"));
 
     stage.token("typed");
     let typed = json!({"type": "example.com/other", "stringData": {"token": "x"}, "metadata": adopt("typed")});

@@ -360,15 +360,19 @@ async fn a_rotation_in_flight_is_stored_before_the_end_and_not_made_again_by_the
     let reached = tokio::time::timeout(SOON, rotation.reached());
     reached.await.expect("no rotation");
     first.signal("TERM").await;
-    second.until("watching", QUICK).await;
+    first.until("stopping", SOON).await;
     assert!(
         first.is_running(),
         "it left a value behind: {:#?}",
         first.log()
     );
+    // The lease is kept for as long as something is in flight.
+    let leads = second.log().concat().contains("watching");
+    assert!(!leads, "{:#?}", second.log());
     rotation.release();
     let (code, log) = first.end(QUICK).await;
     assert_eq!(code, Some(0), "{log:#?}");
+    second.until("watching", QUICK).await;
     assert!(stage.holds_live("ci").await, "{log:#?}");
 
     stage.until_rotated("ci", 1).await;

@@ -98,6 +98,8 @@ fn its_metrics_are_all_that_there_are() {
         name: "etl".into(),
         ready: true,
         reason: "Live".into(),
+        stalled: Some("Forbidden".into()),
+        reconciling: Some("Rotating".into()),
         next: Some(0),
         last: Some(0),
         expires: Some(0),

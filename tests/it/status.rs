@@ -238,18 +238,26 @@ async fn status_is_a_table_of_the_context_s_namespace_and_explains_what_is_not_r
     let lines: Vec<_> = ended.stdout.lines().collect();
     assert_eq!(
         words(lines[0]),
-        ["NAME", "READY", "REASON", "TOKEN", "AGE", "NEXT"]
+        ["NAME", "READY", "REASON", "BLOCKED", "TOKEN", "AGE", "NEXT"]
     );
     let of_ill = visitor.stage.token_name("ill");
     assert_eq!(
         words(lines[1]),
-        ["ill", "False", "TokenAmbiguous", &of_ill, "-", "-"]
+        ["ill", "False", "TokenAmbiguous", "-", &of_ill, "-", "-"]
     );
     assert_eq!(
         words(lines[2]),
-        ["paused", "-", "-", "t7", "-", "suspended"]
+        ["paused", "-", "-", "-", "t7", "-", "suspended"]
     );
-    let of_well = ["well", "True", "Live", "CI deployer", "2d 3h", "in 3d 4h"];
+    let of_well = [
+        "well",
+        "True",
+        "Live",
+        "-",
+        "CI deployer",
+        "2d 3h",
+        "in 3d 4h",
+    ];
     assert_eq!(words(lines[3]), of_well);
     assert_eq!(lines[4..], ["", "ill", "  two tokens: t1 [31mand t2"]);
 
@@ -355,7 +363,10 @@ async fn following_says_what_changed_and_what_was_deleted_until_ctrl_c() {
     assert_eq!(object(json.line().await)["message"], "three tokens");
     visitor.write("ill", well()).await;
     let line = table.line().await;
-    assert_eq!(words(&line)[..4], ["ill", "True", "Live", "CI deployer"]);
+    assert_eq!(
+        words(&line)[..5],
+        ["ill", "True", "Live", "-", "CI deployer"]
+    );
     assert_eq!(line.find("True"), header.find("READY"), "{line}");
     assert_eq!(object(json.line().await)["ready"], true);
     visitor.stage.delete("well").await;

@@ -12,6 +12,7 @@ use crate::decide::validate::is_workable;
 use crate::operator::grant::Grant;
 use crate::operator::handles::Handles;
 use crate::operator::observe::Observer;
+use crate::operator::works::Works;
 use crate::text::line;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector::store::Writer;
@@ -51,7 +52,14 @@ impl Looker {
         let (wake, _) = Wake::channel();
         let claims = Arc::new(Mutex::new(claims));
         Self {
-            observer: Observer::new(handles, store.as_reader(), None, claims, wake),
+            observer: Observer::new(
+                handles,
+                store.as_reader(),
+                None,
+                claims,
+                wake,
+                Works::default(),
+            ),
             knows_cluster,
             all,
             looked_at: HashSet::new(),

@@ -3,8 +3,9 @@
 use super::checks::{Check, Outcome};
 use super::verdict::{Decided, Verdict};
 use crate::cli::terminal::{BAD, BOLD, DIM, GOOD, WARN, paragraph, short};
-use crate::decide::evidence::{Drift, Live, Observed, Stored};
+use crate::decide::evidence::{Live, Observed, Stored};
 use crate::decide::upcoming::Upcoming;
+use crate::decide::version::Drift;
 use crate::reason::Blocked;
 use crate::text::line;
 use anstyle::Style;
@@ -392,6 +393,10 @@ fn secret(seen: &Observed, was_read: bool) -> SecretFacts {
             ),
         ),
         Stored::Absent { .. } => ("absent", format!("{name}: not there, or without a value")),
+        Stored::Unread(_) => (
+            "unread",
+            format!("{name}: its metadata does not tell whether there is a value"),
+        ),
         Stored::Foreign(_) => ("foreign", format!("{name}: of another party")),
         Stored::Consented { value_is_live, .. } => {
             let value = match value_is_live {
@@ -409,7 +414,7 @@ fn secret(seen: &Observed, was_read: bool) -> SecretFacts {
             let live = match seen.drift() {
                 Some((Drift::Same, ..)) => ", which is live",
                 Some((Drift::LiveNewer, ..)) => ", which is no longer valid",
-                Some((Drift::StoredNewer, ..)) | None => "",
+                Some((Drift::StoredNewer | Drift::Unknown, ..)) | None => "",
             };
             let obtained = obtained.unwrap_or_default();
             let key = line(&held.stamp.key, LONGEST);

@@ -1,7 +1,7 @@
 //! What the operator would do with a resource now, and by which rules: from the evidence, by the operator's own plan. Pure.
 
 use crate::api::Cause;
-use crate::decide::evidence::{Observed, Stored, doubt};
+use crate::decide::evidence::{Observed, Stored, said};
 use crate::decide::plan::rules::{Rule, after_look, explained};
 use crate::decide::plan::{Plan, Setback};
 use crate::decide::status;
@@ -63,7 +63,7 @@ pub fn verdict(decided: &Decided, refused: Option<&Blocked>) -> Verdict {
     let seen = &decided.seen;
     let plan = after_look(seen, decided.plan.clone());
     let setback = refused.map(|blocked| Setback::Refused(blocked.clone()));
-    let why = doubt(&status::next(seen, &plan, setback.as_ref()));
+    let why = said(&status::next(seen, &plan, setback.as_ref()));
     match (plan, why) {
         (Plan::Rotate(_) | Plan::Rewrite { .. }, Some(why)) if refused.is_some() => {
             Verdict::Blocked(why)

@@ -31,7 +31,7 @@ const BY_HAND: &str = "by_hand";
 /// What a call came to.
 pub(super) enum Handed {
     /// The value is where it belongs.
-    Over(Token),
+    Over(Box<Token>),
     /// This call has not rotated anything.
     Refused(String),
     /// Whether the token was rotated is not known.
@@ -47,6 +47,8 @@ pub(super) struct Hand {
     site: Option<Site>,
     /// What the last call that failed came to.
     failed: Option<String>,
+    /// When the last call ended.
+    ended: Timestamp,
 }
 
 impl Hand {
@@ -77,6 +79,7 @@ impl Hand {
             }),
             site: None,
             failed: None,
+            ended: now(),
         })
     }
 
@@ -113,7 +116,7 @@ impl Hand {
         };
         (seen.live, seen.asked_at) = (live, Some(now));
         // Its only holder is this process, and it waits for its own calls.
-        seen.holder_is_done = true;
+        seen.holder_done_at = Some(self.ended);
         if let Some(site) = &self.site {
             seen.stored = site.stored(&self.resource).await.map_err(|error| {
                 let secret = &self.resource.spec.target.name;
@@ -147,10 +150,11 @@ impl Hand {
         let _turn = astro.turn(&grant.credential).await;
         self.failed = None;
         let setback = match rotate(self, &astro, &grant, seen, rotation).await {
-            Ok(handed) => return handed.map(Handed::Over),
+            Ok(handed) => return handed.map(Box::new).map(Handed::Over),
             Err(setback) => setback,
         };
         let failed = self.failed.take();
+        self.ended = now();
         Ok(match setback {
             Setback::InDoubt(blocked) => Handed::InDoubt(failed.unwrap_or(blocked.message)),
             Setback::Definite { blocked, .. } | Setback::Refused(blocked) => {
@@ -194,6 +198,13 @@ impl Hands for Hand {
     fn holder(&self) -> String {
         BY_HAND.into()
     }
+
+    /// A signal is answered by the one who waits for the rotation.
+    fn is_stopping(&self) -> bool {
+        false
+    }
+
+    async fn take_back(&mut self, _: &WorkspaceTokenRotation) {}
 
     async fn rehearse(&mut self, draft: &Draft<'_>) -> Result<(), Setback> {
         match &self.site {

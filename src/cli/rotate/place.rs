@@ -123,6 +123,7 @@ impl Site {
                     value_is_live: Some(false),
                     resource_version,
                 },
+                Some(Stored::Unread(held)) => Stored::Holds(held),
                 Some(stored) => stored,
             },
         )

@@ -27,6 +27,10 @@ pub struct Row {
     pub reason: Option<String>,
     /// The facts of the case.
     pub message: Option<String>,
+    /// Why the next rotation cannot happen before a person acts.
+    pub blocked: Option<String>,
+    /// The facts of that.
+    pub blocked_message: Option<String>,
     /// The token's name, otherwise its id.
     pub token: String,
     /// Since when the stored value is there.
@@ -45,6 +49,7 @@ impl Row {
     pub fn new(resource: &WorkspaceTokenRotation) -> Self {
         let (spec, status) = (&resource.spec, resource.status.as_ref());
         let ready = status.and_then(Status::ready);
+        let stalled = status.and_then(|status| status.present("Stalled"));
         let token = status.and_then(|status| status.token.as_ref());
         let known = token.map(|token| &token.name).filter(|it| !it.is_empty());
         let name = known
@@ -60,6 +65,8 @@ impl Row {
             ready: ready.map(|ready| ready.status == "True"),
             reason: ready.map(|ready| shown(&ready.reason)),
             message: ready.map(|ready| shown(&ready.message)),
+            blocked: stalled.map(|stalled| shown(&stalled.reason)),
+            blocked_message: stalled.map(|stalled| shown(&stalled.message)),
             token: name.map(shown).unwrap_or_default(),
             rotated_at: rotated_at.or(last.map(|last| &last.at)).map(|time| time.0),
             next_rotation: next.map(|time| time.0),
@@ -80,6 +87,7 @@ impl Row {
     pub fn looks_like(&self, other: &Self) -> bool {
         let facts = |row: &Self| Self {
             message: None,
+            blocked_message: None,
             ..row.clone()
         };
         facts(self) == facts(other)
@@ -89,7 +97,7 @@ impl Row {
     pub fn cells(&self, with_namespace: bool, now: Timestamp) -> Vec<String> {
         let namespace = with_namespace.then(|| self.namespace.clone());
         let rest = match self.deleted {
-            true => [NOTHING, "Deleted", &self.token, NOTHING, NOTHING].map(str::to_owned),
+            true => [NOTHING, "Deleted", NOTHING, &self.token, NOTHING, NOTHING].map(str::to_owned),
             false => [
                 match self.ready {
                     Some(true) => format!("{GOOD}True{GOOD:#}"),
@@ -97,6 +105,7 @@ impl Row {
                     None => NOTHING.into(),
                 },
                 self.reason.clone().unwrap_or_else(|| NOTHING.into()),
+                self.blocked.clone().unwrap_or_else(|| NOTHING.into()),
                 self.token.clone(),
                 self.rotated_at.map_or(NOTHING.into(), |at| age(at, now)),
                 self.next(now),
@@ -106,17 +115,21 @@ impl Row {
         named.chain(rest).collect()
     }
 
-    /// The message of one that is not ready, below the table; cells are too narrow for it.
+    /// The messages of one that is not ready or blocked, below the table; cells are too narrow for them.
     pub fn explanation(&self, with_namespace: bool) -> Option<String> {
-        let message = self
-            .message
-            .as_ref()
-            .filter(|_| self.ready == Some(false))?;
+        let message = self.message.as_ref().filter(|_| self.ready == Some(false));
+        let blocked = self.blocked_message.as_ref();
+        let blocked = blocked.filter(|blocked| Some(*blocked) != message);
+        let messages: Vec<_> = message.into_iter().chain(blocked).collect();
+        if messages.is_empty() {
+            return None;
+        }
         let namespace = match with_namespace {
             true => format!("{}/", self.namespace),
             false => String::new(),
         };
-        let (name, text) = (&self.name, paragraph("  ", message));
+        let name = &self.name;
+        let text: String = messages.iter().map(|it| paragraph("  ", it)).collect();
         Some(format!("{BOLD}{namespace}{name}{BOLD:#}\n{text}"))
     }
 
@@ -137,7 +150,7 @@ impl Row {
 /// The names of the columns.
 pub fn header(with_namespace: bool) -> Vec<String> {
     let namespace = with_namespace.then_some("NAMESPACE");
-    let rest = ["NAME", "READY", "REASON", "TOKEN", "AGE", "NEXT"];
+    let rest = ["NAME", "READY", "REASON", "BLOCKED", "TOKEN", "AGE", "NEXT"];
     let names = namespace.into_iter().chain(rest);
     names.map(str::to_owned).collect()
 }
@@ -194,19 +207,22 @@ mod tests {
         let cells = row.cells(true, now());
         assert_eq!(cells[..2], ["data", "ci"]);
         assert_eq!(cells[2], format!("{GOOD}True{GOOD:#}"));
-        assert_eq!(cells[3..], ["Live", "CI deployer", "2d 3h", "in 3d 4h"]);
+        assert_eq!(
+            cells[3..],
+            ["Live", "-", "CI deployer", "2d 3h", "in 3d 4h"]
+        );
         assert_eq!(row.explanation(true), None);
     }
 
     #[test]
     fn one_that_nobody_looked_at_has_its_name_and_the_spec_s_token() {
         let nothing = cells(json!({}), Value::Null);
-        assert_eq!(nothing, ["ci", "-", "-", "of the spec", "-", "-"]);
+        assert_eq!(nothing, ["ci", "-", "-", "-", "of the spec", "-", "-"]);
         let by_id = cells(json!({"token": {"id": "t9"}}), Value::Null);
-        assert_eq!(by_id[3], "t9");
+        assert_eq!(by_id[4], "t9");
         // The vendor's record was not seen yet.
         let unnamed = json!({"token": {"id": "t1", "name": ""}});
-        assert_eq!(cells(json!({}), unnamed)[3], "of the spec");
+        assert_eq!(cells(json!({}), unnamed)[4], "of the spec");
     }
 
     #[test]
@@ -214,7 +230,7 @@ mod tests {
         let last = |at: &str| {
             let last = json!({"id": "r", "reason": "Initial", "at": at});
             let token = json!({"id": "t1", "name": "x"});
-            cells(json!({}), json!({"token": token, "lastRotation": last}))[4].clone()
+            cells(json!({}), json!({"token": token, "lastRotation": last}))[5].clone()
         };
         assert_eq!(last("2026-03-10T11:54:50Z"), "5m 10s");
         assert_eq!(last("2026-03-10T12:00:03Z"), "0s");
@@ -222,13 +238,13 @@ mod tests {
 
     #[test]
     fn what_is_due_what_is_late_and_what_is_suspended_are_told_apart() {
-        let next = |spec: Value, at: &str| cells(spec, json!({"nextRotation": at}))[5].clone();
+        let next = |spec: Value, at: &str| cells(spec, json!({"nextRotation": at}))[6].clone();
         assert_eq!(next(json!({}), "2026-03-10T12:00:01Z"), "in 1s");
         assert_eq!(next(json!({}), "2026-03-10T12:00:00Z"), "now");
         assert_eq!(next(json!({}), "2026-03-10T11:54:50Z"), "overdue 5m 10s");
         let suspended = json!({"suspend": true});
         assert_eq!(next(suspended, "2026-03-10T11:54:50Z"), "suspended");
-        assert_eq!(cells(json!({"suspend": false}), json!({}))[5], "-");
+        assert_eq!(cells(json!({"suspend": false}), json!({}))[6], "-");
     }
 
     #[test]
@@ -245,6 +261,25 @@ mod tests {
         let wanted = format!("{BOLD}ci{BOLD:#}\n  no token[2J named \"x\"\n");
         assert_eq!(text, wanted);
         assert!(row.explanation(true).unwrap().contains("data/ci"));
+    }
+
+    #[test]
+    fn a_live_value_whose_next_rotation_is_blocked_stays_ready_and_says_so() {
+        let mut conditions = ready("True", "Live", "fine");
+        let stalled = json!({
+            "type": "Stalled", "status": "True", "reason": "CredentialsRejected", "message": "it has expired",
+            "lastTransitionTime": "2026-03-01T00:00:00Z",
+        });
+        conditions.as_array_mut().unwrap().push(stalled);
+        let row = row(json!({}), json!({"conditions": conditions}));
+        let cells = row.cells(false, now());
+        assert_eq!(cells[1], format!("{GOOD}True{GOOD:#}"));
+        assert_eq!(cells[2..4], ["Live", "CredentialsRejected"]);
+        let text = row.explanation(false).unwrap();
+        assert!(
+            text.contains("it has expired") && !text.contains("fine"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -266,7 +301,7 @@ mod tests {
         let row = row(json!({"suspend": true}), status);
         let wanted = json!({
             "namespace": "data", "name": "ci", "ready": false, "reason": "Contested", "message": "twice",
-            "token": "CI", "rotatedAt": "2026-03-08T09:00:00Z", "nextRotation": null, "suspended": true,
+            "blocked": null, "blockedMessage": null, "token": "CI", "rotatedAt": "2026-03-08T09:00:00Z", "nextRotation": null, "suspended": true,
         });
         assert_eq!(serde_json::to_value(&row).unwrap(), wanted);
         let gone = serde_json::to_value(row.deleted()).unwrap();

@@ -1,8 +1,9 @@
 //! What is believed of the value in the Secret: whether it is live, and when it is due to be replaced.
 
 use crate::api::{Pending, request};
-use crate::decide::evidence::{Drift, Held, Live, Observed, Token, compare};
+use crate::decide::evidence::{Held, Live, Observed, Token};
 use crate::decide::schedule::{Due, Expiry, ScheduleError};
+use crate::decide::version::{Drift, compare_records};
 use crate::reason::{Blocked, Reason};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -21,7 +22,7 @@ pub fn believe(seen: &Observed) -> Result<&Held, Blocked> {
     if let Some(pending) = seen.pending() {
         return Err(match seen.live {
             Live::Token { ref token, .. }
-                if compare(&pending.replaces, &token.version) == Drift::LiveNewer =>
+                if compare_records(&pending.replaces, &token.version) == Drift::LiveNewer =>
             {
                 Blocked::new(
                     Reason::ValueLost,

@@ -5,6 +5,7 @@ mod obstacles;
 mod pending;
 mod step;
 
+pub use self::causes::asks_value;
 pub use self::step::rotation;
 
 use self::causes::{
@@ -12,9 +13,9 @@ use self::causes::{
 };
 use self::obstacles::{
     backing_off, being_deleted, invalid_spec, no_access, not_our_secret, older_rival, refused,
-    suspended, unsuitable_token,
+    suspended, terminating, unread, unsuitable_token,
 };
-use self::pending::{after_rival, in_flight, resolve_pending, settle};
+use self::pending::{after_rival, in_flight, resolve_pending, settle, storing};
 use super::Plan;
 use crate::decide::evidence::Observed;
 
@@ -38,6 +39,11 @@ const fn rule(
 
 /// The table. The order is the meaning.
 const RULES: &[Rule] = &[
+    rule(
+        "storing",
+        "A value is only in memory, because it cannot be stored for now.",
+        storing,
+    ),
     rule(
         "being-deleted",
         "A resource that is being deleted starts nothing.",
@@ -74,6 +80,11 @@ const RULES: &[Rule] = &[
         in_flight,
     ),
     rule(
+        "target-terminating",
+        "The Secret is being deleted; it is written again once it is gone.",
+        terminating,
+    ),
+    rule(
         "after-rival",
         "An older resource worked on the token until now, so the vendor is asked first.",
         after_rival,
@@ -97,6 +108,11 @@ const RULES: &[Rule] = &[
         "backing-off",
         "After a failure the next attempt waits.",
         backing_off,
+    ),
+    rule(
+        "unread",
+        "The Secret's metadata does not tell whether its value is there, so the value is read.",
+        unread,
     ),
     rule(
         "resolve-pending",

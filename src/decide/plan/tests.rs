@@ -8,12 +8,13 @@ use crate::api::{
     WorkspaceTokenRotation, WorkspaceTokenRotationSpec, request,
 };
 use crate::decide::evidence::Settings;
-use crate::decide::evidence::{Access, Drift, Live, Observed, Rival, Stored, Work, compare};
+use crate::decide::evidence::{Access, Live, Observed, Rival, Stored, Work};
 use crate::decide::pace::Pace;
 use crate::decide::schedule::Schedule;
 use crate::decide::stamp::{Stamp, rotation_id};
 use crate::decide::status;
-use crate::reason::Reason;
+use crate::decide::version::Drift;
+use crate::reason::{EXPLANATIONS, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 use proptest::prelude::*;
@@ -111,7 +112,7 @@ fn calm() -> Observed {
         asked_at: Some(at(-30)),
         rival: None,
         work: None,
-        holder_is_done: false,
+        holder_done_at: None,
     }
 }
 
@@ -464,25 +465,25 @@ fn each_rule_has_its_say() {
         (
             "5 somebody may be at it",
             begun(20, -4000),
-            "wait 30 RotationInDoubt",
+            "wait 35 RotationInDoubt",
         ),
         (
-            "5 its holder is done: only a call may still land",
+            "5 its holder has been done for two seconds: only a call may still land",
             with(|s| {
                 *s = begun(4, -4000);
-                s.holder_is_done = true;
+                s.holder_done_at = Some(at(-2));
             }),
-            "wait 6 RotationInDoubt",
+            "wait 8 RotationInDoubt",
         ),
         (
             "5 this process is at it",
             with(|s| s.work = Some(Work::Calling)),
-            "wait 50 calm",
+            "wait 55 calm",
         ),
         (
             "5 this process cannot store the value",
             with(|s| s.work = Some(Work::Storing { error: "no".into() })),
-            "wait 50 ValueNotStored",
+            "wait 55 ValueNotStored",
         ),
         (
             "5 a second attempt waits longer",
@@ -923,6 +924,75 @@ fn each_rule_has_its_say() {
             "wait 5 calm",
         ),
         (
+            "storing: a value in memory is told of first, whatever became of the spec",
+            with(|s| {
+                s.resource.spec = spec(|s| s["schedule"] = serde_json::json!({}));
+                s.schedule =
+                    Schedule::parse(&s.resource.spec.schedule, SignedDuration::from_mins(5));
+                s.work = Some(Work::Storing { error: "no".into() });
+            }),
+            "wait 55 ValueNotStored",
+        ),
+        (
+            "target-terminating: nothing is rotated into a Secret that is about to vanish",
+            with(|s| {
+                annotate(s, request::ROTATE, "now");
+                s.stored = Stored::Holds(Held {
+                    terminating: true,
+                    ..held(version(-100))
+                });
+            }),
+            "block TargetTerminating",
+        ),
+        (
+            "unread: the absence of a value is read before a rotation",
+            with(|s| s.stored = Stored::Unread(held(version(-100)))),
+            "look",
+        ),
+        (
+            "stale-read: the versions do not tell, and the value was not asked",
+            with(|s| {
+                s.stored = Stored::Holds(stamped(held(version(-100)), |it| {
+                    it.version = Version::default();
+                }));
+            }),
+            "wait 5 calm",
+        ),
+        (
+            "outdated: the versions do not tell, and the value is live",
+            with(|s| {
+                s.stored = Stored::Holds(Held {
+                    is_live: Some(true),
+                    ..stamped(held(version(-100)), |it| it.version = Version::default())
+                });
+            }),
+            "rewrite from target",
+        ),
+        (
+            "drift: the versions do not tell, and the value is not live",
+            with(|s| {
+                s.stored = Stored::Holds(Held {
+                    is_live: Some(false),
+                    ..stamped(held(version(-100)), |it| it.version = Version::default())
+                });
+            }),
+            "rotate Reclaimed 1",
+        ),
+        (
+            "idle: a record rounds its time up, and the short form is proven to change",
+            with(|s| {
+                s.stored = Stored::Holds(stamped(held(version(-100)), |it| {
+                    it.replaced = Some("before".into());
+                }));
+                let rounded = Version {
+                    rotated_at: Some(Time(at(-99))),
+                    ..version(-100)
+                };
+                live(s, rounded);
+            }),
+            "idle 3500",
+        ),
+        (
             "adopted with its live value",
             with(|s| {
                 s.stored = Stored::Consented {
@@ -970,16 +1040,16 @@ fn each_crash_window_closes() {
             }),
             "rotate Scheduled 1",
         ),
-        ("begin: wait", begun(1, -4000), "wait 49 RotationInDoubt"),
-        ("begin: then rotate", begun(50, -4000), "rotate Scheduled 2"),
+        ("begin: wait", begun(1, -4000), "wait 54 RotationInDoubt"),
+        ("begin: then rotate", begun(55, -4000), "rotate Scheduled 2"),
         (
             "call, before the write: wait",
             begun(1, -1),
-            "wait 49 RotationInDoubt",
+            "wait 54 RotationInDoubt",
         ),
         (
             "call, before the write: then rotate once more",
-            begun(50, -49),
+            begun(55, -54),
             "rotate Lost 2",
         ),
         (
@@ -1056,12 +1126,190 @@ fn a_lost_value_is_remembered_when_the_next_attempt_is_begun() {
     let Plan::Rotate(rotation) = plan(&seen) else {
         panic!("no rotation");
     };
-    let status = status::begin(&seen, &rotation, "id".into(), "me".into());
+    let status = status::begin(&seen, &rotation, "id".into(), "me".into(), at(7));
     assert_eq!(status.history[0].outcome, RotationOutcome::Lost);
     assert_eq!(
         status.pending.map(|p| (p.attempt, p.reason)),
         Some((2, Cause::Lost))
     );
+}
+
+#[test]
+fn the_intent_s_clock_starts_when_it_is_recorded_and_not_when_the_vendor_was_asked() {
+    let seen = begun(60, -4000);
+    let Plan::Rotate(rotation) = plan(&seen) else {
+        panic!("no rotation");
+    };
+    let status = status::begin(&seen, &rotation, "id".into(), "me".into(), at(20));
+    assert_eq!(status.pending.map(|it| it.started_at), Some(Time(at(20))));
+    assert_eq!(status.history, []);
+}
+
+/// The first attempt is in doubt, the second one is refused, and then the first one is found to have taken effect.
+#[test]
+fn a_definite_answer_takes_back_its_own_attempt_and_no_other() {
+    let second = Pending {
+        attempt: 2,
+        ..pending(60)
+    };
+    let mut seen = with(|s| {
+        s.stored = Stored::Holds(held(version(-4000)));
+        live(s, version(-4000));
+        status_of(s).pending = Some(second.clone());
+        s.resource.spec.external_rotation = Some(ExternalRotation::Report);
+    });
+    let definite = Setback::Definite {
+        blocked: blocked(Reason::VendorUnavailable),
+        retry_after: None,
+    };
+    let refused = status::next(&seen, &plan(&seen), Some(&definite));
+    assert_eq!(refused.pending, Some(second));
+    assert_eq!(refused.failures, Some(1));
+    seen.resource.status = Some(Status {
+        retry_at: None,
+        ..refused
+    });
+    live(&mut seen, version(-50));
+    assert_eq!(short(&plan(&seen)), "rotate Lost 3");
+}
+
+#[test]
+fn an_attempt_that_was_refused_after_a_lost_value_is_no_second_loss() {
+    let seen = with(|s| {
+        s.stored = Stored::Holds(held(version(-4000)));
+        live(s, version(-100));
+        status_of(s).pending = Some(Pending {
+            attempt: 2,
+            reason: Cause::Lost,
+            replaces: version(-100),
+            ..pending(90)
+        });
+    });
+    let Plan::Rotate(rotation) = plan(&seen) else {
+        panic!("no rotation");
+    };
+    assert_eq!((rotation.cause, rotation.attempt), (Cause::Lost, 3));
+    let status = status::begin(&seen, &rotation, "id".into(), "me".into(), at(0));
+    assert_eq!(status.history, []);
+}
+
+/// What each reason means for a resource with a live value: whether that stays `Ready`, and whether a person has to act.
+#[test]
+fn each_reason_has_its_conditions() {
+    use Reason::*;
+    const KEEPS: bool = true;
+    const DENIES: bool = false;
+    let table = [
+        (AwaitingFirstRotation, DENIES, "Reconciling"),
+        (ClusterChanged, DENIES, "Stalled"),
+        (Contested, DENIES, "Stalled"),
+        (CredentialsMissing, KEEPS, "Stalled"),
+        (CredentialsNotAllowed, KEEPS, "Stalled"),
+        (CredentialsRejected, KEEPS, "Stalled"),
+        (Forbidden, KEEPS, "Stalled"),
+        (InvalidSpec, KEEPS, "Stalled"),
+        (OrganizationUnknown, KEEPS, "Stalled"),
+        (RotatedElsewhere, DENIES, "Reconciling"),
+        (RotationInDoubt, DENIES, "Reconciling"),
+        (ScheduleTooFrequent, KEEPS, "Stalled"),
+        (SecretNotOurs, DENIES, "Stalled"),
+        (SelfRotation, KEEPS, "Stalled"),
+        (TargetConflict, DENIES, "Stalled"),
+        (TargetImmutable, KEEPS, "Stalled"),
+        (TargetRefused, KEEPS, "Stalled"),
+        (TargetTerminating, KEEPS, "Reconciling"),
+        (TargetTypeDiffers, KEEPS, "Stalled"),
+        (TemplateFailed, KEEPS, "Stalled"),
+        (TokenAmbiguous, KEEPS, "Stalled"),
+        (TokenConflict, DENIES, "Stalled"),
+        (TokenExpired, DENIES, "Stalled"),
+        (TokenNeverExpires, KEEPS, "Stalled"),
+        (TokenNotFound, KEEPS, "Stalled"),
+        (ValueLost, DENIES, "Reconciling"),
+        (ValueNotStored, DENIES, "Reconciling"),
+        (VendorUnavailable, KEEPS, "Reconciling"),
+        (WrongScope, KEEPS, "Stalled"),
+        (WrongWorkspace, KEEPS, "Stalled"),
+    ];
+    assert_eq!(table.len(), EXPLANATIONS.len());
+    let said = |status: &Status, type_: &str| {
+        let mut all = status.conditions.iter();
+        let found = all.find(|condition| condition.type_ == type_)?;
+        Some((found.status.clone(), found.reason.clone()))
+    };
+    for (reason, keeps, beside) in table {
+        let because = || blocked(reason);
+        let plans = [
+            (Plan::Idle { next: None }, Some(Setback::Refused(because()))),
+            (
+                Plan::Wait {
+                    until: at(1),
+                    doubt: Some(because()),
+                },
+                None,
+            ),
+            (
+                Plan::Retry {
+                    until: at(1),
+                    blocked: because(),
+                },
+                None,
+            ),
+        ];
+        for (plan, setback) in plans {
+            let status = status::next(&calm(), &plan, setback.as_ref());
+            let ready = match keeps {
+                true => ("True".to_owned(), "Live".to_owned()),
+                false => ("False".to_owned(), reason.to_string()),
+            };
+            assert_eq!(said(&status, "Ready"), Some(ready), "{reason}");
+            let other = if beside == "Stalled" {
+                "Reconciling"
+            } else {
+                "Stalled"
+            };
+            let present = Some(("True".to_owned(), reason.to_string()));
+            assert_eq!(said(&status, beside), present, "{reason}");
+            assert_eq!(said(&status, other), None, "{reason}");
+            // Where there is no value, it is the reason of both.
+            let without = with(|s| s.stored = Stored::Foreign(blocked(SecretNotOurs)));
+            let status = status::next(&without, &plan, setback.as_ref());
+            let ready = Some(("False".to_owned(), reason.to_string()));
+            assert_eq!(said(&status, "Ready"), ready, "{reason}");
+        }
+    }
+}
+
+/// The value that is stored is dead, and something else keeps it from being replaced.
+#[test]
+fn ready_tells_what_is_wrong_with_the_value_and_stalled_what_keeps_it_so() {
+    let seen = with(|s| live(s, version(-50)));
+    let plan = Plan::Block(blocked(Reason::CredentialsRejected));
+    let status = status::next(&seen, &plan, None);
+    let ready = status.ready().unwrap();
+    assert_eq!(
+        (&*ready.status, &*ready.reason),
+        ("False", "RotatedElsewhere")
+    );
+    let stalled = status.present("Stalled").unwrap();
+    assert_eq!(stalled.reason, "CredentialsRejected");
+    // Still there, so that an overdue rotation shows.
+    assert_eq!(status.next_rotation, Some(Time(at(3500))));
+}
+
+#[test]
+fn a_token_that_is_gone_has_no_live_value() {
+    let gone = |fresh| {
+        let mut seen = calm();
+        let blocked = blocked(Reason::TokenNotFound);
+        seen.live = Live::Refused {
+            blocked: blocked.clone(),
+            fresh,
+        };
+        let status = status::next(&seen, &Plan::Block(blocked), None);
+        status.is_ready()
+    };
+    assert!(!gone(true) && gone(false));
 }
 
 #[test]
@@ -1142,6 +1390,7 @@ fn any_stored() -> impl Strategy<Value = Stored> {
             resource_version: None
         }),
         any_held().prop_map(Stored::Holds),
+        any_held().prop_map(Stored::Unread),
     ]
 }
 
@@ -1202,7 +1451,7 @@ prop_compose! {
             status.retry_at = retry.map(|r| Time(at(r)));
             seen.stored = stored;
             seen.live = live;
-            seen.holder_is_done = done;
+            seen.holder_done_at = done.then(|| at(-5000));
             seen.rival = older.map(rival);
             seen.work = working.then_some(Work::Calling);
         })
@@ -1258,7 +1507,7 @@ proptest! {
                 && !matches!(decided, Plan::Settle) && seen.work.is_none()
             {
                 let held = seen.held().unwrap();
-                prop_assert_ne!(compare(&held.stamp.version, &token.version), Drift::LiveNewer, "Ready with a dead value");
+                prop_assert_ne!(held.compare(&token.version), Drift::LiveNewer, "Ready with a dead value");
             }
         }
     }

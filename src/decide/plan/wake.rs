@@ -1,7 +1,7 @@
 //! When a resource is looked at again, and how old a reading of the vendor may be. Pure.
 
 use super::{Plan, Setback};
-use crate::api::Cause;
+use crate::api::{Cause, Status};
 use crate::decide::evidence::Observed;
 use jiff::{SignedDuration, Timestamp};
 
@@ -61,8 +61,8 @@ fn blocked_retry(seen: &Observed) -> SignedDuration {
         .resource
         .status
         .iter()
-        .flat_map(|status| &status.conditions)
-        .find(|condition| condition.type_ == "Ready" && condition.status == "False")
+        .flat_map(Status::obstacles)
+        .next()
         .map_or(seen.now, |condition| condition.last_transition_time.0);
     seen.now
         .duration_since(since)

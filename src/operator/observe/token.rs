@@ -87,7 +87,7 @@ pub(super) async fn read(
     let spec = &seen.resource.spec.token;
     let known = match (&spec.id, &seen.stored) {
         (Some(id), _) => Some(id.clone()),
-        (None, Stored::Holds(held)) => Some(held.stamp.token_id.clone()),
+        (None, Stored::Holds(held) | Stored::Unread(held)) => Some(held.stamp.token_id.clone()),
         (None, _) => None,
     };
     if let Some(id) = known {
@@ -125,18 +125,18 @@ async fn get(handles: &Handles, grant: &Grant, id: &str) -> Result<Token, Vendor
     handles.astro.get(credential, organization, id).await
 }
 
-/// Whether the value in a Secret that was given to us is the token's live one; otherwise why that is not known.
+/// Whether the value under this key of this Secret is the token's live one, and `None` where there is no value; otherwise
+/// why that is not known.
 pub(super) async fn is_live(
     handles: &Handles,
     resource: &WorkspaceTokenRotation,
     grant: &Grant,
     token: &Token,
-) -> Result<bool, Live> {
-    let target = &resource.spec.target;
-    let found = secret::value(&handles.client, resource, &target.name, target.key()).await;
-    let value = match found {
+    (secret, key): (&str, &str),
+) -> Result<Option<bool>, Live> {
+    let value = match secret::value(&handles.client, resource, secret, key).await {
         Ok(Some((value, _))) => value,
-        Ok(None) => return Ok(false),
+        Ok(None) => return Ok(None),
         Err(error) => {
             return Err(Live::Unavailable {
                 message: error.to_string(),
@@ -145,12 +145,14 @@ pub(super) async fn is_live(
         }
     };
     let Ok(candidate) = Credential::adopt(value.expose_secret()) else {
-        return Ok(false);
+        return Ok(Some(false));
     };
     let (organization, workspace) = (&grant.organization, &resource.spec.workspace_id);
     let verdict = handles
         .astro
         .is_live(&candidate, organization, workspace, token);
     let verdict = verdict.await;
-    verdict.map_err(|error| Failure::from(&error).live(true))
+    verdict
+        .map(Some)
+        .map_err(|error| Failure::from(&error).live(true))
 }

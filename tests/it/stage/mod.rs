@@ -15,6 +15,7 @@ pub use self::planes::{Shared, plane, spoilable};
 use astro_token_operator::api::{Status, WorkspaceTokenRotation};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client, Config, CustomResourceExt};
@@ -281,7 +282,7 @@ impl Stage {
             .unwrap();
     }
 
-    /// Waits until `Ready=False` for this reason; returns the message.
+    /// Waits until it is not ready or held up for this reason; returns the message.
     pub async fn until_blocked(&self, name: &str, reason: &str) -> String {
         let resource = self
             .until(name, reason, |resource, status| {
@@ -393,17 +394,17 @@ pub async fn next_second() {
     tokio::time::sleep(Duration::from_secs(1) - Duration::from_nanos(into.into())).await;
 }
 
-/// The message of `Ready=False` for this reason, if that is how this generation of the resource is.
+/// The message of the condition that has this reason, `Stalled`, `Reconciling` or `Ready=False`, if that is how this
+/// generation of the resource is.
 pub fn blocked<'s>(
     resource: &WorkspaceTokenRotation,
     status: &'s Status,
     reason: &str,
 ) -> Option<&'s str> {
-    let ready = status.ready()?;
-    let is_so = ready.status == "False"
-        && ready.reason == reason
-        && ready.observed_generation == resource.metadata.generation;
-    is_so.then_some(&*ready.message)
+    let is_so = |condition: &&Condition| {
+        condition.reason == reason && condition.observed_generation == resource.metadata.generation
+    };
+    Some(&status.obstacles().find(is_so)?.message)
 }
 
 pub fn is_ready(status: &Status) -> bool {

@@ -2,36 +2,52 @@
 
 use super::step::{fresh, rotate};
 use crate::api::{Cause, ExternalRotation, RotationOutcome};
-use crate::decide::evidence::{Drift, Held, Live, Observed, Stored, compare};
+use crate::decide::evidence::{Held, Live, Observed, Stored};
 use crate::decide::plan::Plan;
 use crate::decide::plan::belief::{next_due, rotated_elsewhere, token_expired};
 use crate::decide::stamp::Stamp;
+use crate::decide::version::Drift;
 use crate::reason::{Blocked, Reason};
 use jiff::Timestamp;
 
+/// Also where the versions do not tell, and no answer did for now.
 pub(super) fn stale_read(seen: &Observed) -> Option<Plan> {
-    let (drift, held, _, fresh) = seen.drift()?;
-    (drift == Drift::StoredNewer && fresh && is_recent(seen, held)).then(|| Plan::Wait {
-        until: seen.now + seen.pace().stale_retry,
-        doubt: None,
-    })
+    let (drift, _, _, fresh) = seen.drift()?;
+    let is_undecided = matches!(drift, Drift::StoredNewer | Drift::Unknown);
+    (is_undecided && fresh).then(|| undecided(seen))
 }
 
-/// Whether the vendor may still answer with a record older than this value.
-fn is_recent(seen: &Observed, held: &Held) -> bool {
-    held.stamp
-        .obtained_at()
-        .is_some_and(|at| seen.now < at.saturating_add(seen.pace().stale_for).unwrap_or(at))
+fn undecided(seen: &Observed) -> Plan {
+    Plan::Wait {
+        until: seen.now + seen.pace().stale_retry,
+        doubt: None,
+    }
+}
+
+/// Whether the stored value has to be asked whether it is live, because the versions do not tell: a stored one that is
+/// newer than the record only means for a while that the record is old.
+pub fn asks_value(seen: &Observed) -> bool {
+    let (Some(held), Live::Token { token, .. }) = (seen.stored.value(), &seen.live) else {
+        return false;
+    };
+    token.id == held.stamp.token_id
+        && match held.stamp.compare(&token.version) {
+            Drift::Unknown => true,
+            Drift::StoredNewer => {
+                let until = |at: Timestamp| at.saturating_add(seen.pace().stale_for).unwrap_or(at);
+                let obtained = held.stamp.obtained_at();
+                obtained.is_none_or(|at| until(at) <= seen.now)
+            }
+            Drift::Same | Drift::LiveNewer => false,
+        }
 }
 
 pub(super) fn drift(seen: &Observed) -> Option<Plan> {
     let (drift, held, token, fresh) = seen.drift()?;
-    let stale = drift == Drift::StoredNewer && !fresh;
-    if drift == Drift::Same || stale {
-        return None;
-    }
-    if !fresh {
-        return Some(Plan::Look);
+    match (drift, fresh) {
+        (Drift::Same, _) | (Drift::StoredNewer, false) => return None,
+        (_, false) => return Some(Plan::Look),
+        (_, true) => {}
     }
     if seen.resource.spec.external_rotation == Some(ExternalRotation::Report) {
         let asked = seen.unhandled_request().is_some();
@@ -117,15 +133,12 @@ pub(super) fn adopt(seen: &Observed) -> Option<Plan> {
     };
     match &seen.live {
         Live::Token { token, fresh: true } if token.id == from.stamp.token_id => {
-            match compare(&from.stamp.version, &token.version) {
+            match from.compare(&token.version) {
                 Drift::Same => Some(Plan::Rewrite {
                     from: Box::new(from),
                 }),
-                Drift::StoredNewer if is_recent(seen, &from) => Some(Plan::Wait {
-                    until: seen.now + seen.pace().stale_retry,
-                    doubt: None,
-                }),
-                Drift::StoredNewer | Drift::LiveNewer => None,
+                Drift::StoredNewer | Drift::Unknown => Some(undecided(seen)),
+                Drift::LiveNewer => None,
             }
         }
         Live::Token { fresh: true, .. } | Live::Unavailable { .. } => None,
@@ -166,6 +179,8 @@ pub(super) fn outdated(seen: &Observed) -> Option<Plan> {
         !have && there
     });
     if let Live::Token { token, fresh } = &seen.live
+        // Not from an old record, which is of the value that this one has replaced.
+        && (held.stamp.replaced.is_none() || token.version.short_token != held.stamp.replaced)
         && (lacks(was.rotated_at.is_some(), token.version.rotated_at.is_some())
             || lacks(
                 was.short_token.is_some(),

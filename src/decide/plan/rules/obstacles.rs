@@ -1,7 +1,7 @@
 //! Rules about what stands in the way.
 
 use crate::api::request;
-use crate::decide::evidence::{Access, Held, Live, Observed, Rival, Stored, doubt};
+use crate::decide::evidence::{Access, Held, Live, Observed, Rival, Stored, said};
 use crate::decide::plan::Plan;
 use crate::decide::schedule::ScheduleError;
 use crate::decide::validate::{check_spec, check_token};
@@ -50,7 +50,10 @@ pub(super) fn not_our_secret(seen: &Observed) -> Option<Plan> {
     let blocked = match &seen.stored {
         Stored::Foreign(blocked) => blocked.clone(),
         Stored::Holds(held) => foreign_evidence(seen, held)?,
-        Stored::Absent { .. } | Stored::Consented { .. } => return None,
+        Stored::Unread(held) if held.stamp.cluster != seen.settings.cluster => {
+            foreign_evidence(seen, held)?
+        }
+        Stored::Absent { .. } | Stored::Consented { .. } | Stored::Unread(_) => return None,
     };
     Some(Plan::Block(blocked))
 }
@@ -78,6 +81,23 @@ fn foreign_evidence(seen: &Observed, held: &Held) -> Option<Blocked> {
             request::ADOPT
         ),
     ))
+}
+
+/// What is written into it is gone with it.
+pub(super) fn terminating(seen: &Observed) -> Option<Plan> {
+    let held = seen.held().filter(|held| held.terminating)?;
+    Some(Plan::Block(Blocked::new(
+        Reason::TargetTerminating,
+        format!(
+            "Secret {} is being deleted, and a finalizer keeps it for now; the value is written again once it is gone",
+            held.secret
+        ),
+    )))
+}
+
+/// Before a rotation because there is no value, its absence is read, and not concluded.
+pub(super) fn unread(seen: &Observed) -> Option<Plan> {
+    matches!(seen.stored, Stored::Unread(_)).then_some(Plan::Look)
 }
 
 pub(super) fn suspended(seen: &Observed) -> Option<Plan> {
@@ -123,5 +143,5 @@ pub(super) fn backing_off(seen: &Observed) -> Option<Plan> {
 
 /// What the status says stands in the way.
 pub(super) fn said_before(seen: &Observed) -> Option<Blocked> {
-    doubt(seen.resource.status.as_ref()?)
+    said(seen.resource.status.as_ref()?)
 }

@@ -3,9 +3,10 @@
 use super::obstacles::said_before;
 use super::step::{fresh, rotate};
 use crate::api::{Cause, Pending};
-use crate::decide::evidence::{Drift, Live, Observed, Work, compare};
+use crate::decide::evidence::{Live, Observed, Work};
 use crate::decide::plan::Plan;
 use crate::decide::plan::belief::in_doubt;
+use crate::decide::version::{Drift, compare_records};
 use crate::reason::{Blocked, Reason};
 use jiff::{SignedDuration, Timestamp};
 
@@ -15,26 +16,34 @@ pub(super) fn settle(seen: &Observed) -> Option<Plan> {
     let (pending, held) = (seen.pending()?, seen.stored.value()?);
     let proven = held.stamp.rotation_id.as_ref() == Some(&pending.id)
         || held.stamp.token_id == pending.token_id
-            && compare(&pending.replaces, &held.stamp.version) == Drift::LiveNewer;
+            && held.stamp.compare(&pending.replaces) == Drift::StoredNewer;
     proven.then_some(Plan::Settle)
 }
 
+/// A value that is only in memory is told of before anything else, whatever became of the spec.
+pub(super) fn storing(seen: &Observed) -> Option<Plan> {
+    let Some(Work::Storing { error }) = &seen.work else {
+        return None;
+    };
+    let doubt = Blocked::new(
+        Reason::ValueNotStored,
+        format!(
+            "the new value cannot be stored in Secret {}, and the old one is no longer valid: {error}; \
+             it is kept in memory and storing it is retried, so do not restart the operator",
+            seen.resource.spec.target.name
+        ),
+    );
+    Some(Plan::Wait {
+        until: seen.now + seen.pace().in_flight(),
+        doubt: Some(doubt),
+    })
+}
+
 pub(super) fn in_flight(seen: &Observed) -> Option<Plan> {
-    if let Some(work) = &seen.work {
-        let doubt = match work {
-            Work::Calling => None,
-            Work::Storing { error } => Some(Blocked::new(
-                Reason::ValueNotStored,
-                format!(
-                    "the new value cannot be stored in Secret {}, and the old one is no longer valid: {error}; \
-                     it is kept in memory and storing it is retried, so do not restart the operator",
-                    seen.resource.spec.target.name
-                ),
-            )),
-        };
+    if seen.work.is_some() {
         return Some(Plan::Wait {
             until: seen.now + seen.pace().in_flight(),
-            doubt,
+            doubt: None,
         });
     }
     let pending = seen.pending()?;
@@ -71,12 +80,12 @@ pub(super) fn resolve_pending(seen: &Observed) -> Option<Plan> {
         Ok(token) => token,
         Err(plan) => return Some(plan),
     };
-    let cause = match compare(&pending.replaces, &token.version) {
+    let cause = match compare_records(&pending.replaces, &token.version) {
         // The spec has come to mean another token since, and where that one's value is here, nothing is in doubt.
         _ if token.id != pending.token_id => return seen.held().map(|_| Plan::Settle),
         Drift::Same => pending.reason,
         Drift::LiveNewer => Cause::Lost,
-        Drift::StoredNewer => {
+        Drift::StoredNewer | Drift::Unknown => {
             return Some(Plan::Wait {
                 until: seen.now + seen.pace().stale_retry,
                 doubt: Some(in_doubt(pending, "the vendor answers with an old record")),
@@ -93,15 +102,15 @@ pub(super) fn resolve_pending(seen: &Observed) -> Option<Plan> {
 
 /// Until when a holder, or a call it made, may still be at work; longer with each attempt.
 fn in_flight_until(seen: &Observed, pending: &Pending) -> Timestamp {
-    let holder = if seen.holder_is_done {
-        seen.pace().landing
-    } else {
-        seen.pace().in_flight()
-    };
     let pause = match pending.attempt {
         ..=1 => SignedDuration::ZERO,
         more => seen.pace().after_failures(more.unsigned_abs() - 1),
     };
     let started = pending.started_at.0;
-    started.saturating_add(holder.max(pause)).unwrap_or(started)
+    let after = |from: Timestamp, wait| from.saturating_add(wait).unwrap_or(from);
+    let holder = match seen.holder_done_at {
+        Some(at) => after(at.max(started), seen.pace().landing),
+        None => after(started, seen.pace().in_flight()),
+    };
+    holder.max(after(started, pause))
 }

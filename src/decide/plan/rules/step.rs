@@ -32,7 +32,7 @@ pub(super) fn rotate(seen: &Observed, token: &Token, cause: Cause, attempt: i32)
 /// A rotation on this evidence, whether or not it is due.
 pub fn rotation(seen: &Observed, token: &Token, cause: Cause, attempt: i32) -> Rotation {
     let secret_version = match &seen.stored {
-        Stored::Holds(held) => held.resource_version.clone(),
+        Stored::Holds(held) | Stored::Unread(held) => held.resource_version.clone(),
         Stored::Consented {
             resource_version, ..
         }
