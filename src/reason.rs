@@ -32,12 +32,14 @@ pub enum Reason {
     TargetRefused,
     TargetTerminating,
     TargetTypeDiffers,
+    TargetUnstable,
     TemplateFailed,
     TokenAmbiguous,
     TokenConflict,
     TokenExpired,
     TokenNeverExpires,
     TokenNotFound,
+    TooManyRotations,
     ValueLost,
     ValueNotStored,
     VendorUnavailable,
@@ -193,6 +195,12 @@ pub const EXPLANATIONS: &[Explanation] = &[
         "Set `target.type` to the Secret's type, or delete the Secret.",
     ),
     row(
+        Reason::TargetUnstable,
+        "The value in the target Secret is deleted again and again.",
+        "Replaces it by a rotation, with growing pauses: at once, then after 1, 5, 15 and 60 minutes, then every 6 hours.",
+        "Find who deletes the Secret or its key, and stop that.",
+    ),
+    row(
         Reason::TemplateFailed,
         "A template in `target.template` cannot be rendered.",
         "Nothing until the spec is changed.",
@@ -229,9 +237,15 @@ pub const EXPLANATIONS: &[Explanation] = &[
         "Check `token`, `workspaceId` and the Workspace of the credential.",
     ),
     row(
+        Reason::TooManyRotations,
+        "The token was rotated as often as is allowed for now, requests and recoveries included.",
+        "Rotates again at the time in the message: at most 3 times within the minimum interval, and 10 requests within 12 minimum intervals, which is an hour by default.",
+        "Wait. Find who requests so many rotations.",
+    ),
+    row(
         Reason::ValueLost,
         "A new value was issued and lost before it was stored, so the value in the Secret is no longer valid.",
-        "Rotates once more as soon as it is allowed to.",
+        "Rotates once more as soon as it is allowed to; after several in a row with growing pauses.",
         "Wait. If `suspend` is set, unset it.",
     ),
     row(
@@ -281,6 +295,7 @@ impl Reason {
                 | Self::RotationInDoubt
                 | Self::SecretNotOurs
                 | Self::TargetConflict
+                | Self::TargetUnstable
                 // Another resource may rotate the token at any time.
                 | Self::TokenConflict
                 | Self::TokenExpired
@@ -297,6 +312,8 @@ impl Reason {
                 | Self::RotatedElsewhere
                 | Self::RotationInDoubt
                 | Self::TargetTerminating
+                | Self::TargetUnstable
+                | Self::TooManyRotations
                 | Self::ValueLost
                 | Self::ValueNotStored
                 | Self::VendorUnavailable

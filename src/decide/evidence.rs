@@ -36,6 +36,8 @@ pub struct Observed {
     pub rival: Option<Rival>,
     /// What this process is doing for the resource right now.
     pub work: Option<Work>,
+    /// When this process began the last rotations of the token, for whatever resource.
+    pub begun: Vec<Timestamp>,
     /// Since when the holder of the pending rotation is certain not to work on it any more; `None`: it is not certain.
     pub holder_done_at: Option<Timestamp>,
 }
@@ -81,6 +83,7 @@ impl Observed {
             asked_at: None,
             rival: None,
             work: None,
+            begun: Vec::new(),
             holder_done_at: None,
         }
     }

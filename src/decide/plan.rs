@@ -1,6 +1,7 @@
 //! What to do: the plan for a resource, and what kept it from being carried out.
 
 pub mod belief;
+pub mod brake;
 pub mod rules;
 pub mod wake;
 

@@ -5,6 +5,7 @@ use crate::api::{
 };
 use crate::decide::evidence::{Held, Live, Observed};
 use crate::decide::plan::belief::{believe, next_due};
+use crate::decide::plan::brake::needs_person;
 use crate::decide::plan::rules::plan;
 use crate::decide::plan::{Plan, Rotation, Setback};
 use crate::decide::version::{Drift, compare_records};
@@ -203,7 +204,9 @@ fn conditions(
     let is_stalled = beside.is_some_and(|it| {
         // What passes by itself and is blocked for all that is left as it is, as the spec wants.
         let is_left = setback.is_none() && matches!(plan, Plan::Block(_));
-        !it.reason.passes() || it.reason.is_about_value() && (suspended || is_left)
+        !it.reason.passes()
+            || needs_person(seen, it.reason)
+            || it.reason.is_about_value() && (suspended || is_left)
     });
     let doubt = obstacle.filter(|it| is_about_value(seen, it));
     let ready = match (doubt, &believed) {

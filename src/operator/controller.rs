@@ -368,8 +368,9 @@ impl Context {
         loop {
             tokio::time::sleep(self.handles().settings.pace.housekeeping).await;
             self.observer.forget_idle();
-            let pace = &self.handles().settings.pace;
-            self.works.forget_before(now() - pace.longest_retry);
+            let settings = &self.handles().settings;
+            let longest = settings.pace.longest_retry.max(settings.minimum_interval);
+            self.works.forget_before(now() - longest);
         }
     }
 

@@ -119,6 +119,9 @@ impl Observer {
         // Without an answer it is asked again soon, and not only at the next audit: the look had a reason.
         let answered = !matches!(seen.live, Live::Unavailable { .. });
         seen.asked_at = answered.then_some(seen.now);
+        if let Live::Token { token, .. } = &seen.live {
+            seen.begun = self.works.begun(&token.id);
+        }
         if let Err(unavailable) = self.ask_value(&mut seen, &grant).await {
             seen.live = unavailable;
         }

@@ -76,8 +76,8 @@ pub(crate) async fn rotate<H: Hands>(
     seen: &Observed,
     rotation: &Rotation,
 ) -> Result<H::Done, Setback> {
-    let id = rotation_id(seen.now, Uuid::new_v4().as_u128());
-    let draft = rehearsal(seen, rotation, id.clone());
+    let new_id = |now| rotation_id(now, Uuid::new_v4().as_u128());
+    let draft = rehearsal(seen, rotation, new_id(seen.now));
     let (mut stamp, secret_version) = (draft.stamp.clone(), draft.resource_version.clone());
     hands.rehearse(&draft).await?;
     if hands.is_stopping() {
@@ -86,7 +86,10 @@ pub(crate) async fn rotate<H: Hands>(
 
     let begun = Instant::now();
     // The evidence may be as old as a slow answer of the vendor's: others count from here.
-    let intent = status::begin(seen, rotation, id.clone(), hands.holder(), now());
+    let now = now();
+    let id = new_id(now);
+    stamp.rotation_id = Some(id.clone());
+    let intent = status::begin(seen, rotation, id.clone(), hands.holder(), now);
     let resource = hands.record(&intent).await?;
     if hands.is_stopping() {
         hands.take_back(&resource).await;

@@ -6,6 +6,9 @@ use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Rotations of a token that are remembered: as many as are counted within an interval.
+const REMEMBERED: usize = 3;
+
 /// What is being done.
 #[derive(Clone, Default)]
 pub struct Works(Arc<Mutex<All>>);
@@ -18,6 +21,8 @@ struct All {
     tokens: HashSet<String>,
     /// When the last rotation ended that was not stored, by the uid of the resource.
     ended: HashMap<String, Timestamp>,
+    /// When the last rotations of a token were begun, newest first.
+    begun: HashMap<String, Vec<Timestamp>>,
 }
 
 /// Work that ends when this is dropped.
@@ -39,9 +44,16 @@ impl Works {
         self.lock().ended.get(uid).copied()
     }
 
-    /// Forgets rotations that ended before `time`, whose calls have landed long ago.
+    /// When the last rotations of a token were begun, newest first.
+    pub fn begun(&self, token: &str) -> Vec<Timestamp> {
+        self.lock().begun.get(token).cloned().unwrap_or_default()
+    }
+
+    /// Forgets rotations from before `time`, which nothing depends on any more.
     pub fn forget_before(&self, time: Timestamp) {
-        self.lock().ended.retain(|_, ended| *ended >= time);
+        let mut all = self.lock();
+        all.ended.retain(|_, ended| *ended >= time);
+        all.begun.retain(|_, begun| begun.first() >= Some(&time));
     }
 
     /// Begins work on a token for a resource; `None` while there is some for either.
@@ -52,6 +64,9 @@ impl Works {
         }
         all.works.insert(uid.to_owned(), Work::Calling);
         all.ended.remove(uid);
+        let begun = all.begun.entry(token.to_owned()).or_default();
+        begun.insert(0, now());
+        begun.truncate(REMEMBERED);
         Some(WorkGuard {
             works: self.clone(),
             uid: uid.to_owned(),

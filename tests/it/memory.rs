@@ -57,6 +57,7 @@ async fn no_value_stays_in_memory_at_rest() {
         PACE,
         "--leader-election=false",
         "--listen=127.0.0.1:0",
+        "--minimum-interval=1s",
         "--audit-interval=1h",
         &only_here,
     ];

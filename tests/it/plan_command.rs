@@ -408,6 +408,22 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
         .await;
     rows.push(("forever", "scheduled", "TokenNeverExpires"));
 
+    let entry = |token: &str, reason: &str| json!({"id": "r", "reason": reason, "at": now(), "tokenId": token, "outcome": "Stored"});
+    let token = stage.token("unstable");
+    stage.create("unstable", json!({})).await;
+    let again = vec![entry(&token.id, "Initial"); 2];
+    planner.status("unstable", json!({"history": again})).await;
+    rows.push(("unstable", "no-value", "TargetUnstable"));
+
+    let (token, version) = planner.rotated("busy").await;
+    planner
+        .hold("busy", &token, &version, DAY * 2, json!({}))
+        .await;
+    stage.create("busy", json!({})).await;
+    let again = vec![entry(&token.id, "Requested"); 3];
+    planner.status("busy", json!({"history": again})).await;
+    rows.push(("busy", "scheduled", "TooManyRotations"));
+
     stage.create("unknown", json!({})).await;
     rows.push(("unknown", "refused", "TokenNotFound"));
 
@@ -484,9 +500,10 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
         let said = headline
             .strip_prefix(&title)
             .unwrap_or_else(|| panic!("{name}: {headline}"));
-        if *reason == "RotationInDoubt" {
+        let waits = ["RotationInDoubt", "TargetUnstable", "TooManyRotations"];
+        if waits.contains(reason) {
             assert!(
-                said.starts_with("waits until") && said.ends_with(": RotationInDoubt"),
+                said.starts_with("waits until") && said.ends_with(&format!(": {reason}")),
                 "{said}"
             );
             assert_eq!(ended.code, Some(0), "{text}");

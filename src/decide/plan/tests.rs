@@ -112,6 +112,7 @@ fn calm() -> Observed {
         asked_at: Some(at(-30)),
         rival: None,
         work: None,
+        begun: Vec::new(),
         holder_done_at: None,
     }
 }
@@ -1219,12 +1220,14 @@ fn each_reason_has_its_conditions() {
         (TargetRefused, KEEPS, "Stalled"),
         (TargetTerminating, KEEPS, "Reconciling"),
         (TargetTypeDiffers, KEEPS, "Stalled"),
+        (TargetUnstable, DENIES, "Reconciling"),
         (TemplateFailed, KEEPS, "Stalled"),
         (TokenAmbiguous, KEEPS, "Stalled"),
         (TokenConflict, DENIES, "Stalled"),
         (TokenExpired, DENIES, "Stalled"),
         (TokenNeverExpires, KEEPS, "Stalled"),
         (TokenNotFound, KEEPS, "Stalled"),
+        (TooManyRotations, KEEPS, "Reconciling"),
         (ValueLost, DENIES, "Reconciling"),
         (ValueNotStored, DENIES, "Reconciling"),
         (VendorUnavailable, KEEPS, "Reconciling"),

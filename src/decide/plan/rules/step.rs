@@ -2,6 +2,7 @@
 
 use crate::api::Cause;
 use crate::decide::evidence::{Live, Observed, Stored, Token};
+use crate::decide::plan::brake::brake;
 use crate::decide::plan::{Plan, Rotation};
 use crate::reason::Blocked;
 
@@ -25,8 +26,15 @@ pub(super) fn fresh(seen: &Observed, doubt: impl Fn(&str) -> Blocked) -> Result<
     }
 }
 
+/// The only way to a planned rotation, so that no rule can do without the brake.
 pub(super) fn rotate(seen: &Observed, token: &Token, cause: Cause, attempt: i32) -> Plan {
-    Plan::Rotate(Box::new(rotation(seen, token, cause, attempt)))
+    match brake(seen, token, cause) {
+        Some((until, blocked)) => Plan::Wait {
+            until,
+            doubt: Some(blocked),
+        },
+        None => Plan::Rotate(Box::new(rotation(seen, token, cause, attempt))),
+    }
 }
 
 /// A rotation on this evidence, whether or not it is due.

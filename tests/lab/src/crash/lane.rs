@@ -283,6 +283,8 @@ impl Lane {
             "--vendor-connect-timeout=1s".into(),
             "--write-budget=2s".into(),
             "--audit-interval=1h".into(),
+            // Many rotations follow one another here that would be days apart.
+            "--minimum-interval=1s".into(),
             "--rotations-per-second=1000".into(),
             "--reads-per-second=1000".into(),
             "--log-filter=trace".into(),
