@@ -97,6 +97,8 @@ fn what_cannot_be_followed_is_refused_by_field_text_and_remedy() {
         (json!({"cron": "0 0 3 * * * 2027"}), "schedule.cron", "five fields"),
         (json!({"cron": "0 25 * * *"}), "schedule.cron", "\"0 25 * * *\""),
         (json!({"cron": "@reboot"}), "schedule.cron", "@daily"),
+        (json!({"cron": "0 3 * * 7/2"}), "schedule.cron", "\"0 3 * * 7/2\""),
+        (json!({"cron": "0 /3 * * *"}), "schedule.cron", "\"0 /3 * * *\""),
         (json!({"cron": ", * * * *"}), "schedule.cron", "remove the comma"),
         (json!({"cron": "0 3,,4 * * *"}), "schedule.cron", "remove the comma"),
         (json!({"cron": "0 3 31 2 *"}), "schedule.cron", "never matches"),
@@ -199,6 +201,43 @@ fn only_before_expiry_is_told_apart() {
     ];
     for (spec, only) in table {
         assert_eq!(parse(spec).unwrap().only_before_expiry(), only);
+    }
+}
+
+#[test]
+fn a_cron_pattern_means_what_it_does_in_a_cronjob() {
+    #[rustfmt::skip]
+    let table = [
+        // After 2026-01-01T00:00:00Z, a Thursday.
+        ("0 0 1 1/3 *", ["2026-04-01T00:00", "2026-07-01T00:00", "2026-10-01T00:00", "2027-01-01T00:00"]),
+        ("0 0 1 JAN/6 *", ["2026-07-01T00:00", "2027-01-01T00:00", "2027-07-01T00:00", "2028-01-01T00:00"]),
+        ("5/20 * * * *", ["2026-01-01T00:05", "2026-01-01T00:25", "2026-01-01T00:45", "2026-01-01T01:05"]),
+        ("0 10/6 * * *", ["2026-01-01T10:00", "2026-01-01T16:00", "2026-01-01T22:00", "2026-01-02T10:00"]),
+        ("0 0 9,20/5 * *", ["2026-01-09T00:00", "2026-01-20T00:00", "2026-01-25T00:00", "2026-01-30T00:00"]),
+        // The week ends with Saturday, so that a step never reaches the next Sunday.
+        ("0 0 * * 1/2", ["2026-01-02T00:00", "2026-01-05T00:00", "2026-01-07T00:00", "2026-01-09T00:00"]),
+        ("0 0 * * MON/3", ["2026-01-05T00:00", "2026-01-08T00:00", "2026-01-12T00:00", "2026-01-15T00:00"]),
+        // A step restricts the day: then either of both has to match. An asterisk, or a step of one, does not.
+        ("0 0 */10 * 1", ["2026-01-05T00:00", "2026-01-11T00:00", "2026-01-12T00:00", "2026-01-19T00:00"]),
+        ("0 0 13 * */3", ["2026-01-03T00:00", "2026-01-04T00:00", "2026-01-07T00:00", "2026-01-10T00:00"]),
+        ("0 0 13 * 5", ["2026-01-02T00:00", "2026-01-09T00:00", "2026-01-13T00:00", "2026-01-16T00:00"]),
+        ("0 0 * * 1", ["2026-01-05T00:00", "2026-01-12T00:00", "2026-01-19T00:00", "2026-01-26T00:00"]),
+        ("0 0 */1 * 1", ["2026-01-05T00:00", "2026-01-12T00:00", "2026-01-19T00:00", "2026-01-26T00:00"]),
+        ("0 0 13 * */1", ["2026-01-13T00:00", "2026-02-13T00:00", "2026-03-13T00:00", "2026-04-13T00:00"]),
+        ("0 0 ? * 1", ["2026-01-05T00:00", "2026-01-12T00:00", "2026-01-19T00:00", "2026-01-26T00:00"]),
+        ("0 ?/12 * ? *", ["2026-01-01T12:00", "2026-01-02T00:00", "2026-01-02T12:00", "2026-01-03T00:00"]),
+        ("@midnight", ["2026-01-02T00:00", "2026-01-03T00:00", "2026-01-04T00:00", "2026-01-05T00:00"]),
+    ];
+    for (cron, expected) in table {
+        let schedule = parse(json!({"cron": cron})).unwrap();
+        let dues: Vec<_> = following(&schedule, time("2026-01-01T00:00:00Z"))
+            .take(expected.len())
+            .collect();
+        assert_eq!(
+            dues,
+            expected.map(|at| time(&format!("{at}:00Z"))),
+            "{cron}"
+        );
     }
 }
 
