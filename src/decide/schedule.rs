@@ -6,7 +6,7 @@
 //! | `cron` | at the first time of the pattern after the last rotation, so that missed ones collapse into one |
 //! | `beforeExpiry` | so long before the token's own expiry, unless the last rotation was already past that |
 //!
-//! The earliest wins. All times are whole seconds, UTC.
+//! The earliest wins, and none is closer to the last rotation than the minimum. All times are whole seconds, UTC.
 
 mod calendar;
 
@@ -151,7 +151,7 @@ impl Schedule {
         });
         let scheduled = every.into_iter().chain(cron.transpose()?).min();
         let scheduled = scheduled.map(|at| Due {
-            at: add(at, self.delay(at, seed)),
+            at: add(at, self.delay(at, seed)).max(self.floor(last)),
             rule: DueRule::Scheduled,
         });
         let expiring = self.expiring(last, expiry)?.map(|at| Due {
@@ -199,7 +199,14 @@ impl Schedule {
             )));
         }
         let due = ends.checked_sub(before).ok().map(whole);
-        Ok(due.filter(|due| *due > last))
+        let due = due.filter(|due| *due > last);
+        // Not later than the expiry, after which nothing is left to protect.
+        Ok(due.map(|due| due.max(self.floor(last).min(whole(ends)))))
+    }
+
+    /// The earliest time for the rotation after the one at `last`.
+    fn floor(&self, last: Timestamp) -> Timestamp {
+        add(last, self.minimum)
     }
 
     /// The jitter of one due time: whole seconds in [0, jitter), the same on every machine and in every release.

@@ -54,7 +54,11 @@ fn the_earliest_rule_wins() {
         (json!({"cron": "0 3 L * *"}), "2026-01-10T12:00:00Z", None, scheduled("2026-01-31T03:00:00Z")),
         // Strictly after the last rotation.
         (json!({"cron": "0 3 * * *"}), "2026-01-10T03:00:00Z", None, scheduled("2026-01-11T03:00:00Z")),
-        (json!({"cron": "0 3 * * *"}), "2026-01-10T02:59:59.5Z", None, scheduled("2026-01-10T03:00:00Z")),
+        (json!({"cron": "0 3 * * *"}), "2026-01-10T02:54:59.5Z", None, scheduled("2026-01-10T03:00:00Z")),
+        // Not closer to it than the minimum, unless the token expires sooner.
+        (json!({"cron": "0 3 * * *"}), "2026-01-10T02:59:59.5Z", None, scheduled("2026-01-10T03:04:59Z")),
+        (json!({"beforeExpiry": "7d"}), "2026-02-21T23:58:00Z", life(a, z), expiring("2026-02-22T00:03:00Z")),
+        (json!({"beforeExpiry": "1m"}), "2026-02-28T23:58:00Z", life(a, z), expiring(z)),
         // Day of month or weekday, as in cron.
         (json!({"cron": "0 3 13 * FRI"}), "2026-01-12T12:00:00Z", None, scheduled("2026-01-13T03:00:00Z")),
         (json!({"cron": "0 3 13 * FRI"}), "2026-01-13T12:00:00Z", None, scheduled("2026-01-16T03:00:00Z")),
@@ -67,7 +71,7 @@ fn the_earliest_rule_wins() {
         (json!({"beforeExpiry": "7d", "every": "30d"}), "2026-01-10T12:00:00Z", life(a, z), scheduled("2026-02-09T12:00:00Z")),
         (json!({"beforeExpiry": "7d", "every": "60d"}), "2026-01-10T12:00:00Z", life(a, z), expiring("2026-02-22T00:00:00Z")),
         // A rotation inside the window that did not extend the expiry is not repeated.
-        (json!({"beforeExpiry": "7d"}), "2026-02-21T23:59:59Z", life(a, z), expiring("2026-02-22T00:00:00Z")),
+        (json!({"beforeExpiry": "7d"}), "2026-02-21T23:55:00Z", life(a, z), expiring("2026-02-22T00:00:00Z")),
         (json!({"beforeExpiry": "7d"}), "2026-02-22T00:00:00Z", life(a, z), None),
         (json!({"beforeExpiry": "7d", "every": "60d"}), "2026-02-23T00:00:00Z", life(a, z), scheduled("2026-04-24T00:00:00Z")),
         (json!({"every": "30d", "jitter": "0s"}), "2026-01-10T12:00:00Z", None, scheduled("2026-02-09T12:00:00Z")),
@@ -243,7 +247,8 @@ fn a_cron_pattern_means_what_it_does_in_a_cronjob() {
 
 #[test]
 fn missed_times_collapse_into_one() {
-    let schedule = parse(json!({"cron": "*/5 * * * *", "timeZone": "Europe/Berlin"})).unwrap();
+    let spec = json!({"cron": "*/5 * * * *", "timeZone": "Europe/Berlin"});
+    let schedule = parse_with(spec, SignedDuration::ZERO).unwrap();
     let (last, now) = (time("2016-03-01T00:01:00Z"), time("2026-03-01T00:01:30Z"));
 
     let overdue: Vec<_> = following(&schedule, last).take(1).collect();
@@ -490,6 +495,19 @@ proptest! {
         // Seen from any moment before it, the same time is next.
         let later = last + (due.duration_since(last) - SignedDuration::from_secs(1)).mul_f64(part);
         prop_assert_eq!(following(&schedule, later).next(), Some(due));
+    }
+
+    #[test]
+    fn nothing_is_due_sooner_after_a_rotation_than_the_minimum(
+        cron in pattern(), last in near_time(), lifetime in 0_i64..1_000_000, minimum in 0_i64..4_000, seed in any::<String>(),
+    ) {
+        let minimum = SignedDuration::from_secs(minimum);
+        let spec = json!({"cron": cron, "beforeExpiry": "1h", "jitter": "1h"});
+        let Ok(schedule) = parse_with(spec, minimum) else { return Ok(()) };
+        let ends = last + SignedDuration::from_secs(lifetime);
+        let expiry = Expiry { starts: Timestamp::MIN, ends };
+        let due = schedule.next(last, Some(expiry), &seed).unwrap().unwrap();
+        prop_assert!(due.at >= (last + minimum).min(ends), "{due:?}");
     }
 
     #[test]
