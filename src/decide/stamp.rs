@@ -4,13 +4,16 @@
 use crate::api::{MANAGED_BY, Version, evidence};
 use crate::decide::managed::{Managed, Metadata};
 use crate::decide::names::is_id;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::ResourceExt;
 use uuid::Uuid;
 
 /// Longest text taken from an annotation, bytes; what we write is shorter.
 pub const LONGEST_TEXT: usize = 64;
+
+/// How far the vendor's clock may be behind ours before ours counts for less.
+const VENDOR_BEHIND: SignedDuration = SignedDuration::from_hours(1);
 
 /// The annotations that tell which value it is.
 pub const VERSION: [&str; 4] = [
@@ -103,13 +106,16 @@ impl Stamp {
         self.version != Version::default() || self.rotation_id.is_some()
     }
 
-    /// When the value was obtained: by our own clock where we did it, otherwise by the vendor's.
+    /// When the value was obtained: by our own clock where we did it, otherwise by the vendor's. Never after `now`.
     ///
-    /// A vendor whose clock is behind ours must not make the same slot due twice.
-    pub fn obtained_at(&self) -> Option<Timestamp> {
-        let by_vendor = || self.version.rotated_at.as_ref().map(|time| time.0);
+    /// A vendor whose clock is behind ours must not make the same due time come twice, and a clock of ours that was
+    /// ahead must not put off the next one.
+    pub fn obtained_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let by_vendor = self.version.rotated_at.as_ref().map(|time| time.0);
+        let latest = by_vendor.and_then(|at| at.saturating_add(VENDOR_BEHIND).ok());
         let by_us = self.rotation_id.as_deref().and_then(rotation_time);
-        by_us.or_else(by_vendor)
+        let by_us = by_us.filter(|at| *at <= latest.unwrap_or(now).min(now));
+        by_us.or(by_vendor.map(|at| at.min(now)))
     }
 }
 
@@ -141,6 +147,46 @@ mod tests {
         assert_eq!(rotation_time(&rotation_id(now, 7)), Some(now));
         assert_ne!(rotation_id(now, 7 << 64), rotation_id(now, 8 << 64));
         assert_eq!(rotation_time("2026"), None);
+    }
+
+    #[test]
+    fn our_time_counts_unless_the_present_or_the_vendor_speaks_against_it() {
+        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        let (now, hour) = (at(0), 3_600);
+        for (ours, vendor, expected) in [
+            (Some(-100), Some(-99), Some(-100)),
+            (Some(-100), Some(-100 - hour), Some(-100)),
+            (Some(-100), Some(-101 - hour), Some(-101 - hour)),
+            // The vendor's clock is ahead.
+            (Some(-100), Some(500), Some(-100)),
+            // Ours was, and is right again; or was then, and the year is over.
+            (Some(1), Some(-100), Some(-100)),
+            (
+                Some(-100),
+                Some(-100 - 365 * 24 * hour),
+                Some(-100 - 365 * 24 * hour),
+            ),
+            (Some(1), Some(2), Some(0)),
+            (Some(0), None, Some(0)),
+            (Some(1), None, None),
+            (None, Some(-100), Some(-100)),
+            (None, Some(100), Some(0)),
+            (None, None, None),
+        ] {
+            let stamp = Stamp {
+                rotation_id: ours.map(|second| rotation_id(at(second), 7)),
+                version: Version {
+                    rotated_at: vendor.map(|second| Time(at(second))),
+                    short_token: None,
+                },
+                ..Stamp::default()
+            };
+            assert_eq!(
+                stamp.obtained_at(now),
+                expected.map(at),
+                "{ours:?} {vendor:?}"
+            );
+        }
     }
 
     prop_compose! {

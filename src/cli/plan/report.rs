@@ -404,7 +404,7 @@ fn secret(seen: &Observed, was_read: bool) -> SecretFacts {
         Stored::Holds(held) => {
             let obtained = held
                 .stamp
-                .obtained_at()
+                .obtained_at(seen.now)
                 .map(|at| format!(" of {}", plain(at)));
             let live = match seen.drift() {
                 Some((Drift::Same, ..)) => ", which is live",

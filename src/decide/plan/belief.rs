@@ -58,7 +58,7 @@ pub fn next_due(seen: &Observed) -> Result<Option<Due>, Blocked> {
     let born = seen.resource.metadata.creation_timestamp.as_ref();
     let last = held
         .stamp
-        .obtained_at()
+        .obtained_at(seen.now)
         .or(token.and_then(|token| token.starts))
         .or(born.map(|time| time.0))
         .unwrap_or(seen.now);

@@ -20,7 +20,7 @@ pub(super) fn stale_read(seen: &Observed) -> Option<Plan> {
 /// Whether the vendor may still answer with a record older than this value.
 fn is_recent(seen: &Observed, held: &Held) -> bool {
     held.stamp
-        .obtained_at()
+        .obtained_at(seen.now)
         .is_some_and(|at| seen.now < at.saturating_add(seen.pace().stale_for).unwrap_or(at))
 }
 
@@ -70,7 +70,11 @@ fn last_reclaim(seen: &Observed) -> Option<Timestamp> {
 pub(super) fn expired(seen: &Observed) -> Option<Plan> {
     let held = seen.held()?;
     let ends = seen.expiry().filter(|ends| *ends <= seen.now)?;
-    if held.stamp.obtained_at().is_some_and(|at| at >= ends) {
+    if held
+        .stamp
+        .obtained_at(seen.now)
+        .is_some_and(|at| at >= ends)
+    {
         return Some(Plan::Block(token_expired(held, ends)));
     }
     Some(
