@@ -58,6 +58,8 @@ pub mod evidence {
     pub const ROTATION_ID: &str = "astro-token-operator.io/rotation-id";
     /// The vendor's `endAt` of the value; absent: it never expires.
     pub const EXPIRES_AT: &str = "astro-token-operator.io/expires-at";
+    /// When the value was adopted, by our own clock; absent: it was rotated.
+    pub const ADOPTED_AT: &str = "astro-token-operator.io/adopted-at";
     /// The rotate request that was answered with this value.
     pub const REQUEST: &str = "astro-token-operator.io/handled-request";
     /// Uid of the cluster's `kube-system` namespace.

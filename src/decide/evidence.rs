@@ -196,6 +196,8 @@ pub enum Stored {
     Foreign(Blocked),
     /// Another party's, with consent to take it over.
     Consented {
+        /// By a person; otherwise it is a value of ours whose evidence is gone.
+        by_person: bool,
         /// The value is the live one of the token; only known after a live look.
         value_is_live: Option<bool>,
         /// Its resourceVersion.

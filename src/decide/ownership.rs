@@ -22,6 +22,7 @@ pub fn read(
     let resource_version = secret.resource_version();
     if secret.annotations().get(request::ADOPT) == Some(&name) && !is_ours(secret, &name, cluster) {
         return Stored::Consented {
+            by_person: true,
             value_is_live: None,
             resource_version,
         };
@@ -30,6 +31,7 @@ pub fn read(
     let Some(held) = held(secret, owner).filter(|held| held.stamp.tells_version()) else {
         if is_our_value(secret, owner, &owned, cluster, exists) {
             return Stored::Consented {
+                by_person: false,
                 value_is_live: None,
                 resource_version,
             };
@@ -284,7 +286,13 @@ mod tests {
             },
             true,
         );
-        assert!(matches!(given, Stored::Consented { .. }));
+        assert!(matches!(
+            given,
+            Stored::Consented {
+                by_person: true,
+                ..
+            }
+        ));
         holds(read_as(consent, true));
     }
 
@@ -308,6 +316,7 @@ mod tests {
                 matches!(
                     read_as(remove(key), true),
                     Stored::Consented {
+                        by_person: false,
                         value_is_live: None,
                         ..
                     }

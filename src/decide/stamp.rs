@@ -38,6 +38,8 @@ pub struct Stamp {
     pub expires: Option<Timestamp>,
     /// The rotation that obtained it; `None` when adopted.
     pub rotation_id: Option<String>,
+    /// When it was adopted, with consent.
+    pub adopted_at: Option<Timestamp>,
     /// The rotate request that was answered with it.
     pub request: Option<String>,
     /// Uid of the cluster it was written in.
@@ -57,6 +59,10 @@ impl Stamp {
             (evidence::SHORT_TOKEN, version.short_token.clone()),
             (evidence::EXPIRES_AT, self.expires.map(|at| at.to_string())),
             (evidence::ROTATION_ID, self.rotation_id.clone()),
+            (
+                evidence::ADOPTED_AT,
+                self.adopted_at.map(|at| at.to_string()),
+            ),
             (evidence::REQUEST, self.request.clone()),
             (evidence::CLUSTER, Some(self.cluster.clone())),
         ];
@@ -97,6 +103,7 @@ impl Stamp {
             },
             expires: time(evidence::EXPIRES_AT),
             rotation_id: text(evidence::ROTATION_ID),
+            adopted_at: time(evidence::ADOPTED_AT),
             request: short(evidence::REQUEST),
         })
     }
@@ -194,14 +201,14 @@ mod tests {
             texts in prop::array::uniform4("[a-z0-9.-]{1,63}"),
             short in prop::option::of("[a-zA-Z0-9]{1,64}"),
             request in prop::option::of(".{0,16}"),
-            times in prop::array::uniform2(prop::option::of(0i64..4_000_000_000)),
+            times in prop::array::uniform3(prop::option::of(0i64..4_000_000_000)),
             rotation in prop::option::of(0i64..4_000_000_000),
         ) -> Stamp {
             let [owner, key, cluster, token_id] = texts;
-            let [rotated_at, expires] = times.map(|at| at.map(|at| Timestamp::from_second(at).unwrap()));
+            let [rotated_at, expires, adopted_at] = times.map(|at| at.map(|at| Timestamp::from_second(at).unwrap()));
             let rotation = rotation.map(|at| Timestamp::from_second(at).unwrap());
             Stamp {
-                owner, key, cluster, expires, request,
+                owner, key, cluster, expires, adopted_at, request,
                 token_id: token_id.replace('.', "_"),
                 version: Version { rotated_at: rotated_at.map(Time), short_token: short },
                 rotation_id: rotation.map(|at| rotation_id(at, 7)),

@@ -123,6 +123,7 @@ pub(crate) fn rehearsal<'a>(seen: &'a Observed, rotation: &Rotation, id: String)
             version: rotation.token.version.clone(),
             expires: rotation.token.ends,
             rotation_id: Some(id),
+            adopted_at: None,
             request: rotation.request.clone(),
             cluster: seen.settings.cluster.clone(),
         },

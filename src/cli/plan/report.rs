@@ -412,10 +412,13 @@ fn secret(seen: &Observed, was_read: bool) -> SecretFacts {
                 Some((Drift::StoredNewer, ..)) | None => "",
             };
             let obtained = obtained.unwrap_or_default();
+            let adopted = held.stamp.adopted_at;
+            let adopted = adopted.map(|at| format!(", adopted {}", plain(at)));
+            let adopted = adopted.unwrap_or_default();
             let key = line(&held.stamp.key, LONGEST);
             (
                 "held",
-                format!("{name}: holds under {key} the value{obtained}{live}"),
+                format!("{name}: holds under {key} the value{obtained}{adopted}{live}"),
             )
         }
     };

@@ -2,7 +2,7 @@
 
 use crate::api::{Pending, request};
 use crate::decide::evidence::{Drift, Held, Live, Observed, Token, compare};
-use crate::decide::schedule::{Due, Expiry, ScheduleError};
+use crate::decide::schedule::{Due, Expiry, Origin, ScheduleError};
 use crate::reason::{Blocked, Reason};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -56,7 +56,7 @@ pub fn next_due(seen: &Observed) -> Result<Option<Due>, Blocked> {
         _ => None,
     };
     let born = seen.resource.metadata.creation_timestamp.as_ref();
-    let last = held
+    let obtained = held
         .stamp
         .obtained_at(seen.now)
         .or(token.and_then(|token| token.starts))
@@ -76,9 +76,15 @@ pub fn next_due(seen: &Observed) -> Result<Option<Due>, Blocked> {
             ),
         ));
     }
+    // A time in the future was written by a clock that was wrong.
+    let adopted = held.stamp.adopted_at.filter(|at| *at <= seen.now);
+    let origin = Origin {
+        obtained,
+        base: adopted.map_or(obtained, |at| at.max(obtained)),
+    };
     let uid = seen.resource.uid().unwrap_or_default();
     schedule
-        .next(last, expiry, &uid)
+        .next(origin, expiry, &uid)
         .map_err(|error| match error {
             ScheduleError::Invalid(message) => Blocked::new(Reason::InvalidSpec, message),
             ScheduleError::TooFrequent(message) => {

@@ -925,6 +925,7 @@ fn each_rule_has_its_say() {
             "adopted with its live value",
             with(|s| {
                 s.stored = Stored::Consented {
+                    by_person: true,
                     value_is_live: Some(true),
                     resource_version: None,
                 }
@@ -935,6 +936,7 @@ fn each_rule_has_its_say() {
             "adopted with a dead value",
             with(|s| {
                 s.stored = Stored::Consented {
+                    by_person: true,
                     value_is_live: Some(false),
                     resource_version: None,
                 }
@@ -945,6 +947,7 @@ fn each_rule_has_its_say() {
             "adopted, not looked",
             with(|s| {
                 s.stored = Stored::Consented {
+                    by_person: true,
                     value_is_live: None,
                     resource_version: None,
                 }
@@ -1011,6 +1014,69 @@ fn a_rotation_settles_in_one_status_write_and_is_then_at_rest() {
     assert_eq!(settled.ready().map(|c| c.status.as_str()), Some("True"));
     seen.resource.status = Some(settled.clone());
     assert_eq!(status::next(&seen, &plan(&seen), None), settled);
+}
+
+/// An old value that was adopted so many seconds ago, of a token that expires in so many.
+fn adopted(schedule: &str, age: Option<i64>, ends: i64) -> Observed {
+    let mut seen = with_spec(|it| it["schedule"] = serde_json::from_str(schedule).unwrap());
+    let old = version(-5_184_000);
+    seen.live = Live::Token {
+        token: Token {
+            starts: Some(at(-5_184_000)),
+            ends: Some(at(ends)),
+            ..token(old.clone())
+        },
+        fresh: true,
+    };
+    seen.stored = Stored::Holds(stamped(held(old), |it| {
+        it.rotation_id = None;
+        it.adopted_at = age.map(|age| at(-age));
+    }));
+    seen
+}
+
+#[test]
+fn every_and_cron_count_from_an_adoption_and_before_expiry_does_not() {
+    let (every, cron) = (r#"{"every": "30d"}"#, r#"{"cron": "0 8 * * *"}"#);
+    let expiry = r#"{"beforeExpiry": "1d"}"#;
+    for (schedule, age, ends, expected) in [
+        // Now it is 8:00.
+        (every, Some(100), 9_999_999, "idle 2591900"),
+        (cron, Some(100), 9_999_999, "rotate Scheduled 1"),
+        (cron, Some(0), 9_999_999, "idle 86400"),
+        // By an older version, or by a clock that was ahead.
+        (every, None, 9_999_999, "rotate Scheduled 1"),
+        (every, Some(-100), 9_999_999, "rotate Scheduled 1"),
+        // Adopted a hundred seconds ago, shortly before that time, and shortly after it.
+        (expiry, Some(100), 86_410, "idle 10"),
+        (expiry, Some(100), 86_390, "rotate Expiring 1"),
+        (expiry, Some(100), 80_000, "rotate Expiring 1"),
+    ] {
+        let seen = adopted(schedule, age, ends);
+        assert_eq!(short(&plan(&seen)), expected, "{schedule} {age:?} {ends}");
+    }
+}
+
+#[test]
+fn only_what_a_person_gave_away_counts_as_adopted_now() {
+    for by_person in [true, false] {
+        let mut seen = adopted(r#"{"every": "30d"}"#, None, 9_999_999);
+        seen.stored = Stored::Consented {
+            by_person,
+            value_is_live: Some(true),
+            resource_version: None,
+        };
+        let Plan::Rewrite { from } = plan(&seen) else {
+            panic!("not kept");
+        };
+        assert_eq!(from.stamp.adopted_at, by_person.then_some(at(0)));
+        seen.stored = Stored::Holds(*from);
+        let expected = match by_person {
+            true => "idle 2592000",
+            false => "rotate Scheduled 1",
+        };
+        assert_eq!(short(&plan(&seen)), expected);
+    }
 }
 
 #[test]
@@ -1116,11 +1182,11 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn any_held()(version in any_version(), token in "tok|other", outdated: bool, age in prop::option::of(0i64..5000), cluster in "this-cluster|other", edited in prop::option::of("kubectl"), expires in prop::option::of(-100i64..5000)) -> Held {
+    fn any_held()(version in any_version(), token in "tok|other", outdated: bool, age in prop::option::of(0i64..5000), cluster in "this-cluster|other", edited in prop::option::of("kubectl"), expires in prop::option::of(-100i64..5000), adopted in prop::option::of(-100i64..5000)) -> Held {
         Held {
             outdated, key_written_by: edited,
             stamp: Stamp {
-                version, token_id: token, cluster, expires: expires.map(at),
+                version, token_id: token, cluster, expires: expires.map(at), adopted_at: adopted.map(|age| at(-age)),
                 rotation_id: age.map(|a| rotation_id(at(-a), 9)),
                 ..held(Version::default()).stamp
             },
@@ -1136,7 +1202,8 @@ fn any_stored() -> impl Strategy<Value = Stored> {
             resource_version: None
         }),
         Just(Stored::Foreign(blocked(Reason::SecretNotOurs))),
-        prop::option::of(any::<bool>()).prop_map(|value_is_live| Stored::Consented {
+        any::<(bool, Option<bool>)>().prop_map(|(by_person, value_is_live)| Stored::Consented {
+            by_person,
             value_is_live,
             resource_version: None
         }),

@@ -93,6 +93,7 @@ pub(super) fn adopt(seen: &Observed) -> Option<Plan> {
             ..
         } => held.clone(),
         Stored::Consented {
+            by_person,
             value_is_live: Some(true),
             resource_version,
         } => {
@@ -106,6 +107,7 @@ pub(super) fn adopt(seen: &Observed) -> Option<Plan> {
                     token_id: token.id.clone(),
                     version: token.version.clone(),
                     expires: token.ends,
+                    adopted_at: by_person.then_some(seen.now),
                     cluster: seen.settings.cluster.clone(),
                     ..Stamp::default()
                 },
