@@ -276,6 +276,9 @@ pub struct Status {
     /// When the next rotation is due, jitter included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_rotation: Option<Time>,
+    /// From when on times of the schedule's `cron` count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<CronStatus>,
     /// The last rotation that was stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_rotation: Option<LastRotation>,
@@ -336,6 +339,18 @@ pub struct TokenStatus {
     /// When the value expires; absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
+}
+
+/// From when on times of the schedule's `cron` count.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+pub struct CronStatus {
+    /// Hash of `cron` and its time zone; absent: the schedule has no `cron`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cron: Option<String>,
+    /// Times up to this one do not count: it was written, or resumed, then.
+    pub since: Time,
 }
 
 /// The last rotation that was stored.

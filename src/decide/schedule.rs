@@ -57,6 +57,8 @@ pub struct Origin {
     pub obtained: Timestamp,
     /// When it was obtained or, if that was later, adopted: `every` and `cron` count from here.
     pub base: Timestamp,
+    /// Times of `cron` up to this one do not count.
+    pub since: Timestamp,
 }
 
 impl From<Timestamp> for Origin {
@@ -65,6 +67,7 @@ impl From<Timestamp> for Origin {
         Self {
             obtained: at,
             base: at,
+            since: at,
         }
     }
 }
@@ -160,12 +163,17 @@ impl Schedule {
         expiry: Option<Expiry>,
         seed: &str,
     ) -> Result<Option<Due>, ScheduleError> {
-        let Origin { obtained, base } = from.into();
+        let Origin {
+            obtained,
+            base,
+            since,
+        } = from.into();
         let every = self.every.map(|every| add(base, every));
         let cron = self.cron.as_ref().map(|cron| {
-            cron.after(base).ok_or_else(|| {
+            let last = base.max(since);
+            cron.after(last).ok_or_else(|| {
                 ScheduleError::Invalid(format!(
-                    "schedule.cron: no time is left after {base}; write another pattern"
+                    "schedule.cron: no time is left after {last}; write another pattern"
                 ))
             })
         });
@@ -181,6 +189,11 @@ impl Schedule {
         // The delay is already in, so jitter never reaches past the expiry rule.
         let dues = scheduled.into_iter().chain(expiring);
         Ok(dues.min_by_key(|due| due.at))
+    }
+
+    /// Hash of `cron` and its zone; `None`: there is no `cron`.
+    pub fn cron_hash(&self) -> Option<String> {
+        self.cron.as_ref().map(Calendar::hash)
     }
 
     /// The zone its times are meant in.

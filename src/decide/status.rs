@@ -1,10 +1,11 @@
 //! The next status: from the old one, the evidence, the plan and what came of it. Pure.
 
 use crate::api::{
-    Binding, Cause, HistoryEntry, LastRotation, Pending, RotationOutcome, Status, TokenStatus,
+    Binding, Cause, CronStatus, HistoryEntry, LastRotation, Pending, RotationOutcome, Status,
+    TokenStatus,
 };
 use crate::decide::evidence::{Held, Live, Observed};
-use crate::decide::plan::belief::believe;
+use crate::decide::plan::belief::{believe, counted};
 use crate::decide::plan::rules::plan;
 use crate::decide::plan::{Plan, Rotation, Setback};
 use crate::reason::{Blocked, LIVE};
@@ -54,7 +55,18 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
         _ => new.next_rotation,
     };
     conditions(seen, decided, setback, &old, &mut new);
+    // That a status of an older version does not say it is no reason to write one.
+    if old.schedule.is_some() || new != old {
+        new.schedule = cron_status(seen, &old);
+    }
     new
+}
+
+/// From when on times of `cron` count; of a schedule that cannot be read nothing is known.
+fn cron_status(seen: &Observed, old: &Status) -> Option<CronStatus> {
+    let known = seen.schedule.as_ref().ok();
+    let known = known.map(|schedule| counted(seen, schedule));
+    known.or_else(|| old.schedule.clone())
 }
 
 /// The evidence once the pending rotation is booked, which the Secret proves or which is about a token that is none of ours
@@ -101,6 +113,7 @@ pub fn begin(seen: &Observed, rotation: &Rotation, id: String, holder: String) -
     let old = seen.resource.status.clone().unwrap_or_default();
     let mut new = Status {
         observed_generation: seen.resource.metadata.generation,
+        schedule: cron_status(seen, &old),
         ..old.clone()
     };
     if let Some(lost) = new.pending.take().filter(|_| rotation.cause == Cause::Lost) {

@@ -4,13 +4,13 @@ use super::rules::*;
 use super::wake::*;
 use super::*;
 use crate::api::{
-    ExternalRotation, HistoryEntry, LastRotation, Pending, RotationOutcome, Status, Version,
-    WorkspaceTokenRotation, WorkspaceTokenRotationSpec, request,
+    CronStatus, ExternalRotation, HistoryEntry, LastRotation, Pending, RotationOutcome, Status,
+    Version, WorkspaceTokenRotation, WorkspaceTokenRotationSpec, request,
 };
 use crate::decide::evidence::Settings;
 use crate::decide::evidence::{Access, Drift, Live, Observed, Rival, Stored, Work, compare};
 use crate::decide::pace::Pace;
-use crate::decide::schedule::Schedule;
+use crate::decide::schedule::{Schedule, ScheduleError};
 use crate::decide::stamp::{Stamp, rotation_id};
 use crate::decide::status;
 use crate::reason::Reason;
@@ -1057,6 +1057,181 @@ fn every_and_cron_count_from_an_adoption_and_before_expiry_does_not() {
     }
 }
 
+/// A value of yesterday, and a time of `cron` that passed five hours ago; it is 8:00. `say` is what the status says.
+fn missed(say: impl FnOnce(&mut Observed, String)) -> Observed {
+    let mut seen = with_spec(|it| {
+        it["schedule"] = serde_json::json!({"cron": "0 3 * * *", "timeZone": "UTC"})
+    });
+    seen.resource.metadata.creation_timestamp = Some(Time(at(-9_999_999)));
+    seen.stored = Stored::Holds(held(version(-86_400)));
+    live(&mut seen, version(-86_400));
+    let hash = seen.schedule.as_ref().unwrap().cron_hash().unwrap();
+    say(&mut seen, hash);
+    seen
+}
+
+fn counts_since(seen: &mut Observed, cron: Option<String>, since: i64) {
+    let since = Time(at(since));
+    status_of(seen).schedule = Some(CronStatus { cron, since });
+}
+
+fn suspended(seen: &mut Observed) {
+    status_of(seen).conditions.push(Condition {
+        type_: "Suspended".into(),
+        status: "True".into(),
+        ..not_ready(Reason::AwaitingFirstRotation)
+    });
+}
+
+#[test]
+fn a_time_of_cron_counts_if_it_was_written_and_not_suspended_by_then() {
+    let (due, tomorrow) = ("rotate Scheduled 1", "idle 68400");
+    let rows: Vec<(&str, Observed, &str)> = vec![
+        (
+            "it was written before",
+            missed(|s, hash| counts_since(s, Some(hash), -90_000)),
+            due,
+        ),
+        (
+            "it was written since",
+            missed(|s, hash| counts_since(s, Some(hash), -100)),
+            tomorrow,
+        ),
+        (
+            "it was another one, and nobody has looked since",
+            missed(|s, _| counts_since(s, Some("another".into()), -90_000)),
+            tomorrow,
+        ),
+        (
+            "there was none",
+            missed(|s, _| counts_since(s, None, -90_000)),
+            tomorrow,
+        ),
+        (
+            "by a clock that was ahead",
+            missed(|s, hash| counts_since(s, Some(hash), 9_999_999)),
+            tomorrow,
+        ),
+        (
+            "the resource was suspended",
+            missed(|s, hash| {
+                counts_since(s, Some(hash), -90_000);
+                suspended(s);
+            }),
+            tomorrow,
+        ),
+        (
+            "it was suspended, says an older version",
+            missed(|s, _| suspended(s)),
+            tomorrow,
+        ),
+        (
+            "an older version does not say it: what was due stays due",
+            missed(|_, _| ()),
+            due,
+        ),
+        (
+            "nor after an edit",
+            missed(|s, _| {
+                status_of(s).next_rotation = Some(Time(at(-18_000)));
+                s.resource.metadata.generation = Some(2);
+            }),
+            due,
+        ),
+        (
+            "an older version knew of nothing due before the edit",
+            missed(|s, _| {
+                status_of(s).next_rotation = Some(Time(at(100)));
+                s.resource.metadata.generation = Some(2);
+            }),
+            tomorrow,
+        ),
+        (
+            "the resource is new",
+            missed(|s, _| {
+                s.resource.status = None;
+                s.resource.metadata.creation_timestamp = Some(Time(at(-100)));
+            }),
+            tomorrow,
+        ),
+        (
+            "an age is no time of cron",
+            missed(|s, _| {
+                s.resource.spec = spec(|it| it["schedule"]["every"] = "12h".into());
+                let minimum = s.settings.minimum_interval;
+                s.schedule = Schedule::parse(&s.resource.spec.schedule, minimum);
+                counts_since(s, Some("another".into()), -90_000);
+            }),
+            due,
+        ),
+    ];
+    for (what, seen, expected) in rows {
+        assert_eq!(short(&plan(&seen)), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_cron_is_told_from_others_by_its_pattern_and_its_zone() {
+    let hash = |schedule: serde_json::Value| {
+        let seen = with_spec(|it| it["schedule"] = schedule);
+        seen.schedule.unwrap().cron_hash()
+    };
+    let cron = |text: &str| hash(serde_json::json!({"cron": text}));
+    assert_eq!(
+        cron("0 3 * * *").as_deref(),
+        Some("421d4021-c0a0-5801-a45b-4127e67156bf"),
+        "the same in every release: otherwise times are missed on an upgrade"
+    );
+    let in_utc = hash(serde_json::json!({"cron": "0 3 * * *", "timeZone": "UTC", "jitter": "1h"}));
+    assert_eq!(in_utc, cron("0 3 * * *"));
+    assert_ne!(cron("0 3 * * *"), cron("0 4 * * *"));
+    let elsewhere = hash(serde_json::json!({"cron": "0 3 * * *", "timeZone": "Europe/Berlin"}));
+    assert_ne!(elsewhere, cron("0 3 * * *"));
+    assert_eq!(hash(serde_json::json!({"every": "1h"})), None);
+}
+
+#[test]
+fn the_status_says_from_when_on_cron_counts_once_it_is_written_anyway() {
+    let rested = |mut seen: Observed| {
+        let status = status::next(&seen, &plan(&seen), None);
+        seen.resource.status = Some(status.clone());
+        (seen, status.schedule.map(|it| it.since.0))
+    };
+    // A new one, and one that is at rest under an older version.
+    let (mut seen, since) = rested(missed(|_, _| ()));
+    assert_eq!(since, Some(at(-9_999_999)));
+    status_of(&mut seen).schedule = None;
+    let (mut seen, since) = rested(seen);
+    assert_eq!(since, None, "no write for this alone");
+
+    // What it says stays, until there is another reason.
+    counts_since(&mut seen, None, -90_000);
+    let (mut seen, since) = rested(seen);
+    assert_eq!(since, Some(at(0)));
+    seen.now = at(1000);
+    let (mut seen, since) = rested(seen);
+    assert_eq!(since, Some(at(0)));
+    suspended(&mut seen);
+    seen.resource.spec.suspend = Some(true);
+    let (mut seen, since) = rested(seen);
+    assert_eq!(since, Some(at(0)));
+    seen.resource.spec.suspend = None;
+    let (mut seen, since) = rested(seen);
+    assert_eq!(since, Some(at(1000)));
+    seen.now = at(2000);
+    let (seen, since) = rested(seen);
+    assert_eq!(since, Some(at(1000)));
+
+    let mut edited = seen;
+    counts_since(&mut edited, None, -90_000);
+    let begun = rotation(&edited, &token(version(-86_400)), Cause::Requested, 1);
+    let begun = status::begin(&edited, &begun, "id".into(), "me".into());
+    assert_eq!(begun.schedule.map(|it| it.since.0), Some(at(2000)));
+    edited.schedule = Err(ScheduleError::Invalid("unreadable".into()));
+    let (_, since) = rested(edited);
+    assert_eq!(since, Some(at(-90_000)), "nothing is known of it");
+}
+
 #[test]
 fn only_what_a_person_gave_away_counts_as_adopted_now() {
     for by_person in [true, false] {
@@ -1251,6 +1426,7 @@ prop_compose! {
         retry in prop::option::of(-10i64..100), failures in prop::option::of(-1i32..99),
         (suspend, deleted, done, working, older) in any::<(bool, bool, bool, bool, Option<bool>)>(),
         request in prop::option::of("[a-z]{0,80}"), handled in prop::option::of("[a-z]{0,3}"),
+        since in prop::option::of((prop::option::of("[a-c]"), -5000i64..100)),
         schedule in prop::sample::select(vec![r#"{"every":"1h"}"#, r#"{"cron":"@daily"}"#, r#"{"beforeExpiry":"1h"}"#, r#"{"cron":"x"}"#]),
         report: bool,
     ) -> Observed {
@@ -1266,6 +1442,7 @@ prop_compose! {
             let status = status_of(seen);
             (status.pending, status.failures, status.handled_request) = (pending, failures, handled);
             status.retry_at = retry.map(|r| Time(at(r)));
+            status.schedule = since.map(|(cron, since)| CronStatus { cron, since: Time(at(since)) });
             seen.stored = stored;
             seen.live = live;
             seen.holder_is_done = done;

@@ -8,6 +8,7 @@ use croner::parser::{CronParser, Seconds};
 use jiff::civil::{DateTime, date};
 use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
 
 /// Midnight from which a pattern is tried. Croner gives up in the year 5000, so from here a pattern that never matches
 /// costs little, and the rarest that does (29 February on a given weekday) is still found.
@@ -24,6 +25,8 @@ const LAST: [u8; 5] = [59, 23, 31, 12, 6];
 pub(super) struct Calendar {
     cron: Cron,
     zone: TimeZone,
+    /// As it was written.
+    text: String,
 }
 
 impl Calendar {
@@ -51,7 +54,15 @@ impl Calendar {
                 "{text:?} never matches; write a pattern of times that exist"
             ));
         }
-        Ok(Self { cron, zone })
+        let text = text.trim().to_owned();
+        Ok(Self { cron, zone, text })
+    }
+
+    /// Tells it from any other pattern or zone, in every release.
+    pub(super) fn hash(&self) -> String {
+        let zone = self.zone.iana_name().unwrap_or_default();
+        let name = format!("{} {zone}", self.text);
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
     }
 
     /// Where its local times are.
