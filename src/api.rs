@@ -36,7 +36,7 @@ pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "astro-tok
 pub mod request {
     /// On the resource: rotate now, once for each distinct value.
     pub const ROTATE: &str = "astro-token-operator.io/rotate";
-    /// On the resource: like `rotate`; with two tokens the previous value is killed too.
+    /// On the resource: like `rotate`, and apart from it; with two tokens the previous value is killed too.
     pub const REVOKE: &str = "astro-token-operator.io/revoke";
     /// On a Secret: the resource of this name may take it over.
     pub const ADOPT: &str = "astro-token-operator.io/adopt";
@@ -60,8 +60,10 @@ pub mod evidence {
     pub const EXPIRES_AT: &str = "astro-token-operator.io/expires-at";
     /// When the value was adopted, by our own clock; absent: it was rotated.
     pub const ADOPTED_AT: &str = "astro-token-operator.io/adopted-at";
-    /// The rotate request that was answered with this value.
+    /// The `rotate` request that was answered with this value.
     pub const REQUEST: &str = "astro-token-operator.io/handled-request";
+    /// The `revoke` request that was answered with this value.
+    pub const REVOKE: &str = "astro-token-operator.io/handled-revoke";
     /// Uid of the cluster's `kube-system` namespace.
     pub const CLUSTER: &str = "astro-token-operator.io/cluster";
 }
@@ -285,9 +287,12 @@ pub struct Status {
     /// The recorded intent; present only while a rotation is in flight or in doubt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Pending>,
-    /// The last request annotation that was acted on.
+    /// The last text of the annotation `rotate` that was acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handled_request: Option<String>,
+    /// The last text of the annotation `revoke` that was acted on; empty: none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handled_revoke: Option<String>,
     /// Failures since the last success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failures: Option<i32>,
@@ -388,9 +393,12 @@ pub struct Pending {
     pub replaces: Version,
     /// The process that works on it.
     pub holder: String,
-    /// The request annotation this rotation answers.
+    /// The text of the annotation `rotate` that this rotation answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// The text of the annotation `revoke` that this rotation answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke: Option<String>,
 }
 
 /// Which value of a token: the vendor changes both with each rotation.

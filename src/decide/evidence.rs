@@ -1,16 +1,15 @@
 //! What the operator can know about one resource: plain data, gathered by `observe`, judged by `plan`.
 
-use crate::api::{Pending, Status, Version, WorkspaceTokenRotation, request};
+use crate::api::{Pending, Status, Version, WorkspaceTokenRotation};
 use crate::decide::pace::Pace;
+use crate::decide::requests::{Requests, is_open};
 use crate::decide::schedule::{Schedule, ScheduleError};
 use crate::decide::stamp::Stamp;
 use crate::reason::{Blocked, Reason};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use uuid::Uuid;
 
 /// All evidence about one resource at one moment.
 #[derive(Clone, Debug)]
@@ -129,17 +128,20 @@ impl Observed {
         }
     }
 
-    /// A rotate request of a person that no rotation has answered yet.
-    pub fn unhandled_request(&self) -> Option<String> {
-        let request = self.request()?;
-        let handled = self.resource.status.as_ref()?.handled_request.as_ref() == Some(&request)
-            || self.held()?.stamp.request.as_ref() == Some(&request);
-        (!handled).then_some(request)
+    /// Whether a person asks for a rotation and none has answered that yet.
+    pub fn is_requested(&self) -> bool {
+        let (Some(status), Some(held)) = (&self.resource.status, self.held()) else {
+            return false;
+        };
+        let answered = [status.into(), held.stamp.requests.clone()];
+        is_open(self.resource.annotations(), &answered)
     }
 
-    /// The present rotate request.
-    pub fn request(&self) -> Option<String> {
-        requested(self.resource.annotations())
+    /// The requests that a rotation answers which begins now.
+    pub fn requests(&self) -> Requests {
+        let status = self.resource.status.as_ref();
+        let before = status.map(Requests::from).unwrap_or_default();
+        Requests::answered_now(self.resource.annotations(), before)
     }
 }
 
@@ -148,24 +150,6 @@ pub fn doubt(status: &Status) -> Option<Blocked> {
     let ready = status.ready().filter(|ready| ready.status == "False")?;
     let reason = Reason::from_name(&ready.reason)?;
     Some(Blocked::new(reason, &ready.message))
-}
-
-/// The rotate request in a resource's annotations, cut to a length that fits everywhere; it is what
-/// `status.handledRequest` is compared with.
-pub fn requested(annotations: &BTreeMap<String, String>) -> Option<String> {
-    let texts = [request::ROTATE, request::REVOKE].map(|key| annotations.get(key));
-    let text = match texts {
-        [None, None] => return None,
-        [Some(one), None] | [None, Some(one)] => one.clone(),
-        [Some(rotate), Some(revoke)] => format!("{rotate} {revoke}"),
-    };
-    // People write dates and ticket numbers; whatever is longer is told apart by its hash.
-    const LONGEST: usize = 63;
-    Some(if text.len() <= LONGEST {
-        text
-    } else {
-        Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes()).to_string()
-    })
 }
 
 /// What is known of the credential.

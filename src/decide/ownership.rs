@@ -157,6 +157,7 @@ mod tests {
     use super::*;
     use crate::decide::managed::MANAGER;
     use crate::decide::names::is_id;
+    use crate::decide::requests::Requests;
     use crate::decide::stamp::LONGEST_TEXT;
     use proptest::prelude::*;
     use serde_json::Value;
@@ -356,8 +357,10 @@ mod tests {
         );
         let other = version(annotated(evidence::SHORT_TOKEN, "other"));
         assert!(other.rotated_at.is_some() && other.short_token.is_none());
-        let request = holds(annotated(evidence::REQUEST, "other")).stamp.request;
-        assert_eq!(request, None);
+        for key in [evidence::REQUEST, evidence::REVOKE] {
+            let requests = holds(annotated(key, "other")).stamp.requests;
+            assert_eq!(requests, Requests::default());
+        }
         let unlabelled = |s: &mut Value| s["metadata"]["labels"] = json!({});
         assert!(matches!(
             read_as(unlabelled, true),
@@ -470,7 +473,8 @@ mod tests {
                 Stored::Holds(held) => {
                     prop_assert!(is_id(&held.stamp.token_id));
                     prop_assert!(held.stamp.owner == "ci" || !exists);
-                    prop_assert!(held.stamp.request.is_none_or(|it| it.len() <= LONGEST_TEXT));
+                    let Requests { rotate, revoke } = held.stamp.requests;
+                    prop_assert!([rotate, revoke].iter().flatten().all(|it| it.len() <= LONGEST_TEXT));
                 }
                 Stored::Absent { .. } | Stored::Foreign(_) => {}
             }

@@ -4,6 +4,7 @@
 use crate::api::{MANAGED_BY, Version, evidence};
 use crate::decide::managed::{Managed, Metadata};
 use crate::decide::names::is_id;
+use crate::decide::requests::Requests;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::ResourceExt;
@@ -40,8 +41,8 @@ pub struct Stamp {
     pub rotation_id: Option<String>,
     /// When it was adopted, with consent.
     pub adopted_at: Option<Timestamp>,
-    /// The rotate request that was answered with it.
-    pub request: Option<String>,
+    /// The requests that were answered with it.
+    pub requests: Requests,
     /// Uid of the cluster it was written in.
     pub cluster: String,
 }
@@ -63,7 +64,8 @@ impl Stamp {
                 evidence::ADOPTED_AT,
                 self.adopted_at.map(|at| at.to_string()),
             ),
-            (evidence::REQUEST, self.request.clone()),
+            (evidence::REQUEST, self.requests.rotate.clone()),
+            (evidence::REVOKE, self.requests.revoke.clone()),
             (evidence::CLUSTER, Some(self.cluster.clone())),
         ];
         let texts = texts.into_iter();
@@ -104,7 +106,10 @@ impl Stamp {
             expires: time(evidence::EXPIRES_AT),
             rotation_id: text(evidence::ROTATION_ID),
             adopted_at: time(evidence::ADOPTED_AT),
-            request: short(evidence::REQUEST),
+            requests: Requests {
+                rotate: short(evidence::REQUEST),
+                revoke: short(evidence::REVOKE),
+            },
         })
     }
 
@@ -200,15 +205,17 @@ mod tests {
         fn any_stamp()(
             texts in prop::array::uniform4("[a-z0-9.-]{1,63}"),
             short in prop::option::of("[a-zA-Z0-9]{1,64}"),
-            request in prop::option::of(".{0,16}"),
+            requests in prop::array::uniform2(prop::option::of(".{0,16}")),
             times in prop::array::uniform3(prop::option::of(0i64..4_000_000_000)),
             rotation in prop::option::of(0i64..4_000_000_000),
         ) -> Stamp {
             let [owner, key, cluster, token_id] = texts;
+            let [rotate, revoke] = requests;
             let [rotated_at, expires, adopted_at] = times.map(|at| at.map(|at| Timestamp::from_second(at).unwrap()));
             let rotation = rotation.map(|at| Timestamp::from_second(at).unwrap());
             Stamp {
-                owner, key, cluster, expires, adopted_at, request,
+                owner, key, cluster, expires, adopted_at,
+                requests: Requests { rotate, revoke },
                 token_id: token_id.replace('.', "_"),
                 version: Version { rotated_at: rotated_at.map(Time), short_token: short },
                 rotation_id: rotation.map(|at| rotation_id(at, 7)),

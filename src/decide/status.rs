@@ -8,6 +8,7 @@ use crate::decide::evidence::{Held, Live, Observed};
 use crate::decide::plan::belief::{believe, counted};
 use crate::decide::plan::rules::plan;
 use crate::decide::plan::{Plan, Rotation, Setback};
+use crate::decide::requests::Requests;
 use crate::reason::{Blocked, LIVE};
 use crate::text::line;
 use jiff::{SignedDuration, Timestamp};
@@ -90,6 +91,7 @@ pub fn booked(seen: &Observed) -> Observed {
                 attempts: Some(pending.attempt).filter(|attempt| *attempt > 1),
             });
             new.handled_request = pending.request.or(new.handled_request);
+            new.handled_revoke = pending.revoke.or(new.handled_revoke);
         }
         Some(lost) => remember(&mut new, &lost, RotationOutcome::Lost),
         None => {}
@@ -104,8 +106,11 @@ pub fn booked(seen: &Observed) -> Observed {
 /// Nothing stands in the way: failures are over, and the Secret's evidence fills in what status lost.
 fn calm(seen: &Observed, new: &mut Status) {
     (new.failures, new.retry_at) = (None, None);
-    let request = seen.held().and_then(|held| held.stamp.request.clone());
-    new.handled_request = request.or(new.handled_request.take());
+    if let Some(held) = seen.held() {
+        let Requests { rotate, revoke } = held.stamp.requests.clone();
+        new.handled_request = rotate.or(new.handled_request.take());
+        new.handled_revoke = revoke.or(new.handled_revoke.take());
+    }
 }
 
 /// The status that records an intent, and the intent.
@@ -127,7 +132,8 @@ pub fn begin(seen: &Observed, rotation: &Rotation, id: String, holder: String) -
         started_at: Time(seen.now),
         replaces: rotation.token.version.clone(),
         holder,
-        request: rotation.request.clone(),
+        request: rotation.requests.rotate.clone(),
+        revoke: rotation.requests.revoke.clone(),
     });
     let message = format!("rotating token {} ({})", rotation.token.id, rotation.cause);
     let mut all = Conditions::new(seen, &old, &mut new);

@@ -124,7 +124,7 @@ pub(crate) fn rehearsal<'a>(seen: &'a Observed, rotation: &Rotation, id: String)
             expires: rotation.token.ends,
             rotation_id: Some(id),
             adopted_at: None,
-            request: rotation.request.clone(),
+            requests: rotation.requests.clone(),
             cluster: seen.settings.cluster.clone(),
         },
         resource_version: rotation.secret_version.clone(),

@@ -4,7 +4,7 @@ use super::patient as stage;
 use crate::stage;
 use astro_token_operator::api::Cause;
 use lab::astro::{Fault, Operation, Step};
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn cause(resource: &astro_token_operator::api::WorkspaceTokenRotation) -> Option<Cause> {
     let status = resource.status.as_ref()?;
@@ -73,6 +73,41 @@ async fn a_request_rotates_once_for_each_distinct_text() {
     stage.request("ask", "one").await;
     stage.request("ask", "two").await;
     stage.until_rotated("ask", 3).await;
+    assert_eq!(stage.astro.rotations(&token.id), 3);
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_taken_away_asks_for_nothing() {
+    let stage = stage().await;
+    let token = stage.token("apart");
+    let revoke = |text: Value| json!({"astro-token-operator.io/revoke": text});
+    stage.create("apart", json!({})).await;
+    stage.until_rotated("apart", 1).await;
+    stage.request("apart", "one").await;
+    stage.until_rotated("apart", 2).await;
+    let two = json!({"metadata": {"annotations": revoke("two".into())}});
+    stage.edit("apart", two).await;
+    let status = stage.until_rotated("apart", 3).await.status.unwrap();
+    let handled = (status.handled_request, status.handled_revoke);
+    assert_eq!(handled, (Some("one".into()), Some("two".into())));
+
+    // A label, which is written by the pass that looks at it, unless that has to rotate.
+    stage
+        .edit(
+            "apart",
+            json!({
+                "metadata": {"annotations": revoke(Value::Null)},
+                "spec": {"target": {"labels": {"team": "data"}}},
+            }),
+        )
+        .await;
+    stage
+        .until_secret("apart-secret", |secret| {
+            let labels = secret.metadata.labels.as_ref();
+            labels.is_some_and(|labels| labels.contains_key("team"))
+        })
+        .await;
     assert_eq!(stage.astro.rotations(&token.id), 3);
     stage.assert_no_leak().await;
 }

@@ -149,6 +149,7 @@ fn pending(age: i64) -> Pending {
         replaces: version(-4000),
         holder: "another/process".into(),
         request: None,
+        revoke: None,
     }
 }
 
@@ -774,8 +775,25 @@ fn each_rule_has_its_say() {
             with(|s| {
                 annotate(s, request::ROTATE, "now");
                 s.stored = Stored::Holds(stamped(held(version(-100)), |it| {
-                    it.request = Some("now".into());
+                    it.requests.rotate = Some("now".into());
                 }));
+            }),
+            "idle 3500",
+        ),
+        (
+            "13 requested by the other annotation",
+            with(|s| {
+                annotate(s, request::ROTATE, "one");
+                annotate(s, request::REVOKE, "two");
+                status_of(s).handled_request = Some("one".into());
+            }),
+            "rotate Requested 1",
+        ),
+        (
+            "13 both were handled, says an older version, and one is taken away",
+            with(|s| {
+                annotate(s, request::ROTATE, "one");
+                status_of(s).handled_request = Some("one two".into());
             }),
             "idle 3500",
         ),
@@ -1276,6 +1294,77 @@ fn a_definite_failure_clears_the_intent_and_an_ambiguous_one_keeps_it() {
 }
 
 #[test]
+fn a_rotation_answers_both_annotations_and_remembers_each_apart() {
+    let ask = |seen: &mut Observed, key: &str, text: &str| {
+        let all = seen.resource.annotations_mut();
+        all.insert(key.into(), text.into());
+    };
+    let rotated = |seen: &mut Observed| {
+        let Plan::Rotate(rotation) = plan(seen) else {
+            panic!("no rotation");
+        };
+        let id = rotation_id(at(0), 5);
+        let begun = status::begin(seen, &rotation, id.clone(), "me".into());
+        seen.resource.status = Some(begun);
+        seen.stored = Stored::Holds(stamped(held(version(0)), |it| {
+            it.rotation_id = Some(id);
+            it.requests = rotation.requests;
+        }));
+        live(seen, version(0));
+        let booked = status::booked(seen).resource.status.unwrap();
+        let status = status::next(seen, &plan(seen), None);
+        assert_eq!(booked.handled_request, status.handled_request);
+        assert_eq!(booked.handled_revoke, status.handled_revoke);
+        seen.resource.status = Some(status.clone());
+        assert_eq!(short(&plan(seen)), "idle 3600");
+        (status.handled_request, status.handled_revoke)
+    };
+    let texts = |rotate: &str, revoke: &str| (Some(rotate.to_owned()), Some(revoke.to_owned()));
+
+    let mut seen = calm();
+    ask(&mut seen, request::ROTATE, "one");
+    assert_eq!(rotated(&mut seen), texts("one", ""));
+    ask(&mut seen, request::REVOKE, "two");
+    assert_eq!(rotated(&mut seen), texts("one", "two"));
+    seen.resource.annotations_mut().remove(request::REVOKE);
+    assert_eq!(short(&plan(&seen)), "idle 3600", "taken away");
+    ask(&mut seen, request::ROTATE, "three");
+    assert_eq!(rotated(&mut seen), texts("three", "two"));
+    ask(&mut seen, request::REVOKE, "two");
+    assert_eq!(short(&plan(&seen)), "idle 3600", "there again");
+    // Without a status the Secret tells.
+    seen.resource.status = Some(Status::default());
+    seen.resource.annotations_mut().remove(request::REVOKE);
+    assert_eq!(short(&plan(&seen)), "idle 3600", "by the Secret");
+    let status = status::next(&seen, &plan(&seen), None);
+    let told = (status.handled_request, status.handled_revoke);
+    assert_eq!(told, texts("three", "two"));
+}
+
+#[test]
+fn what_an_older_version_left_at_rest_is_neither_rotated_nor_written() {
+    let mut seen = with_spec(|it| it["schedule"] = serde_json::json!({"cron": "0 3 * * *"}));
+    for (key, text) in [(request::ROTATE, "one"), (request::REVOKE, "two")] {
+        let all = seen.resource.annotations_mut();
+        all.insert(key.into(), text.into());
+    }
+    seen.stored = Stored::Holds(stamped(held(version(-100)), |it| {
+        it.requests.rotate = Some("one two".into());
+    }));
+    let mut old = status::next(&seen, &plan(&seen), None);
+    (old.schedule, old.handled_revoke) = (None, None);
+    old.handled_request = Some("one two".into());
+    for key in [None, Some(request::ROTATE), Some(request::REVOKE)] {
+        let mut seen = seen.clone();
+        key.map(|key| seen.resource.annotations_mut().remove(key));
+        seen.resource.status = Some(old.clone());
+        let decided = plan(&seen);
+        assert_eq!(short(&decided), "idle 68400", "{key:?}");
+        assert_eq!(status::next(&seen, &decided, None), old, "{key:?}");
+    }
+}
+
+#[test]
 fn an_intent_for_a_former_token_is_forgotten_and_not_called_stored() {
     let seen = with(|s| {
         status_of(s).pending = Some(Pending {
@@ -1425,7 +1514,7 @@ prop_compose! {
         stored in any_stored(), live in any_live(), pending in prop::option::of(any_pending()),
         retry in prop::option::of(-10i64..100), failures in prop::option::of(-1i32..99),
         (suspend, deleted, done, working, older) in any::<(bool, bool, bool, bool, Option<bool>)>(),
-        request in prop::option::of("[a-z]{0,80}"), handled in prop::option::of("[a-z]{0,3}"),
+        request in prop::array::uniform2(prop::option::of("[a-c]{0,2}|[a-z]{0,80}")), handled in prop::array::uniform2(prop::option::of("[a-c ]{0,3}")),
         since in prop::option::of((prop::option::of("[a-c]"), -5000i64..100)),
         schedule in prop::sample::select(vec![r#"{"every":"1h"}"#, r#"{"cron":"@daily"}"#, r#"{"beforeExpiry":"1h"}"#, r#"{"cron":"x"}"#]),
         report: bool,
@@ -1436,11 +1525,12 @@ prop_compose! {
             seen.resource.spec.suspend = Some(suspend);
             seen.resource.spec.external_rotation = report.then_some(ExternalRotation::Report);
             seen.resource.metadata.deletion_timestamp = deleted.then(|| Time(at(-1)));
-            if let Some(request) = request {
-                seen.resource.annotations_mut().insert(request::ROTATE.into(), request);
+            for (key, request) in [request::ROTATE, request::REVOKE].into_iter().zip(request) {
+                seen.resource.annotations_mut().extend(request.map(|text| (key.to_owned(), text)));
             }
             let status = status_of(seen);
-            (status.pending, status.failures, status.handled_request) = (pending, failures, handled);
+            (status.pending, status.failures) = (pending, failures);
+            [status.handled_request, status.handled_revoke] = handled;
             status.retry_at = retry.map(|r| Time(at(r)));
             status.schedule = since.map(|(cron, since)| CronStatus { cron, since: Time(at(since)) });
             seen.stored = stored;

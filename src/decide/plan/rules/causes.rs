@@ -34,12 +34,11 @@ pub(super) fn drift(seen: &Observed) -> Option<Plan> {
         return Some(Plan::Look);
     }
     if seen.resource.spec.external_rotation == Some(ExternalRotation::Report) {
-        let asked = seen.unhandled_request().is_some();
-        return (!asked).then(|| Plan::Block(rotated_elsewhere(held, token)));
+        return (!seen.is_requested()).then(|| Plan::Block(rotated_elsewhere(held, token)));
     }
     match last_reclaim(seen) {
         Some(at) if seen.now.duration_since(at).abs() < seen.pace().contest_window => {
-            if seen.unhandled_request().is_some() {
+            if seen.is_requested() {
                 return None;
             }
             Some(Plan::Block(Blocked::new(
@@ -144,8 +143,7 @@ pub(super) fn no_value(seen: &Observed) -> Option<Plan> {
 }
 
 pub(super) fn requested(seen: &Observed) -> Option<Plan> {
-    seen.unhandled_request()
-        .map(|_| due(seen, Cause::Requested))
+    seen.is_requested().then(|| due(seen, Cause::Requested))
 }
 
 pub(super) fn scheduled(seen: &Observed) -> Option<Plan> {
