@@ -37,7 +37,7 @@ pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "astro-tok
 pub mod request {
     /// On the resource: rotate now, once for each distinct value.
     pub const ROTATE: &str = "astro-token-operator.io/rotate";
-    /// On the resource: like `rotate`; with two tokens the previous value is killed too.
+    /// On the resource: like `rotate`, and apart from it; with two tokens the previous value is killed too.
     pub const REVOKE: &str = "astro-token-operator.io/revoke";
     /// On a Secret: the resource of this name may take it over.
     pub const ADOPT: &str = "astro-token-operator.io/adopt";
@@ -61,8 +61,12 @@ pub mod evidence {
     pub const ROTATION_ID: &str = "astro-token-operator.io/rotation-id";
     /// The vendor's `endAt` of the value; absent: it never expires.
     pub const EXPIRES_AT: &str = "astro-token-operator.io/expires-at";
-    /// The rotate request that was answered with this value.
+    /// When the value was adopted, by our own clock; absent: it was rotated.
+    pub const ADOPTED_AT: &str = "astro-token-operator.io/adopted-at";
+    /// The `rotate` request that was answered with this value.
     pub const REQUEST: &str = "astro-token-operator.io/handled-request";
+    /// The `revoke` request that was answered with this value.
+    pub const REVOKE: &str = "astro-token-operator.io/handled-revoke";
     /// Uid of the cluster's `kube-system` namespace.
     pub const CLUSTER: &str = "astro-token-operator.io/cluster";
 }
@@ -288,15 +292,21 @@ pub struct Status {
     /// When the next rotation is due, jitter included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_rotation: Option<Time>,
+    /// From when on times of the schedule's `cron` count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<CronStatus>,
     /// The last rotation that was stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_rotation: Option<LastRotation>,
     /// The recorded intent; present only while a rotation is in flight or in doubt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Pending>,
-    /// The last request annotation that was acted on.
+    /// The last text of the annotation `rotate` that was acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handled_request: Option<String>,
+    /// The last text of the annotation `revoke` that was acted on; empty: none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handled_revoke: Option<String>,
     /// Failures since the last success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failures: Option<i32>,
@@ -363,6 +373,18 @@ pub struct TokenStatus {
     pub expires_at: Option<Time>,
 }
 
+/// From when on times of the schedule's `cron` count.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+pub struct CronStatus {
+    /// Hash of `cron` and its time zone; absent: the schedule has no `cron`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cron: Option<String>,
+    /// Times up to this one do not count: it was written, or resumed, then.
+    pub since: Time,
+}
+
 /// The last rotation that was stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -398,9 +420,12 @@ pub struct Pending {
     pub replaces: Version,
     /// The process that works on it.
     pub holder: String,
-    /// The request annotation this rotation answers.
+    /// The text of the annotation `rotate` that this rotation answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// The text of the annotation `revoke` that this rotation answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke: Option<String>,
 }
 
 /// Which value of a token: the vendor changes both with each rotation.

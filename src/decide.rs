@@ -8,6 +8,7 @@ pub(crate) mod notice;
 pub(crate) mod ownership;
 pub mod pace;
 pub(crate) mod plan;
+pub mod requests;
 pub(crate) mod rivals;
 pub mod schedule;
 pub mod stamp;

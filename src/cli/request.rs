@@ -5,7 +5,8 @@ use super::terminal::{self, print_error};
 use crate::api::{LastRotation, Status, WorkspaceTokenRotation};
 use crate::args::{ClusterArgs, duration};
 use crate::clock::now;
-use crate::decide::evidence::{requested, said};
+use crate::decide::evidence::said;
+use crate::decide::requests::Requests;
 use crate::text::line;
 use anyhow::{anyhow, bail};
 use futures::StreamExt;
@@ -50,7 +51,7 @@ pub struct Args {
 ///
 /// # Errors
 /// When there is no cluster.
-pub async fn run(args: &Args, key: &str) -> anyhow::Result<ExitCode> {
+pub async fn run(args: &Args, key: &'static str) -> anyhow::Result<ExitCode> {
     let cluster = Cluster::connect(&args.cluster).await?;
     // A watch is silent while nothing happens, so it is none for the client of single calls.
     let watching = Client::try_from(cluster.config.clone())?;
@@ -87,13 +88,13 @@ pub async fn run(args: &Args, key: &str) -> anyhow::Result<ExitCode> {
 /// A request that was written.
 struct Request {
     name: String,
-    /// What the annotation says.
+    /// The annotation.
+    key: &'static str,
+    /// What it says.
     text: String,
-    /// What `status.handledRequest` will say.
-    handled: String,
 }
 
-async fn ask(cluster: &Cluster, key: &str, name: &str) -> anyhow::Result<Request> {
+async fn ask(cluster: &Cluster, key: &'static str, name: &str) -> anyhow::Result<Request> {
     let client = cluster.client.clone();
     let api: Api<WorkspaceTokenRotation> = Api::namespaced(client, &cluster.namespace);
     let Some(resource) = cluster.get(&api, name).await? else {
@@ -109,13 +110,11 @@ async fn ask(cluster: &Cluster, key: &str, name: &str) -> anyhow::Result<Request
         ..PatchParams::default()
     };
     let patched = api.patch_metadata(name, &params, &patch).await;
-    let patched = patched.map_err(|error| cluster.error(&error))?;
-    // By all that stands there: a request that was made in the other way is a part of it.
-    let handled = requested(patched.annotations()).unwrap_or_else(|| text.clone());
+    patched.map_err(|error| cluster.error(&error))?;
     Ok(Request {
         name: name.to_owned(),
+        key,
         text,
-        handled,
     })
 }
 
@@ -130,14 +129,14 @@ async fn wait(
     request: Request,
     limit: Duration,
 ) -> anyhow::Result<String> {
-    let Request { name, handled, .. } = &request;
+    let name = &request.name;
     let mut seen = None;
     let outcome = timeout(limit, async {
         let mut states = pin!(watch_object(api, name).default_backoff());
         loop {
             match states.next().await {
                 Some(Ok(state)) => {
-                    match judge(state.as_ref(), handled) {
+                    match judge(state.as_ref(), &request) {
                         Progress::Open => {}
                         Progress::Done(last) => return Ok(done(last.as_ref())),
                         Progress::Hopeless(why) => return Err(anyhow!(why)),
@@ -159,7 +158,7 @@ async fn wait(
     .await;
     let outcome = outcome.unwrap_or_else(|_| {
         let status = seen.and_then(|resource| resource.status);
-        Err(anyhow!(late(&status.unwrap_or_default(), handled, limit)))
+        Err(anyhow!(late(&status.unwrap_or_default(), &request, limit)))
     });
     match outcome {
         Ok(text) => Ok(format!("{KIND}/{name}: {text}\n")),
@@ -178,19 +177,19 @@ enum Progress {
     Hopeless(&'static str),
 }
 
-fn judge(resource: Option<&WorkspaceTokenRotation>, handled: &str) -> Progress {
+fn judge(resource: Option<&WorkspaceTokenRotation>, request: &Request) -> Progress {
     let Some(resource) = resource else {
         return Progress::Hopeless("it was deleted");
     };
     let status = resource.status.as_ref();
-    if let Some(status) = status.filter(|status| is_handled(status, handled)) {
+    if let Some(status) = status.filter(|status| is_handled(status, request)) {
         let is_ready = status.is_ready();
         return match is_ready {
             true => Progress::Done(status.last_rotation.clone()),
             false => Progress::Open,
         };
     }
-    if requested(resource.annotations()).as_deref() != Some(handled) {
+    if resource.annotations().get(request.key) != Some(&request.text) {
         return Progress::Hopeless("another request has taken the place of this one");
     }
     match resource.spec.suspend {
@@ -201,8 +200,8 @@ fn judge(resource: Option<&WorkspaceTokenRotation>, handled: &str) -> Progress {
     }
 }
 
-fn is_handled(status: &Status, request: &str) -> bool {
-    status.handled_request.as_deref() == Some(request)
+fn is_handled(status: &Status, request: &Request) -> bool {
+    Requests::from(status).include(request.key, &request.text)
 }
 
 fn done(last: Option<&LastRotation>) -> String {
@@ -213,10 +212,10 @@ fn done(last: Option<&LastRotation>) -> String {
 }
 
 /// What is said when the time is over.
-fn late(status: &Status, handled: &str, limit: Duration) -> String {
+fn late(status: &Status, request: &Request, limit: Duration) -> String {
     let limit = SignedDuration::try_from(limit).map(terminal::short);
     let limit = limit.unwrap_or_default();
-    let (what, is_handled) = match is_handled(status, handled) {
+    let (what, is_handled) = match is_handled(status, request) {
         true => (done(status.last_rotation.as_ref()), true),
         false => ("not rotated".to_owned(), false),
     };
@@ -280,28 +279,32 @@ mod tests {
         let text = |random| text(now, Uuid::from_u128(random));
         assert_eq!(text(0xabcdef << 104), "2026-03-10T12:00:00Z-abcdef");
         assert_ne!(text(1 << 104), text(2 << 104));
-        // Two of them, joined, are no longer than what is kept as it is.
-        let both = [ROTATE, REVOKE].map(|key| (key.to_owned(), text(1)));
-        let both = requested(&both.into()).unwrap();
-        assert_eq!(both, format!("{0} {0}", text(1)));
+    }
+
+    fn mine(key: &'static str) -> Request {
+        let (name, text) = ("ci".into(), "mine".into());
+        Request { name, key, text }
     }
 
     #[test]
     fn a_request_is_done_when_it_was_handled_and_the_value_is_live() {
-        let mine = json!({ROTATE: "mine"});
+        let asked = json!({ROTATE: "mine"});
         let judge = |annotations: &Value, spec, status| {
-            judge(Some(&resource(annotations.clone(), spec, status)), "mine")
+            judge(
+                Some(&resource(annotations.clone(), spec, status)),
+                &mine(ROTATE),
+            )
         };
-        assert_eq!(judge(&mine, json!({}), Value::Null), Progress::Open);
+        assert_eq!(judge(&asked, json!({}), Value::Null), Progress::Open);
         assert_eq!(
-            judge(&mine, json!({}), status("other", true)),
+            judge(&asked, json!({}), status("other", true)),
             Progress::Open
         );
         assert_eq!(
-            judge(&mine, json!({}), status("mine", false)),
+            judge(&asked, json!({}), status("mine", false)),
             Progress::Open
         );
-        let done = judge(&mine, json!({}), status("mine", true));
+        let done = judge(&asked, json!({}), status("mine", true));
         assert!(matches!(done, Progress::Done(Some(last)) if last.id == "r1"));
         // Whatever came after it.
         let later = judge(
@@ -313,11 +316,35 @@ mod tests {
     }
 
     #[test]
+    fn the_other_annotation_is_another_request_though_an_older_operator_tells_both_in_one_text() {
+        let both = resource(
+            json!({ROTATE: "other", REVOKE: "mine"}),
+            json!({}),
+            status("mine", true),
+        );
+        for (handled, revoke, expected) in [
+            ("other mine", Value::Null, true),
+            ("other", Value::Null, false),
+            ("mine", json!(""), false),
+            ("other", json!("mine"), true),
+        ] {
+            let mut both = both.clone();
+            let status = both.status.as_mut().unwrap();
+            status.handled_request = Some(handled.into());
+            status.handled_revoke = serde_json::from_value(revoke).unwrap();
+            let is_done = matches!(judge(Some(&both), &mine(REVOKE)), Progress::Done(_));
+            assert_eq!(is_done, expected, "{handled}");
+        }
+    }
+
+    #[test]
     fn what_will_never_be_done_is_said_at_once() {
-        assert!(matches!(judge(None, "mine"), Progress::Hopeless(why) if why.contains("deleted")));
+        assert!(
+            matches!(judge(None, &mine(ROTATE)), Progress::Hopeless(why) if why.contains("deleted"))
+        );
         let other = resource(json!({ROTATE: "other"}), json!({}), Value::Null);
         assert!(
-            matches!(judge(Some(&other), "mine"), Progress::Hopeless(why) if why.contains("another"))
+            matches!(judge(Some(&other), &mine(ROTATE)), Progress::Hopeless(why) if why.contains("another"))
         );
         let suspended = resource(
             json!({REVOKE: "mine"}),
@@ -325,7 +352,7 @@ mod tests {
             Value::Null,
         );
         assert!(
-            matches!(judge(Some(&suspended), "mine"), Progress::Hopeless(why) if why.contains("suspend"))
+            matches!(judge(Some(&suspended), &mine(REVOKE)), Progress::Hopeless(why) if why.contains("suspend"))
         );
     }
 
@@ -333,7 +360,7 @@ mod tests {
     fn when_the_time_is_over_the_reason_is_said() {
         let late = |status: Value| {
             let status = serde_json::from_value(status).unwrap();
-            late(&status, "mine", Duration::from_secs(120))
+            late(&status, &mine(ROTATE), Duration::from_secs(120))
         };
         let text = late(status("other", false));
         assert_eq!(text, "not rotated within 2m: Contested: twice[2J");

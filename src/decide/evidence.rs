@@ -1,7 +1,8 @@
 //! What the operator can know about one resource: plain data, gathered by `observe`, judged by `plan`.
 
-use crate::api::{Pending, Status, Version, WorkspaceTokenRotation, request};
+use crate::api::{Pending, Status, Version, WorkspaceTokenRotation};
 use crate::decide::pace::Pace;
+use crate::decide::requests::{Requests, is_open};
 use crate::decide::schedule::{Schedule, ScheduleError};
 use crate::decide::stamp::Stamp;
 use crate::decide::version::Drift;
@@ -9,9 +10,7 @@ use crate::id::is_same;
 use crate::reason::{Blocked, Reason};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use uuid::Uuid;
 
 /// All evidence about one resource at one moment.
 #[derive(Clone, Debug)]
@@ -128,17 +127,20 @@ impl Observed {
         }
     }
 
-    /// A rotate request of a person that no rotation has answered yet.
-    pub fn unhandled_request(&self) -> Option<String> {
-        let request = self.request()?;
-        let handled = self.resource.status.as_ref()?.handled_request.as_ref() == Some(&request)
-            || self.held()?.stamp.request.as_ref() == Some(&request);
-        (!handled).then_some(request)
+    /// Whether a person asks for a rotation and none has answered that yet.
+    pub fn is_requested(&self) -> bool {
+        let (Some(status), Some(held)) = (&self.resource.status, self.held()) else {
+            return false;
+        };
+        let answered = [status.into(), held.stamp.requests.clone()];
+        is_open(self.resource.annotations(), &answered)
     }
 
-    /// The present rotate request.
-    pub fn request(&self) -> Option<String> {
-        requested(self.resource.annotations())
+    /// The requests that a rotation answers which begins now.
+    pub fn requests(&self) -> Requests {
+        let status = self.resource.status.as_ref();
+        let before = status.map(Requests::from).unwrap_or_default();
+        Requests::answered_now(self.resource.annotations(), before)
     }
 }
 
@@ -147,24 +149,6 @@ pub fn said(status: &Status) -> Option<Blocked> {
     status.obstacles().find_map(|condition| {
         let reason = Reason::from_name(&condition.reason)?;
         Some(Blocked::new(reason, &condition.message))
-    })
-}
-
-/// The rotate request in a resource's annotations, cut to a length that fits everywhere; it is what
-/// `status.handledRequest` is compared with.
-pub fn requested(annotations: &BTreeMap<String, String>) -> Option<String> {
-    let texts = [request::ROTATE, request::REVOKE].map(|key| annotations.get(key));
-    let text = match texts {
-        [None, None] => return None,
-        [Some(one), None] | [None, Some(one)] => one.clone(),
-        [Some(rotate), Some(revoke)] => format!("{rotate} {revoke}"),
-    };
-    // People write dates and ticket numbers; whatever is longer is told apart by its hash.
-    const LONGEST: usize = 63;
-    Some(if text.len() <= LONGEST {
-        text
-    } else {
-        Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes()).to_string()
     })
 }
 
@@ -199,6 +183,8 @@ pub enum Stored {
     Foreign(Blocked),
     /// Another party's, with consent to take it over.
     Consented {
+        /// By a person; otherwise it is a value of ours whose evidence is gone.
+        by_person: bool,
         /// The value is the live one of the token; only known after a live look.
         value_is_live: Option<bool>,
         /// Its resourceVersion.

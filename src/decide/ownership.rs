@@ -22,6 +22,7 @@ pub fn read(
     let resource_version = secret.resource_version();
     if secret.annotations().get(request::ADOPT) == Some(&name) && !is_ours(secret, &name, cluster) {
         return Stored::Consented {
+            by_person: true,
             value_is_live: None,
             resource_version,
         };
@@ -30,6 +31,7 @@ pub fn read(
     let Some(held) = held(secret, owner).filter(|held| held.stamp.tells_version()) else {
         if is_our_value(secret, owner, &owned, cluster, exists) {
             return Stored::Consented {
+                by_person: false,
                 value_is_live: None,
                 resource_version,
             };
@@ -63,8 +65,11 @@ pub fn answered(stored: Stored, is_live: Option<bool>) -> Stored {
     let is_yes = is_live == Some(true);
     match stored {
         Stored::Consented {
-            resource_version, ..
+            by_person,
+            resource_version,
+            ..
         } => Stored::Consented {
+            by_person,
             value_is_live: Some(is_yes),
             resource_version,
         },
@@ -198,6 +203,7 @@ pub fn slim(secret: &mut Metadata) {
 mod tests {
     use super::*;
     use crate::decide::managed::MANAGER;
+    use crate::decide::requests::Requests;
     use crate::decide::stamp::LONGEST_TEXT;
     use crate::id::is_id;
     use proptest::prelude::*;
@@ -352,7 +358,13 @@ mod tests {
             },
             true,
         );
-        assert!(matches!(given, Stored::Consented { .. }));
+        assert!(matches!(
+            given,
+            Stored::Consented {
+                by_person: true,
+                ..
+            }
+        ));
         holds(read_as(consent, true));
     }
 
@@ -376,6 +388,7 @@ mod tests {
                 matches!(
                     read_as(remove(key), true),
                     Stored::Consented {
+                        by_person: false,
                         value_is_live: None,
                         ..
                     }
@@ -415,8 +428,10 @@ mod tests {
         );
         let other = version(annotated(evidence::SHORT_TOKEN, "other"));
         assert!(other.rotated_at.is_some() && other.short_token.is_none());
-        let request = holds(annotated(evidence::REQUEST, "other")).stamp.request;
-        assert_eq!(request, None);
+        for key in [evidence::REQUEST, evidence::REVOKE] {
+            let requests = holds(annotated(key, "other")).stamp.requests;
+            assert_eq!(requests, Requests::default());
+        }
         let unlabelled = |s: &mut Value| s["metadata"]["labels"] = json!({});
         assert!(matches!(
             read_as(unlabelled, true),
@@ -529,7 +544,8 @@ mod tests {
                 Stored::Holds(held) | Stored::Unread(held) => {
                     prop_assert!(is_id(&held.stamp.token_id));
                     prop_assert!(held.stamp.owner == "ci" || !exists);
-                    prop_assert!(held.stamp.request.is_none_or(|it| it.len() <= LONGEST_TEXT));
+                    let Requests { rotate, revoke } = held.stamp.requests;
+                    prop_assert!([rotate, revoke].iter().flatten().all(|it| it.len() <= LONGEST_TEXT));
                 }
                 Stored::Absent { .. } | Stored::Foreign(_) => {}
             }

@@ -10,6 +10,7 @@ mod tests;
 
 use crate::api::Cause;
 use crate::decide::evidence::{Held, Token};
+use crate::decide::requests::Requests;
 use crate::decide::schedule::Due;
 use crate::reason::Blocked;
 use jiff::{SignedDuration, Timestamp};
@@ -80,8 +81,8 @@ pub struct Rotation {
     pub attempt: i32,
     /// The token, as just read.
     pub token: Token,
-    /// The request annotation it answers.
-    pub request: Option<String>,
+    /// The requests it answers.
+    pub requests: Requests,
     /// The target Secret's resourceVersion as just read; `None`: there is no Secret.
     pub secret_version: Option<String>,
 }

@@ -6,7 +6,7 @@
 //! | `cron` | at the first time of the pattern after the last rotation, so that missed ones collapse into one |
 //! | `beforeExpiry` | so long before the token's own expiry, unless the last rotation was already past that |
 //!
-//! The earliest wins. All times are whole seconds, UTC.
+//! The adoption of a value counts as a rotation for the first two. The earliest wins, and none is closer to the last rotation than the minimum. All times are whole seconds, UTC.
 
 mod calendar;
 
@@ -48,6 +48,28 @@ pub struct Expiry {
     pub starts: Timestamp,
     /// The vendor's `endAt`.
     pub ends: Timestamp,
+}
+
+/// What due times are counted from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// When the value was obtained.
+    pub obtained: Timestamp,
+    /// When it was obtained or, if that was later, adopted: `every` and `cron` count from here.
+    pub base: Timestamp,
+    /// Times of `cron` up to this one do not count.
+    pub since: Timestamp,
+}
+
+impl From<Timestamp> for Origin {
+    /// A rotation at this time.
+    fn from(at: Timestamp) -> Self {
+        Self {
+            obtained: at,
+            base: at,
+            since: at,
+        }
+    }
 }
 
 /// A rotation to come, or overdue.
@@ -127,7 +149,7 @@ impl Schedule {
         })
     }
 
-    /// When the next rotation is due for a value that was obtained at `last`.
+    /// When the next rotation is due, counted from the last one, or from an adoption.
     ///
     /// `None` when no rule applies: there is only `beforeExpiry`, and the token never expires, or was already rotated
     /// that close to its expiry without getting a later one. `seed` is the resource's uid; it fixes the jitter.
@@ -137,12 +159,18 @@ impl Schedule {
     /// pattern has no time left (croner's calendar ends with the year 4999).
     pub fn next(
         &self,
-        last: Timestamp,
+        from: impl Into<Origin>,
         expiry: Option<Expiry>,
         seed: &str,
     ) -> Result<Option<Due>, ScheduleError> {
-        let every = self.every.map(|every| add(last, every));
+        let Origin {
+            obtained,
+            base,
+            since,
+        } = from.into();
+        let every = self.every.map(|every| add(base, every));
         let cron = self.cron.as_ref().map(|cron| {
+            let last = base.max(since);
             cron.after(last).ok_or_else(|| {
                 ScheduleError::Invalid(format!(
                     "schedule.cron: no time is left after {last}; write another pattern"
@@ -151,16 +179,21 @@ impl Schedule {
         });
         let scheduled = every.into_iter().chain(cron.transpose()?).min();
         let scheduled = scheduled.map(|at| Due {
-            at: add(at, self.delay(at, seed)),
+            at: add(at, self.delay(at, seed)).max(self.floor(obtained)),
             rule: DueRule::Scheduled,
         });
-        let expiring = self.expiring(last, expiry)?.map(|at| Due {
+        let expiring = self.expiring(obtained, expiry)?.map(|at| Due {
             at,
             rule: DueRule::Expiring,
         });
         // The delay is already in, so jitter never reaches past the expiry rule.
         let dues = scheduled.into_iter().chain(expiring);
         Ok(dues.min_by_key(|due| due.at))
+    }
+
+    /// Hash of `cron` and its zone; `None`: there is no `cron`.
+    pub fn cron_hash(&self) -> Option<String> {
+        self.cron.as_ref().map(Calendar::hash)
     }
 
     /// The zone its times are meant in.
@@ -199,7 +232,14 @@ impl Schedule {
             )));
         }
         let due = ends.checked_sub(before).ok().map(whole);
-        Ok(due.filter(|due| *due > last))
+        let due = due.filter(|due| *due > last);
+        // Not later than the expiry, after which nothing is left to protect.
+        Ok(due.map(|due| due.max(self.floor(last).min(whole(ends)))))
+    }
+
+    /// The earliest time for the rotation after the one at `last`.
+    fn floor(&self, last: Timestamp) -> Timestamp {
+        add(last, self.minimum)
     }
 
     /// The jitter of one due time: whole seconds in [0, jitter), the same on every machine and in every release.

@@ -3,15 +3,19 @@
 
 use crate::api::{MANAGED_BY, Version, evidence};
 use crate::decide::managed::{Managed, Metadata};
+use crate::decide::requests::Requests;
 use crate::decide::version::{Drift, compare};
 use crate::id::is_id;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::ResourceExt;
 use uuid::Uuid;
 
 /// Longest text taken from an annotation, bytes; what we write is shorter.
 pub const LONGEST_TEXT: usize = 64;
+
+/// How far the vendor's clock may be behind ours before ours counts for less.
+const VENDOR_BEHIND: SignedDuration = SignedDuration::from_hours(1);
 
 /// The annotations that tell which value it is.
 pub const VERSION: [&str; 4] = [
@@ -38,8 +42,10 @@ pub struct Stamp {
     pub expires: Option<Timestamp>,
     /// The rotation that obtained it; `None` when adopted.
     pub rotation_id: Option<String>,
-    /// The rotate request that was answered with it.
-    pub request: Option<String>,
+    /// When it was adopted, with consent.
+    pub adopted_at: Option<Timestamp>,
+    /// The requests that were answered with it.
+    pub requests: Requests,
     /// Uid of the cluster it was written in.
     pub cluster: String,
 }
@@ -58,7 +64,12 @@ impl Stamp {
             (evidence::REPLACED, self.replaced.clone()),
             (evidence::EXPIRES_AT, self.expires.map(|at| at.to_string())),
             (evidence::ROTATION_ID, self.rotation_id.clone()),
-            (evidence::REQUEST, self.request.clone()),
+            (
+                evidence::ADOPTED_AT,
+                self.adopted_at.map(|at| at.to_string()),
+            ),
+            (evidence::REQUEST, self.requests.rotate.clone()),
+            (evidence::REVOKE, self.requests.revoke.clone()),
             (evidence::CLUSTER, Some(self.cluster.clone())),
         ];
         let texts = texts.into_iter();
@@ -99,7 +110,11 @@ impl Stamp {
             replaced: short(evidence::REPLACED),
             expires: time(evidence::EXPIRES_AT),
             rotation_id: text(evidence::ROTATION_ID),
-            request: short(evidence::REQUEST),
+            adopted_at: time(evidence::ADOPTED_AT),
+            requests: Requests {
+                rotate: short(evidence::REQUEST),
+                revoke: short(evidence::REVOKE),
+            },
         })
     }
 
@@ -115,13 +130,16 @@ impl Stamp {
         compare(&self.version, live, proven, self.rotation_id.is_some())
     }
 
-    /// When the value was obtained: by our own clock where we did it, otherwise by the vendor's.
+    /// When the value was obtained: by our own clock where we did it, otherwise by the vendor's. Never after `now`.
     ///
-    /// A vendor whose clock is behind ours must not make the same slot due twice.
-    pub fn obtained_at(&self) -> Option<Timestamp> {
-        let by_vendor = || self.version.rotated_at.as_ref().map(|time| time.0);
+    /// A vendor whose clock is behind ours must not make the same due time come twice, and a clock of ours that was
+    /// ahead must not put off the next one.
+    pub fn obtained_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let by_vendor = self.version.rotated_at.as_ref().map(|time| time.0);
+        let latest = by_vendor.and_then(|at| at.saturating_add(VENDOR_BEHIND).ok());
         let by_us = self.rotation_id.as_deref().and_then(rotation_time);
-        by_us.or_else(by_vendor)
+        let by_us = by_us.filter(|at| *at <= latest.unwrap_or(now).min(now));
+        by_us.or(by_vendor.map(|at| at.min(now)))
     }
 }
 
@@ -155,20 +173,62 @@ mod tests {
         assert_eq!(rotation_time("2026"), None);
     }
 
+    #[test]
+    fn our_time_counts_unless_the_present_or_the_vendor_speaks_against_it() {
+        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        let (now, hour) = (at(0), 3_600);
+        for (ours, vendor, expected) in [
+            (Some(-100), Some(-99), Some(-100)),
+            (Some(-100), Some(-100 - hour), Some(-100)),
+            (Some(-100), Some(-101 - hour), Some(-101 - hour)),
+            // The vendor's clock is ahead.
+            (Some(-100), Some(500), Some(-100)),
+            // Ours was, and is right again; or was then, and the year is over.
+            (Some(1), Some(-100), Some(-100)),
+            (
+                Some(-100),
+                Some(-100 - 365 * 24 * hour),
+                Some(-100 - 365 * 24 * hour),
+            ),
+            (Some(1), Some(2), Some(0)),
+            (Some(0), None, Some(0)),
+            (Some(1), None, None),
+            (None, Some(-100), Some(-100)),
+            (None, Some(100), Some(0)),
+            (None, None, None),
+        ] {
+            let stamp = Stamp {
+                rotation_id: ours.map(|second| rotation_id(at(second), 7)),
+                version: Version {
+                    rotated_at: vendor.map(|second| Time(at(second))),
+                    short_token: None,
+                },
+                ..Stamp::default()
+            };
+            assert_eq!(
+                stamp.obtained_at(now),
+                expected.map(at),
+                "{ours:?} {vendor:?}"
+            );
+        }
+    }
+
     prop_compose! {
         fn any_stamp()(
             texts in prop::array::uniform4("[a-z0-9.-]{1,63}"),
             shorts in prop::array::uniform2(prop::option::of("[a-zA-Z0-9]{1,64}")),
-            request in prop::option::of(".{0,16}"),
-            times in prop::array::uniform2(prop::option::of(0i64..4_000_000_000)),
+            requests in prop::array::uniform2(prop::option::of(".{0,16}")),
+            times in prop::array::uniform3(prop::option::of(0i64..4_000_000_000)),
             rotation in prop::option::of(0i64..4_000_000_000),
         ) -> Stamp {
             let [owner, key, cluster, token_id] = texts;
-            let [rotated_at, expires] = times.map(|at| at.map(|at| Timestamp::from_second(at).unwrap()));
+            let [rotate, revoke] = requests;
             let [short, replaced] = shorts;
+            let [rotated_at, expires, adopted_at] = times.map(|at| at.map(|at| Timestamp::from_second(at).unwrap()));
             let rotation = rotation.map(|at| Timestamp::from_second(at).unwrap());
             Stamp {
-                owner, key, cluster, expires, request, replaced,
+                owner, key, cluster, expires, adopted_at, replaced,
+                requests: Requests { rotate, revoke },
                 token_id: token_id.replace('.', "_"),
                 version: Version { rotated_at: rotated_at.map(Time), short_token: short },
                 rotation_id: rotation.map(|at| rotation_id(at, 7)),

@@ -1,13 +1,14 @@
 //! The next status: from the old one, the evidence, the plan and what came of it. Pure.
 
 use crate::api::{
-    Binding, HistoryEntry, LastRotation, Pending, RotationOutcome, Status, TokenStatus,
+    Binding, CronStatus, HistoryEntry, LastRotation, Pending, RotationOutcome, Status, TokenStatus,
 };
 use crate::decide::evidence::{Held, Live, Observed};
-use crate::decide::plan::belief::{believe, next_due};
+use crate::decide::plan::belief::{believe, counted, next_due};
 use crate::decide::plan::brake::needs_person;
 use crate::decide::plan::rules::plan;
 use crate::decide::plan::{Plan, Rotation, Setback};
+use crate::decide::requests::Requests;
 use crate::decide::version::{Drift, compare_records};
 use crate::reason::{Blocked, LIVE, Reason};
 use crate::text::line;
@@ -58,7 +59,18 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
         _ => new.next_rotation,
     };
     conditions(seen, decided, setback, &old, &mut new);
+    // That a status of an older version does not say it is no reason to write one.
+    if old.schedule.is_some() || new != old {
+        new.schedule = cron_status(seen, &old);
+    }
     new
+}
+
+/// From when on times of `cron` count; of a schedule that cannot be read nothing is known.
+fn cron_status(seen: &Observed, old: &Status) -> Option<CronStatus> {
+    let known = seen.schedule.as_ref().ok();
+    let known = known.map(|schedule| counted(seen, schedule));
+    known.or_else(|| old.schedule.clone())
 }
 
 /// The evidence once the pending rotation is booked, which the Secret proves or which is about a token that is none of ours
@@ -82,6 +94,7 @@ pub fn booked(seen: &Observed) -> Observed {
                 attempts: Some(pending.attempt).filter(|attempt| *attempt > 1),
             });
             new.handled_request = pending.request.or(new.handled_request);
+            new.handled_revoke = pending.revoke.or(new.handled_revoke);
         }
         Some(lost) => remember(&mut new, &lost, RotationOutcome::Lost),
         None => {}
@@ -96,8 +109,11 @@ pub fn booked(seen: &Observed) -> Observed {
 /// Nothing stands in the way: failures are over, and the Secret's evidence fills in what status lost.
 fn calm(seen: &Observed, new: &mut Status) {
     (new.failures, new.retry_at) = (None, None);
-    let request = seen.held().and_then(|held| held.stamp.request.clone());
-    new.handled_request = request.or(new.handled_request.take());
+    if let Some(held) = seen.held() {
+        let Requests { rotate, revoke } = held.stamp.requests.clone();
+        new.handled_request = rotate.or(new.handled_request.take());
+        new.handled_revoke = revoke.or(new.handled_revoke.take());
+    }
 }
 
 /// The recorded intent whose value a rotation finds to be issued and lost.
@@ -119,6 +135,7 @@ pub fn begin(
     let old = seen.resource.status.clone().unwrap_or_default();
     let mut new = Status {
         observed_generation: seen.resource.metadata.generation,
+        schedule: cron_status(seen, &old),
         ..old.clone()
     };
     if let Some(lost) = lost(seen, rotation) {
@@ -132,7 +149,8 @@ pub fn begin(
         started_at: Time(now),
         replaces: rotation.token.version.clone(),
         holder,
-        request: rotation.request.clone(),
+        request: rotation.requests.rotate.clone(),
+        revoke: rotation.requests.revoke.clone(),
     });
     let message = format!("rotating token {} ({})", rotation.token.id, rotation.cause);
     let mut all = Conditions::new(seen, &old, &mut new);

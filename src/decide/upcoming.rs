@@ -112,11 +112,12 @@ fn follow(
 mod tests {
     use super::*;
     use crate::api::{ScheduleSpec, WorkspaceTokenRotation};
-    use crate::decide::evidence::{Settings, Token};
+    use crate::decide::evidence::{Access, Settings, Token};
     use crate::decide::pace::Pace;
     use crate::decide::plan::rules::rotation;
     use crate::decide::schedule::DueRule;
     use jiff::SignedDuration;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use std::sync::Arc;
 
     const DAY: i64 = 86_400;
@@ -265,7 +266,7 @@ mod tests {
                 token_id: "t".into(),
                 cluster: "c".into(),
                 version: crate::api::Version {
-                    rotated_at: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0))),
+                    rotated_at: Some(Time(at(0))),
                     short_token: None,
                 },
                 ..Stamp::default()
@@ -282,6 +283,22 @@ mod tests {
             "S2",
             "not before it looks again"
         );
+    }
+
+    #[test]
+    fn an_adoption_is_followed_by_what_counts_from_it() {
+        let mut seen = seen(schedule(Some("30d"), None, None), None);
+        seen.access = Access::Granted { own_token_id: None };
+        seen.stored = Stored::Consented {
+            by_person: true,
+            value_is_live: Some(true),
+            resource_version: None,
+        };
+        if let Live::Token { token, .. } = &mut seen.live {
+            token.version.rotated_at = Some(Time(at(-60 * DAY)));
+        }
+        let upcoming = upcoming(&seen, &plan(&seen));
+        assert_eq!(days(&upcoming), ["S30", "S60", "S90", "S120", "S150"]);
     }
 
     #[test]

@@ -5,9 +5,10 @@ use crate::stage::{self, DEADLINE, Stage};
 use crate::whole_cluster::audited as stage;
 use astro_token_operator::api::{Cause, Status, WorkspaceTokenRotation};
 use futures::future::join_all;
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ObjectMeta, PostParams};
-use lab::astro::{Issued, Operation};
+use lab::astro::{Astro, Issued, Operation};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -118,6 +119,32 @@ async fn a_value_that_is_given_to_the_operator_is_kept_only_where_it_is_the_toke
         "no-token",
     ];
     join_all(rows.map(|it| Box::pin(row(it)))).await;
+}
+
+#[tokio::test]
+async fn an_old_value_that_is_adopted_is_kept_and_the_schedule_counts_from_then() {
+    let stage = Stage::new(&Astro::start().await.unwrap()).await;
+    let set_clock = |ahead| {
+        stage
+            .astro
+            .settings(|settings| settings.clock_ahead = ahead)
+    };
+    let days = |days: i64| SignedDuration::from_hours(24 * days);
+    set_clock(days(-60));
+    let token = stage.token("old");
+    let value = stage.astro.rotate(&token.id);
+    set_clock(SignedDuration::ZERO);
+    stage
+        .put_secret("old-secret", json!({"token": value}))
+        .await;
+    stage.edit_secret("old-secret", consent("old")).await;
+    let _operator = stage.operator(&["--leader-election=false"]).await;
+    let every = json!({"schedule": {"every": "30d"}});
+    let created = stage.create("old", every).await.metadata.creation_timestamp;
+
+    assert_rests(&stage, "old", &token, 0, "adopted").await;
+    let next = status(&stage, "old").await.next_rotation.unwrap().0;
+    assert!(next >= created.unwrap().0 + days(30), "{next}");
 }
 
 #[tokio::test]

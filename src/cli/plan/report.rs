@@ -409,7 +409,7 @@ fn secret(seen: &Observed, was_read: bool) -> SecretFacts {
         Stored::Holds(held) => {
             let obtained = held
                 .stamp
-                .obtained_at()
+                .obtained_at(seen.now)
                 .map(|at| format!(" of {}", plain(at)));
             let live = match seen.drift() {
                 Some((Drift::Same, ..)) => ", which is live",
@@ -417,10 +417,13 @@ fn secret(seen: &Observed, was_read: bool) -> SecretFacts {
                 Some((Drift::StoredNewer | Drift::Unknown, ..)) | None => "",
             };
             let obtained = obtained.unwrap_or_default();
+            let adopted = held.stamp.adopted_at;
+            let adopted = adopted.map(|at| format!(", adopted {}", plain(at)));
+            let adopted = adopted.unwrap_or_default();
             let key = line(&held.stamp.key, LONGEST);
             (
                 "held",
-                format!("{name}: holds under {key} the value{obtained}{live}"),
+                format!("{name}: holds under {key} the value{obtained}{adopted}{live}"),
             )
         }
     };

@@ -105,7 +105,9 @@ pub fn assumed(decided: &Decided) -> Verdict {
 fn write(seen: &Observed, from: &str) -> String {
     let target = &seen.resource.spec.target.name;
     match &seen.stored {
-        Stored::Consented { .. } => format!("takes over Secret {target} with its live value"),
+        Stored::Consented { .. } => format!(
+            "takes over Secret {target} with its live value, from when on schedule.every and schedule.cron count"
+        ),
         _ if from != target => format!("copies the live value from Secret {from} to {target}"),
         _ => format!("brings Secret {target} in line with the spec, with the value it holds"),
     }

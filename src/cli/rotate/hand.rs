@@ -12,9 +12,10 @@ use crate::cli::terminal;
 use crate::clock::now;
 use crate::cluster::client;
 use crate::cluster::secret::{self, Draft, Landed};
-use crate::decide::evidence::{Access, Live, Observed, Settings, Token};
+use crate::decide::evidence::{Access, Live, Observed, Settings, Stored, Token};
 use crate::decide::pace::Pace;
 use crate::decide::plan::{Rotation, Setback};
+use crate::decide::requests::Requests;
 use crate::operator::rotate::{Hands, Issued, rotate};
 use crate::reason::{Blocked, Reason};
 use anyhow::anyhow;
@@ -124,6 +125,10 @@ impl Hand {
                 anyhow!("Secret {secret} cannot be looked at: {error}")
             })?;
         }
+        // What was asked for there was not asked for here.
+        if let Stored::Holds(held) = &mut seen.stored {
+            held.stamp.requests = Requests::default();
+        }
         Ok(seen)
     }
 
@@ -231,7 +236,7 @@ impl Hands for Hand {
 
     async fn hand_over(&mut self, mut issued: Issued) -> Result<Self::Done, Setback> {
         // It answers no request: otherwise one of the next owner's would count as answered.
-        issued.stamp.request = None;
+        issued.stamp.requests = Requests::default();
         let handed = match &self.site {
             None => print(&issued.answer.value),
             Some(site) => store(site, &issued, &self.settings.pace).await,

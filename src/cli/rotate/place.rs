@@ -118,8 +118,11 @@ impl Site {
                 },
                 // Live or not: a new value is what was asked for.
                 Some(Stored::Consented {
-                    resource_version, ..
+                    by_person,
+                    resource_version,
+                    ..
                 }) => Stored::Consented {
+                    by_person,
                     value_is_live: Some(false),
                     resource_version,
                 },

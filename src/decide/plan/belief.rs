@@ -1,11 +1,12 @@
 //! What is believed of the value in the Secret: whether it is live, and when it is due to be replaced.
 
-use crate::api::{Pending, request};
+use crate::api::{CronStatus, Pending, request};
 use crate::decide::evidence::{Held, Live, Observed, Token};
-use crate::decide::schedule::{Due, Expiry, ScheduleError};
+use crate::decide::schedule::{Due, Expiry, Origin, Schedule, ScheduleError};
 use crate::decide::version::{Drift, compare_records};
 use crate::reason::{Blocked, Reason};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 
 /// Whether the Secret holds a value that is believed to be live; otherwise why not.
@@ -57,9 +58,9 @@ pub fn next_due(seen: &Observed) -> Result<Option<Due>, Blocked> {
         _ => None,
     };
     let born = seen.resource.metadata.creation_timestamp.as_ref();
-    let last = held
+    let obtained = held
         .stamp
-        .obtained_at()
+        .obtained_at(seen.now)
         .or(token.and_then(|token| token.starts))
         .or(born.map(|time| time.0))
         .unwrap_or(seen.now);
@@ -77,15 +78,55 @@ pub fn next_due(seen: &Observed) -> Result<Option<Due>, Blocked> {
             ),
         ));
     }
+    // A time in the future was written by a clock that was wrong.
+    let adopted = held.stamp.adopted_at.filter(|at| *at <= seen.now);
+    let origin = Origin {
+        obtained,
+        base: adopted.map_or(obtained, |at| at.max(obtained)),
+        since: counted(seen, schedule).since.0,
+    };
     let uid = seen.resource.uid().unwrap_or_default();
     schedule
-        .next(last, expiry, &uid)
+        .next(origin, expiry, &uid)
         .map_err(|error| match error {
             ScheduleError::Invalid(message) => Blocked::new(Reason::InvalidSpec, message),
             ScheduleError::TooFrequent(message) => {
                 Blocked::new(Reason::ScheduleTooFrequent, message)
             }
         })
+}
+
+/// From when on times of `cron` count, as the status is to say it.
+///
+/// A time that passed before `cron` was written, or while the resource was suspended, has nobody waiting for it.
+pub fn counted(seen: &Observed, schedule: &Schedule) -> CronStatus {
+    let resource = &seen.resource;
+    let status = resource.status.clone().unwrap_or_default();
+    let cron = schedule.cron_hash();
+    let was = |it: &Condition| it.type_ == "Suspended" && it.status == "True";
+    let is_resumed = status.conditions.iter().any(was) && resource.spec.suspend != Some(true);
+    let since = match status.schedule {
+        Some(known) if known.cron == cron && known.since.0 <= seen.now && !is_resumed => {
+            known.since
+        }
+        None if !is_resumed && !is_edited_at_rest(seen) => {
+            let born = resource.metadata.creation_timestamp.clone();
+            born.unwrap_or(Time(seen.now))
+        }
+        _ => Time(seen.now),
+    };
+    CronStatus { cron, since }
+}
+
+/// Whether the spec was edited since a status that does not say what its `cron` was, when nothing was due.
+fn is_edited_at_rest(seen: &Observed) -> bool {
+    seen.resource.status.as_ref().is_some_and(|status| {
+        let next = status.next_rotation.as_ref();
+        let generation = status.observed_generation;
+        generation.is_some()
+            && generation != seen.resource.metadata.generation
+            && next.is_some_and(|next| next.0 > seen.now)
+    })
 }
 
 pub(super) fn in_doubt(pending: &Pending, why: &str) -> Blocked {

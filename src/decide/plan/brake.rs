@@ -297,6 +297,7 @@ mod tests {
                 replaces: Version::default(),
                 holder: String::new(),
                 request: None,
+                revoke: None,
             });
         }
         // The one that is lost first, its recovery at once, and then after 1, 5 and 15 minutes.

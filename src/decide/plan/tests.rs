@@ -4,13 +4,13 @@ use super::rules::*;
 use super::wake::*;
 use super::*;
 use crate::api::{
-    ExternalRotation, HistoryEntry, LastRotation, Pending, RotationOutcome, Status, Version,
-    WorkspaceTokenRotation, WorkspaceTokenRotationSpec, request,
+    CronStatus, ExternalRotation, HistoryEntry, LastRotation, Pending, RotationOutcome, Status,
+    Version, WorkspaceTokenRotation, WorkspaceTokenRotationSpec, request,
 };
 use crate::decide::evidence::Settings;
 use crate::decide::evidence::{Access, Live, Observed, Rival, Stored, Work};
 use crate::decide::pace::Pace;
-use crate::decide::schedule::Schedule;
+use crate::decide::schedule::{Schedule, ScheduleError};
 use crate::decide::stamp::{Stamp, rotation_id};
 use crate::decide::status;
 use crate::decide::version::Drift;
@@ -152,6 +152,7 @@ fn pending(age: i64) -> Pending {
         replaces: version(-4000),
         holder: "another/process".into(),
         request: None,
+        revoke: None,
     }
 }
 
@@ -777,8 +778,25 @@ fn each_rule_has_its_say() {
             with(|s| {
                 annotate(s, request::ROTATE, "now");
                 s.stored = Stored::Holds(stamped(held(version(-100)), |it| {
-                    it.request = Some("now".into());
+                    it.requests.rotate = Some("now".into());
                 }));
+            }),
+            "idle 3500",
+        ),
+        (
+            "13 requested by the other annotation",
+            with(|s| {
+                annotate(s, request::ROTATE, "one");
+                annotate(s, request::REVOKE, "two");
+                status_of(s).handled_request = Some("one".into());
+            }),
+            "rotate Requested 1",
+        ),
+        (
+            "13 both were handled, says an older version, and one is taken away",
+            with(|s| {
+                annotate(s, request::ROTATE, "one");
+                status_of(s).handled_request = Some("one two".into());
             }),
             "idle 3500",
         ),
@@ -997,6 +1015,7 @@ fn each_rule_has_its_say() {
             "adopted with its live value",
             with(|s| {
                 s.stored = Stored::Consented {
+                    by_person: true,
                     value_is_live: Some(true),
                     resource_version: None,
                 }
@@ -1007,6 +1026,7 @@ fn each_rule_has_its_say() {
             "adopted with a dead value",
             with(|s| {
                 s.stored = Stored::Consented {
+                    by_person: true,
                     value_is_live: Some(false),
                     resource_version: None,
                 }
@@ -1017,6 +1037,7 @@ fn each_rule_has_its_say() {
             "adopted, not looked",
             with(|s| {
                 s.stored = Stored::Consented {
+                    by_person: true,
                     value_is_live: None,
                     resource_version: None,
                 }
@@ -1085,6 +1106,244 @@ fn a_rotation_settles_in_one_status_write_and_is_then_at_rest() {
     assert_eq!(status::next(&seen, &plan(&seen), None), settled);
 }
 
+/// An old value that was adopted so many seconds ago, of a token that expires in so many.
+fn adopted(schedule: &str, age: Option<i64>, ends: i64) -> Observed {
+    let mut seen = with_spec(|it| it["schedule"] = serde_json::from_str(schedule).unwrap());
+    let old = version(-5_184_000);
+    seen.live = Live::Token {
+        token: Token {
+            starts: Some(at(-5_184_000)),
+            ends: Some(at(ends)),
+            ..token(old.clone())
+        },
+        fresh: true,
+    };
+    seen.stored = Stored::Holds(stamped(held(old), |it| {
+        it.rotation_id = None;
+        it.adopted_at = age.map(|age| at(-age));
+    }));
+    seen
+}
+
+#[test]
+fn every_and_cron_count_from_an_adoption_and_before_expiry_does_not() {
+    let (every, cron) = (r#"{"every": "30d"}"#, r#"{"cron": "0 8 * * *"}"#);
+    let expiry = r#"{"beforeExpiry": "1d"}"#;
+    for (schedule, age, ends, expected) in [
+        // Now it is 8:00.
+        (every, Some(100), 9_999_999, "idle 2591900"),
+        (cron, Some(100), 9_999_999, "rotate Scheduled 1"),
+        (cron, Some(0), 9_999_999, "idle 86400"),
+        // By an older version, or by a clock that was ahead.
+        (every, None, 9_999_999, "rotate Scheduled 1"),
+        (every, Some(-100), 9_999_999, "rotate Scheduled 1"),
+        // Adopted a hundred seconds ago, shortly before that time, and shortly after it.
+        (expiry, Some(100), 86_410, "idle 10"),
+        (expiry, Some(100), 86_390, "rotate Expiring 1"),
+        (expiry, Some(100), 80_000, "rotate Expiring 1"),
+    ] {
+        let seen = adopted(schedule, age, ends);
+        assert_eq!(short(&plan(&seen)), expected, "{schedule} {age:?} {ends}");
+    }
+}
+
+/// A value of yesterday, and a time of `cron` that passed five hours ago; it is 8:00. `say` is what the status says.
+fn missed(say: impl FnOnce(&mut Observed, String)) -> Observed {
+    let mut seen = with_spec(|it| {
+        it["schedule"] = serde_json::json!({"cron": "0 3 * * *", "timeZone": "UTC"})
+    });
+    seen.resource.metadata.creation_timestamp = Some(Time(at(-9_999_999)));
+    seen.stored = Stored::Holds(held(version(-86_400)));
+    live(&mut seen, version(-86_400));
+    let hash = seen.schedule.as_ref().unwrap().cron_hash().unwrap();
+    say(&mut seen, hash);
+    seen
+}
+
+fn counts_since(seen: &mut Observed, cron: Option<String>, since: i64) {
+    let since = Time(at(since));
+    status_of(seen).schedule = Some(CronStatus { cron, since });
+}
+
+fn suspended(seen: &mut Observed) {
+    status_of(seen).conditions.push(Condition {
+        type_: "Suspended".into(),
+        status: "True".into(),
+        ..not_ready(Reason::AwaitingFirstRotation)
+    });
+}
+
+#[test]
+fn a_time_of_cron_counts_if_it_was_written_and_not_suspended_by_then() {
+    let (due, tomorrow) = ("rotate Scheduled 1", "idle 68400");
+    let rows: Vec<(&str, Observed, &str)> = vec![
+        (
+            "it was written before",
+            missed(|s, hash| counts_since(s, Some(hash), -90_000)),
+            due,
+        ),
+        (
+            "it was written since",
+            missed(|s, hash| counts_since(s, Some(hash), -100)),
+            tomorrow,
+        ),
+        (
+            "it was another one, and nobody has looked since",
+            missed(|s, _| counts_since(s, Some("another".into()), -90_000)),
+            tomorrow,
+        ),
+        (
+            "there was none",
+            missed(|s, _| counts_since(s, None, -90_000)),
+            tomorrow,
+        ),
+        (
+            "by a clock that was ahead",
+            missed(|s, hash| counts_since(s, Some(hash), 9_999_999)),
+            tomorrow,
+        ),
+        (
+            "the resource was suspended",
+            missed(|s, hash| {
+                counts_since(s, Some(hash), -90_000);
+                suspended(s);
+            }),
+            tomorrow,
+        ),
+        (
+            "it was suspended, says an older version",
+            missed(|s, _| suspended(s)),
+            tomorrow,
+        ),
+        (
+            "an older version does not say it: what was due stays due",
+            missed(|_, _| ()),
+            due,
+        ),
+        (
+            "nor after an edit",
+            missed(|s, _| {
+                status_of(s).next_rotation = Some(Time(at(-18_000)));
+                s.resource.metadata.generation = Some(2);
+            }),
+            due,
+        ),
+        (
+            "an older version knew of nothing due before the edit",
+            missed(|s, _| {
+                status_of(s).next_rotation = Some(Time(at(100)));
+                s.resource.metadata.generation = Some(2);
+            }),
+            tomorrow,
+        ),
+        (
+            "the resource is new",
+            missed(|s, _| {
+                s.resource.status = None;
+                s.resource.metadata.creation_timestamp = Some(Time(at(-100)));
+            }),
+            tomorrow,
+        ),
+        (
+            "an age is no time of cron",
+            missed(|s, _| {
+                s.resource.spec = spec(|it| it["schedule"]["every"] = "12h".into());
+                let minimum = s.settings.minimum_interval;
+                s.schedule = Schedule::parse(&s.resource.spec.schedule, minimum);
+                counts_since(s, Some("another".into()), -90_000);
+            }),
+            due,
+        ),
+    ];
+    for (what, seen, expected) in rows {
+        assert_eq!(short(&plan(&seen)), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_cron_is_told_from_others_by_its_pattern_and_its_zone() {
+    let hash = |schedule: serde_json::Value| {
+        let seen = with_spec(|it| it["schedule"] = schedule);
+        seen.schedule.unwrap().cron_hash()
+    };
+    let cron = |text: &str| hash(serde_json::json!({"cron": text}));
+    assert_eq!(
+        cron("0 3 * * *").as_deref(),
+        Some("421d4021-c0a0-5801-a45b-4127e67156bf"),
+        "the same in every release: otherwise times are missed on an upgrade"
+    );
+    let in_utc = hash(serde_json::json!({"cron": "0 3 * * *", "timeZone": "UTC", "jitter": "1h"}));
+    assert_eq!(in_utc, cron("0 3 * * *"));
+    assert_ne!(cron("0 3 * * *"), cron("0 4 * * *"));
+    let elsewhere = hash(serde_json::json!({"cron": "0 3 * * *", "timeZone": "Europe/Berlin"}));
+    assert_ne!(elsewhere, cron("0 3 * * *"));
+    assert_eq!(hash(serde_json::json!({"every": "1h"})), None);
+}
+
+#[test]
+fn the_status_says_from_when_on_cron_counts_once_it_is_written_anyway() {
+    let rested = |mut seen: Observed| {
+        let status = status::next(&seen, &plan(&seen), None);
+        seen.resource.status = Some(status.clone());
+        (seen, status.schedule.map(|it| it.since.0))
+    };
+    // A new one, and one that is at rest under an older version.
+    let (mut seen, since) = rested(missed(|_, _| ()));
+    assert_eq!(since, Some(at(-9_999_999)));
+    status_of(&mut seen).schedule = None;
+    let (mut seen, since) = rested(seen);
+    assert_eq!(since, None, "no write for this alone");
+
+    // What it says stays, until there is another reason.
+    counts_since(&mut seen, None, -90_000);
+    let (mut seen, since) = rested(seen);
+    assert_eq!(since, Some(at(0)));
+    seen.now = at(1000);
+    let (mut seen, since) = rested(seen);
+    assert_eq!(since, Some(at(0)));
+    suspended(&mut seen);
+    seen.resource.spec.suspend = Some(true);
+    let (mut seen, since) = rested(seen);
+    assert_eq!(since, Some(at(0)));
+    seen.resource.spec.suspend = None;
+    let (mut seen, since) = rested(seen);
+    assert_eq!(since, Some(at(1000)));
+    seen.now = at(2000);
+    let (seen, since) = rested(seen);
+    assert_eq!(since, Some(at(1000)));
+
+    let mut edited = seen;
+    counts_since(&mut edited, None, -90_000);
+    let begun = rotation(&edited, &token(version(-86_400)), Cause::Requested, 1);
+    let begun = status::begin(&edited, &begun, "id".into(), "me".into(), at(0));
+    assert_eq!(begun.schedule.map(|it| it.since.0), Some(at(2000)));
+    edited.schedule = Err(ScheduleError::Invalid("unreadable".into()));
+    let (_, since) = rested(edited);
+    assert_eq!(since, Some(at(-90_000)), "nothing is known of it");
+}
+
+#[test]
+fn only_what_a_person_gave_away_counts_as_adopted_now() {
+    for by_person in [true, false] {
+        let mut seen = adopted(r#"{"every": "30d"}"#, None, 9_999_999);
+        seen.stored = Stored::Consented {
+            by_person,
+            value_is_live: Some(true),
+            resource_version: None,
+        };
+        let Plan::Rewrite { from } = plan(&seen) else {
+            panic!("not kept");
+        };
+        assert_eq!(from.stamp.adopted_at, by_person.then_some(at(0)));
+        seen.stored = Stored::Holds(*from);
+        let expected = match by_person {
+            true => "idle 2592000",
+            false => "rotate Scheduled 1",
+        };
+        assert_eq!(short(&plan(&seen)), expected);
+    }
+}
+
 #[test]
 fn a_definite_failure_clears_the_intent_and_an_ambiguous_one_keeps_it() {
     let seen = begun(1, -4000);
@@ -1104,6 +1363,77 @@ fn a_definite_failure_clears_the_intent_and_an_ambiguous_one_keeps_it() {
     let doubt = Setback::InDoubt(blocked(Reason::RotationInDoubt));
     let after = status::next(&seen, &rotation, Some(&doubt));
     assert!(after.pending.is_some() && after.failures == Some(1));
+}
+
+#[test]
+fn a_rotation_answers_both_annotations_and_remembers_each_apart() {
+    let ask = |seen: &mut Observed, key: &str, text: &str| {
+        let all = seen.resource.annotations_mut();
+        all.insert(key.into(), text.into());
+    };
+    let rotated = |seen: &mut Observed| {
+        let Plan::Rotate(rotation) = plan(seen) else {
+            panic!("no rotation");
+        };
+        let id = rotation_id(at(0), 5);
+        let begun = status::begin(seen, &rotation, id.clone(), "me".into(), seen.now);
+        seen.resource.status = Some(begun);
+        seen.stored = Stored::Holds(stamped(held(version(0)), |it| {
+            it.rotation_id = Some(id);
+            it.requests = rotation.requests;
+        }));
+        live(seen, version(0));
+        let booked = status::booked(seen).resource.status.unwrap();
+        let status = status::next(seen, &plan(seen), None);
+        assert_eq!(booked.handled_request, status.handled_request);
+        assert_eq!(booked.handled_revoke, status.handled_revoke);
+        seen.resource.status = Some(status.clone());
+        assert_eq!(short(&plan(seen)), "idle 3600");
+        (status.handled_request, status.handled_revoke)
+    };
+    let texts = |rotate: &str, revoke: &str| (Some(rotate.to_owned()), Some(revoke.to_owned()));
+
+    let mut seen = calm();
+    ask(&mut seen, request::ROTATE, "one");
+    assert_eq!(rotated(&mut seen), texts("one", ""));
+    ask(&mut seen, request::REVOKE, "two");
+    assert_eq!(rotated(&mut seen), texts("one", "two"));
+    seen.resource.annotations_mut().remove(request::REVOKE);
+    assert_eq!(short(&plan(&seen)), "idle 3600", "taken away");
+    ask(&mut seen, request::ROTATE, "three");
+    assert_eq!(rotated(&mut seen), texts("three", "two"));
+    ask(&mut seen, request::REVOKE, "two");
+    assert_eq!(short(&plan(&seen)), "idle 3600", "there again");
+    // Without a status the Secret tells.
+    seen.resource.status = Some(Status::default());
+    seen.resource.annotations_mut().remove(request::REVOKE);
+    assert_eq!(short(&plan(&seen)), "idle 3600", "by the Secret");
+    let status = status::next(&seen, &plan(&seen), None);
+    let told = (status.handled_request, status.handled_revoke);
+    assert_eq!(told, texts("three", "two"));
+}
+
+#[test]
+fn what_an_older_version_left_at_rest_is_neither_rotated_nor_written() {
+    let mut seen = with_spec(|it| it["schedule"] = serde_json::json!({"cron": "0 3 * * *"}));
+    for (key, text) in [(request::ROTATE, "one"), (request::REVOKE, "two")] {
+        let all = seen.resource.annotations_mut();
+        all.insert(key.into(), text.into());
+    }
+    seen.stored = Stored::Holds(stamped(held(version(-100)), |it| {
+        it.requests.rotate = Some("one two".into());
+    }));
+    let mut old = status::next(&seen, &plan(&seen), None);
+    (old.schedule, old.handled_revoke) = (None, None);
+    old.handled_request = Some("one two".into());
+    for key in [None, Some(request::ROTATE), Some(request::REVOKE)] {
+        let mut seen = seen.clone();
+        key.map(|key| seen.resource.annotations_mut().remove(key));
+        seen.resource.status = Some(old.clone());
+        let decided = plan(&seen);
+        assert_eq!(short(&decided), "idle 68400", "{key:?}");
+        assert_eq!(status::next(&seen, &decided, None), old, "{key:?}");
+    }
 }
 
 #[test]
@@ -1368,11 +1698,11 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn any_held()(version in any_version(), token in "tok|other", outdated: bool, age in prop::option::of(0i64..5000), cluster in "this-cluster|other", edited in prop::option::of("kubectl"), expires in prop::option::of(-100i64..5000)) -> Held {
+    fn any_held()(version in any_version(), token in "tok|other", outdated: bool, age in prop::option::of(0i64..5000), cluster in "this-cluster|other", edited in prop::option::of("kubectl"), expires in prop::option::of(-100i64..5000), adopted in prop::option::of(-100i64..5000)) -> Held {
         Held {
             outdated, key_written_by: edited,
             stamp: Stamp {
-                version, token_id: token, cluster, expires: expires.map(at),
+                version, token_id: token, cluster, expires: expires.map(at), adopted_at: adopted.map(|age| at(-age)),
                 rotation_id: age.map(|a| rotation_id(at(-a), 9)),
                 ..held(Version::default()).stamp
             },
@@ -1388,7 +1718,8 @@ fn any_stored() -> impl Strategy<Value = Stored> {
             resource_version: None
         }),
         Just(Stored::Foreign(blocked(Reason::SecretNotOurs))),
-        prop::option::of(any::<bool>()).prop_map(|value_is_live| Stored::Consented {
+        any::<(bool, Option<bool>)>().prop_map(|(by_person, value_is_live)| Stored::Consented {
+            by_person,
             value_is_live,
             resource_version: None
         }),
@@ -1436,7 +1767,8 @@ prop_compose! {
         stored in any_stored(), live in any_live(), pending in prop::option::of(any_pending()),
         retry in prop::option::of(-10i64..100), failures in prop::option::of(-1i32..99),
         (suspend, deleted, done, working, older) in any::<(bool, bool, bool, bool, Option<bool>)>(),
-        request in prop::option::of("[a-z]{0,80}"), handled in prop::option::of("[a-z]{0,3}"),
+        request in prop::array::uniform2(prop::option::of("[a-c]{0,2}|[a-z]{0,80}")), handled in prop::array::uniform2(prop::option::of("[a-c ]{0,3}")),
+        since in prop::option::of((prop::option::of("[a-c]"), -5000i64..100)),
         schedule in prop::sample::select(vec![r#"{"every":"1h"}"#, r#"{"cron":"@daily"}"#, r#"{"beforeExpiry":"1h"}"#, r#"{"cron":"x"}"#]),
         report: bool,
     ) -> Observed {
@@ -1446,12 +1778,14 @@ prop_compose! {
             seen.resource.spec.suspend = Some(suspend);
             seen.resource.spec.external_rotation = report.then_some(ExternalRotation::Report);
             seen.resource.metadata.deletion_timestamp = deleted.then(|| Time(at(-1)));
-            if let Some(request) = request {
-                seen.resource.annotations_mut().insert(request::ROTATE.into(), request);
+            for (key, request) in [request::ROTATE, request::REVOKE].into_iter().zip(request) {
+                seen.resource.annotations_mut().extend(request.map(|text| (key.to_owned(), text)));
             }
             let status = status_of(seen);
-            (status.pending, status.failures, status.handled_request) = (pending, failures, handled);
+            (status.pending, status.failures) = (pending, failures);
+            [status.handled_request, status.handled_revoke] = handled;
             status.retry_at = retry.map(|r| Time(at(r)));
+            status.schedule = since.map(|(cron, since)| CronStatus { cron, since: Time(at(since)) });
             seen.stored = stored;
             seen.live = live;
             seen.holder_done_at = done.then(|| at(-5000));

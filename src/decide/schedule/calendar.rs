@@ -1,6 +1,6 @@
 //! A cron pattern in a time zone: which instants it names.
 //!
-//! A local time of the pattern fires once whatever the clocks do: at the end of the gap when they skip it
+//! Fields mean what they do in Kubernetes' CronJob. A local time of the pattern fires once whatever the clocks do: at the end of the gap when they skip it
 //! (`*/30 2 * * *` fires once, at 03:00), the first time when they repeat it (`@hourly` pauses for the second pass).
 
 use croner::Cron;
@@ -8,6 +8,7 @@ use croner::parser::{CronParser, Seconds};
 use jiff::civil::{DateTime, date};
 use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
 
 /// Midnight from which a pattern is tried. Croner gives up in the year 5000, so from here a pattern that never matches
 /// costs little, and the rarest that does (29 February on a given weekday) is still found.
@@ -16,12 +17,16 @@ const TRIAL: DateTime = date(4950, 1, 1).at(0, 0, 0, 0);
 const TRIAL_LENGTH: SignedDuration = SignedDuration::from_hours(25);
 /// No two times of a five-field pattern are closer.
 const RESOLUTION: SignedDuration = SignedDuration::from_mins(1);
+/// The last value of each field.
+const LAST: [u8; 5] = [59, 23, 31, 12, 6];
 
 /// A pattern that matches now and then, and its zone.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Calendar {
     cron: Cron,
     zone: TimeZone,
+    /// As it was written.
+    text: String,
 }
 
 impl Calendar {
@@ -37,7 +42,7 @@ impl Calendar {
         let cron = CronParser::builder()
             .seconds(Seconds::Disallowed)
             .build()
-            .parse(text)
+            .parse(&as_cronjob(text))
             .map_err(|error| {
                 format!(
                     "{text:?} is not a cron pattern ({error}); write five fields (minute, hour, day of month, month, \
@@ -49,7 +54,15 @@ impl Calendar {
                 "{text:?} never matches; write a pattern of times that exist"
             ));
         }
-        Ok(Self { cron, zone })
+        let text = text.trim().to_owned();
+        Ok(Self { cron, zone, text })
+    }
+
+    /// Tells it from any other pattern or zone, in every release.
+    pub(super) fn hash(&self) -> String {
+        let zone = self.zone.iana_name().unwrap_or_default();
+        let name = format!("{} {zone}", self.text);
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
     }
 
     /// Where its local times are.
@@ -91,6 +104,32 @@ impl Calendar {
             }
         }
     }
+}
+
+/// The pattern written so that croner takes it for what Kubernetes' CronJob does.
+fn as_cronjob(text: &str) -> String {
+    let fields: Vec<_> = text.split_whitespace().collect();
+    if fields.len() != LAST.len() {
+        let is_midnight = text.trim().eq_ignore_ascii_case("@midnight");
+        return if is_midnight { "@daily" } else { text }.into();
+    }
+    let fields = fields.iter().zip(LAST).map(|(field, last)| {
+        let field = field.replace('?', "*");
+        // Every step but this one restricts the day of the month or week.
+        if field == "*/1" {
+            return "*".into();
+        }
+        let values = field.split(',').map(|value| match value.split_once('/') {
+            Some((first, step)) if is_number_or_name(first) => format!("{first}-{last}/{step}"),
+            _ => value.to_owned(),
+        });
+        values.collect::<Vec<_>>().join(",")
+    });
+    fields.collect::<Vec<_>>().join(" ")
+}
+
+fn is_number_or_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// A zone of the database inside the binary: the same on every machine, and no file is read.

@@ -54,7 +54,11 @@ fn the_earliest_rule_wins() {
         (json!({"cron": "0 3 L * *"}), "2026-01-10T12:00:00Z", None, scheduled("2026-01-31T03:00:00Z")),
         // Strictly after the last rotation.
         (json!({"cron": "0 3 * * *"}), "2026-01-10T03:00:00Z", None, scheduled("2026-01-11T03:00:00Z")),
-        (json!({"cron": "0 3 * * *"}), "2026-01-10T02:59:59.5Z", None, scheduled("2026-01-10T03:00:00Z")),
+        (json!({"cron": "0 3 * * *"}), "2026-01-10T02:54:59.5Z", None, scheduled("2026-01-10T03:00:00Z")),
+        // Not closer to it than the minimum, unless the token expires sooner.
+        (json!({"cron": "0 3 * * *"}), "2026-01-10T02:59:59.5Z", None, scheduled("2026-01-10T03:04:59Z")),
+        (json!({"beforeExpiry": "7d"}), "2026-02-21T23:58:00Z", life(a, z), expiring("2026-02-22T00:03:00Z")),
+        (json!({"beforeExpiry": "1m"}), "2026-02-28T23:58:00Z", life(a, z), expiring(z)),
         // Day of month or weekday, as in cron.
         (json!({"cron": "0 3 13 * FRI"}), "2026-01-12T12:00:00Z", None, scheduled("2026-01-13T03:00:00Z")),
         (json!({"cron": "0 3 13 * FRI"}), "2026-01-13T12:00:00Z", None, scheduled("2026-01-16T03:00:00Z")),
@@ -67,7 +71,7 @@ fn the_earliest_rule_wins() {
         (json!({"beforeExpiry": "7d", "every": "30d"}), "2026-01-10T12:00:00Z", life(a, z), scheduled("2026-02-09T12:00:00Z")),
         (json!({"beforeExpiry": "7d", "every": "60d"}), "2026-01-10T12:00:00Z", life(a, z), expiring("2026-02-22T00:00:00Z")),
         // A rotation inside the window that did not extend the expiry is not repeated.
-        (json!({"beforeExpiry": "7d"}), "2026-02-21T23:59:59Z", life(a, z), expiring("2026-02-22T00:00:00Z")),
+        (json!({"beforeExpiry": "7d"}), "2026-02-21T23:55:00Z", life(a, z), expiring("2026-02-22T00:00:00Z")),
         (json!({"beforeExpiry": "7d"}), "2026-02-22T00:00:00Z", life(a, z), None),
         (json!({"beforeExpiry": "7d", "every": "60d"}), "2026-02-23T00:00:00Z", life(a, z), scheduled("2026-04-24T00:00:00Z")),
         (json!({"every": "30d", "jitter": "0s"}), "2026-01-10T12:00:00Z", None, scheduled("2026-02-09T12:00:00Z")),
@@ -97,6 +101,8 @@ fn what_cannot_be_followed_is_refused_by_field_text_and_remedy() {
         (json!({"cron": "0 0 3 * * * 2027"}), "schedule.cron", "five fields"),
         (json!({"cron": "0 25 * * *"}), "schedule.cron", "\"0 25 * * *\""),
         (json!({"cron": "@reboot"}), "schedule.cron", "@daily"),
+        (json!({"cron": "0 3 * * 7/2"}), "schedule.cron", "\"0 3 * * 7/2\""),
+        (json!({"cron": "0 /3 * * *"}), "schedule.cron", "\"0 /3 * * *\""),
         (json!({"cron": ", * * * *"}), "schedule.cron", "remove the comma"),
         (json!({"cron": "0 3,,4 * * *"}), "schedule.cron", "remove the comma"),
         (json!({"cron": "0 3 31 2 *"}), "schedule.cron", "never matches"),
@@ -203,8 +209,46 @@ fn only_before_expiry_is_told_apart() {
 }
 
 #[test]
+fn a_cron_pattern_means_what_it_does_in_a_cronjob() {
+    #[rustfmt::skip]
+    let table = [
+        // After 2026-01-01T00:00:00Z, a Thursday.
+        ("0 0 1 1/3 *", ["2026-04-01T00:00", "2026-07-01T00:00", "2026-10-01T00:00", "2027-01-01T00:00"]),
+        ("0 0 1 JAN/6 *", ["2026-07-01T00:00", "2027-01-01T00:00", "2027-07-01T00:00", "2028-01-01T00:00"]),
+        ("5/20 * * * *", ["2026-01-01T00:05", "2026-01-01T00:25", "2026-01-01T00:45", "2026-01-01T01:05"]),
+        ("0 10/6 * * *", ["2026-01-01T10:00", "2026-01-01T16:00", "2026-01-01T22:00", "2026-01-02T10:00"]),
+        ("0 0 9,20/5 * *", ["2026-01-09T00:00", "2026-01-20T00:00", "2026-01-25T00:00", "2026-01-30T00:00"]),
+        // The week ends with Saturday, so that a step never reaches the next Sunday.
+        ("0 0 * * 1/2", ["2026-01-02T00:00", "2026-01-05T00:00", "2026-01-07T00:00", "2026-01-09T00:00"]),
+        ("0 0 * * MON/3", ["2026-01-05T00:00", "2026-01-08T00:00", "2026-01-12T00:00", "2026-01-15T00:00"]),
+        // A step restricts the day: then either of both has to match. An asterisk, or a step of one, does not.
+        ("0 0 */10 * 1", ["2026-01-05T00:00", "2026-01-11T00:00", "2026-01-12T00:00", "2026-01-19T00:00"]),
+        ("0 0 13 * */3", ["2026-01-03T00:00", "2026-01-04T00:00", "2026-01-07T00:00", "2026-01-10T00:00"]),
+        ("0 0 13 * 5", ["2026-01-02T00:00", "2026-01-09T00:00", "2026-01-13T00:00", "2026-01-16T00:00"]),
+        ("0 0 * * 1", ["2026-01-05T00:00", "2026-01-12T00:00", "2026-01-19T00:00", "2026-01-26T00:00"]),
+        ("0 0 */1 * 1", ["2026-01-05T00:00", "2026-01-12T00:00", "2026-01-19T00:00", "2026-01-26T00:00"]),
+        ("0 0 13 * */1", ["2026-01-13T00:00", "2026-02-13T00:00", "2026-03-13T00:00", "2026-04-13T00:00"]),
+        ("0 0 ? * 1", ["2026-01-05T00:00", "2026-01-12T00:00", "2026-01-19T00:00", "2026-01-26T00:00"]),
+        ("0 ?/12 * ? *", ["2026-01-01T12:00", "2026-01-02T00:00", "2026-01-02T12:00", "2026-01-03T00:00"]),
+        ("@midnight", ["2026-01-02T00:00", "2026-01-03T00:00", "2026-01-04T00:00", "2026-01-05T00:00"]),
+    ];
+    for (cron, expected) in table {
+        let schedule = parse(json!({"cron": cron})).unwrap();
+        let dues: Vec<_> = following(&schedule, time("2026-01-01T00:00:00Z"))
+            .take(expected.len())
+            .collect();
+        assert_eq!(
+            dues,
+            expected.map(|at| time(&format!("{at}:00Z"))),
+            "{cron}"
+        );
+    }
+}
+
+#[test]
 fn missed_times_collapse_into_one() {
-    let schedule = parse(json!({"cron": "*/5 * * * *", "timeZone": "Europe/Berlin"})).unwrap();
+    let spec = json!({"cron": "*/5 * * * *", "timeZone": "Europe/Berlin"});
+    let schedule = parse_with(spec, SignedDuration::ZERO).unwrap();
     let (last, now) = (time("2016-03-01T00:01:00Z"), time("2026-03-01T00:01:30Z"));
 
     let overdue: Vec<_> = following(&schedule, last).take(1).collect();
@@ -451,6 +495,19 @@ proptest! {
         // Seen from any moment before it, the same time is next.
         let later = last + (due.duration_since(last) - SignedDuration::from_secs(1)).mul_f64(part);
         prop_assert_eq!(following(&schedule, later).next(), Some(due));
+    }
+
+    #[test]
+    fn nothing_is_due_sooner_after_a_rotation_than_the_minimum(
+        cron in pattern(), last in near_time(), lifetime in 0_i64..1_000_000, minimum in 0_i64..4_000, seed in any::<String>(),
+    ) {
+        let minimum = SignedDuration::from_secs(minimum);
+        let spec = json!({"cron": cron, "beforeExpiry": "1h", "jitter": "1h"});
+        let Ok(schedule) = parse_with(spec, minimum) else { return Ok(()) };
+        let ends = last + SignedDuration::from_secs(lifetime);
+        let expiry = Expiry { starts: Timestamp::MIN, ends };
+        let due = schedule.next(last, Some(expiry), &seed).unwrap().unwrap();
+        prop_assert!(due.at >= (last + minimum).min(ends), "{due:?}");
     }
 
     #[test]

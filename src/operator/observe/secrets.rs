@@ -4,6 +4,7 @@ use crate::api::{WorkspaceTokenRotation, evidence};
 use crate::decide::evidence::{Held, Stored};
 use crate::decide::managed::Metadata;
 use crate::decide::ownership;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, ResourceExt};
@@ -27,16 +28,17 @@ impl Secrets {
         &self,
         resource: &WorkspaceTokenRotation,
         cluster: &str,
+        now: Timestamp,
     ) -> kube::Result<Stored> {
         let Some(watched) = &self.watched else {
-            return self.read(resource, cluster).await;
+            return self.read(resource, cluster, now).await;
         };
         let namespace = resource.namespace().unwrap_or_default();
         let reference = ObjectRef::new(&resource.spec.target.name).within(&namespace);
         Ok(match watched.get(&reference) {
             Some(secret) => self.stored(&secret, resource, cluster),
             None => Stored::Absent {
-                elsewhere: elsewhere(watched, resource, cluster),
+                elsewhere: elsewhere(watched, resource, cluster, now),
                 resource_version: None,
             },
         })
@@ -50,6 +52,7 @@ impl Secrets {
         &self,
         resource: &WorkspaceTokenRotation,
         cluster: &str,
+        now: Timestamp,
     ) -> kube::Result<Stored> {
         let namespace = resource.namespace().unwrap_or_default();
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &namespace);
@@ -58,7 +61,7 @@ impl Secrets {
             return Ok(self.stored(&secret, resource, cluster));
         }
         let watched = self.watched.as_ref();
-        let elsewhere = watched.and_then(|secrets| elsewhere(secrets, resource, cluster));
+        let elsewhere = watched.and_then(|secrets| elsewhere(secrets, resource, cluster, now));
         Ok(Stored::Absent {
             elsewhere: match elsewhere {
                 Some(held) => Some(held),
@@ -88,12 +91,13 @@ fn elsewhere(
     secrets: &Store<Metadata>,
     resource: &WorkspaceTokenRotation,
     cluster: &str,
+    now: Timestamp,
 ) -> Option<Held> {
     let all = secrets.state();
     let held = all
         .iter()
         .filter_map(|secret| intact(secret, resource, cluster));
-    held.max_by_key(|held| held.stamp.obtained_at())
+    held.max_by_key(|held| held.stamp.obtained_at(now))
 }
 
 /// The value under the target's former name, which status knows.

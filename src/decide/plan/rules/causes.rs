@@ -35,7 +35,7 @@ pub fn asks_value(seen: &Observed) -> bool {
             Drift::Unknown => true,
             Drift::StoredNewer => {
                 let until = |at: Timestamp| at.saturating_add(seen.pace().stale_for).unwrap_or(at);
-                let obtained = held.stamp.obtained_at();
+                let obtained = held.stamp.obtained_at(seen.now);
                 obtained.is_none_or(|at| until(at) <= seen.now)
             }
             Drift::Same | Drift::LiveNewer => false,
@@ -50,12 +50,11 @@ pub(super) fn drift(seen: &Observed) -> Option<Plan> {
         (_, true) => {}
     }
     if seen.resource.spec.external_rotation == Some(ExternalRotation::Report) {
-        let asked = seen.unhandled_request().is_some();
-        return (!asked).then(|| Plan::Block(rotated_elsewhere(held, token)));
+        return (!seen.is_requested()).then(|| Plan::Block(rotated_elsewhere(held, token)));
     }
     match last_reclaim(seen) {
         Some(at) if seen.now.duration_since(at).abs() < seen.pace().contest_window => {
-            if seen.unhandled_request().is_some() {
+            if seen.is_requested() {
                 return None;
             }
             Some(Plan::Block(Blocked::new(
@@ -86,7 +85,11 @@ fn last_reclaim(seen: &Observed) -> Option<Timestamp> {
 pub(super) fn expired(seen: &Observed) -> Option<Plan> {
     let held = seen.held()?;
     let ends = seen.expiry().filter(|ends| *ends <= seen.now)?;
-    if held.stamp.obtained_at().is_some_and(|at| at >= ends) {
+    if held
+        .stamp
+        .obtained_at(seen.now)
+        .is_some_and(|at| at >= ends)
+    {
         return Some(Plan::Block(token_expired(held, ends)));
     }
     Some(
@@ -105,6 +108,7 @@ pub(super) fn adopt(seen: &Observed) -> Option<Plan> {
             ..
         } => held.clone(),
         Stored::Consented {
+            by_person,
             value_is_live: Some(true),
             resource_version,
         } => {
@@ -118,6 +122,7 @@ pub(super) fn adopt(seen: &Observed) -> Option<Plan> {
                     token_id: token.id.clone(),
                     version: token.version.clone(),
                     expires: token.ends,
+                    adopted_at: by_person.then_some(seen.now),
                     cluster: seen.settings.cluster.clone(),
                     ..Stamp::default()
                 },
@@ -151,8 +156,7 @@ pub(super) fn no_value(seen: &Observed) -> Option<Plan> {
 }
 
 pub(super) fn requested(seen: &Observed) -> Option<Plan> {
-    seen.unhandled_request()
-        .map(|_| due(seen, Cause::Requested))
+    seen.is_requested().then(|| due(seen, Cause::Requested))
 }
 
 pub(super) fn scheduled(seen: &Observed) -> Option<Plan> {

@@ -53,7 +53,7 @@ pub fn rotation(seen: &Observed, token: &Token, cause: Cause, attempt: i32) -> R
         cause,
         attempt,
         token: token.clone(),
-        request: seen.request(),
+        requests: seen.requests(),
         secret_version,
     }
 }
