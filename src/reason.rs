@@ -21,6 +21,7 @@ pub enum Reason {
     CredentialsRejected,
     Forbidden,
     InvalidSpec,
+    KubernetesUnavailable,
     OrganizationUnknown,
     RotatedElsewhere,
     RotationInDoubt,
@@ -127,6 +128,12 @@ pub const EXPLANATIONS: &[Explanation] = &[
         "A field of the spec is invalid.",
         "Nothing until the spec is changed.",
         "Fix the field named in the message.",
+    ),
+    row(
+        Reason::KubernetesUnavailable,
+        "The API server, or a webhook that it has to ask, does not answer properly.",
+        "Rotates nothing. Retries with growing pauses.",
+        "Repair what the message names, often a webhook that is down.",
     ),
     row(
         Reason::OrganizationUnknown,
@@ -309,6 +316,7 @@ impl Reason {
         matches!(
             self,
             Self::AwaitingFirstRotation
+                | Self::KubernetesUnavailable
                 | Self::RotatedElsewhere
                 | Self::RotationInDoubt
                 | Self::TargetTerminating

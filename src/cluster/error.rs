@@ -1,7 +1,7 @@
 //! Why the API server did not do what it was asked for.
 
 use crate::decide::plan::Setback;
-use crate::reason::Blocked;
+use crate::reason::{Blocked, Reason};
 use crate::text::api_error;
 
 /// Longest text of the API server's that is shown, characters.
@@ -26,7 +26,10 @@ impl From<Error> for Setback {
         match error {
             Error::Raced => Self::Raced,
             Error::Refused(blocked) => Self::Refused(blocked),
-            unavailable @ Error::Unavailable(_) => Self::Unavailable(unavailable.to_string()),
+            unavailable @ Error::Unavailable(_) => Self::Unavailable(Blocked::new(
+                Reason::KubernetesUnavailable,
+                format!("the API server gives no verdict: {unavailable}; it is retried"),
+            )),
         }
     }
 }

@@ -58,7 +58,7 @@ pub enum Setback {
     /// The resource changed under us: look again. Nothing was done.
     Raced,
     /// The API server gave no verdict: nothing was begun as far as is known, and evidence will tell.
-    Unavailable(String),
+    Unavailable(Blocked),
     /// Nothing was begun, and a person has to fix it.
     Refused(Blocked),
     /// The vendor said no: nothing happened.

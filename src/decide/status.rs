@@ -30,13 +30,13 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
         ..old.clone()
     };
     match (setback, decided) {
-        (Some(Setback::Raced | Setback::Unavailable(_)), _) => return old,
+        (Some(Setback::Raced), _) => return old,
         (Some(Setback::Definite { retry_after, .. }), _) => {
             // It answers one attempt; whether an earlier one took effect is as open as before.
             new.pending = new.pending.filter(|pending| pending.attempt > 1);
             fail(&mut new, seen, *retry_after);
         }
-        (Some(Setback::InDoubt(_)), _) => fail(&mut new, seen, None),
+        (Some(Setback::InDoubt(_) | Setback::Unavailable(_)), _) => fail(&mut new, seen, None),
         (None, Plan::Settle) => {
             let booked = booked(seen);
             return next(&booked, &plan(&booked), None);
@@ -267,6 +267,7 @@ fn obstacle<'a>(plan: &'a Plan, setback: Option<&'a Setback>) -> Option<&'a Bloc
         (
             Some(
                 Setback::Refused(blocked)
+                | Setback::Unavailable(blocked)
                 | Setback::Definite { blocked, .. }
                 | Setback::InDoubt(blocked),
             ),

@@ -140,8 +140,6 @@ struct Context {
 enum Error {
     #[error("the API server gives no evidence: {0}")]
     Cluster(#[from] ClusterError),
-    #[error("{0}")]
-    Act(String),
     #[error("the process is stopping")]
     Stopping,
     #[error("a fault in the operator; please report the place that was logged")]
@@ -236,10 +234,7 @@ impl Context {
             Plan::Rewrite { from } => self.rewrite(pass, *from).await.err(),
             _ => None,
         };
-        match setback {
-            Some(Setback::Unavailable(why)) => Err(Error::Act(why)),
-            setback => Ok(setback),
-        }
+        Ok(setback)
     }
 
     async fn rotate(&self, pass: &mut Pass, rotation: Rotation) -> Result<Option<Setback>, Error> {

@@ -21,6 +21,8 @@ mod whole_cluster;
 
 // After a restore or an edit no live value is rotated, and a dead one is replaced once.
 mod evidence;
+// Admission policies that change, refuse or do not answer.
+mod policies;
 // Of the namespaces it is told of, it works in those where it may, and in no other.
 mod scope;
 // Two resources with a claim to one token or one Secret.

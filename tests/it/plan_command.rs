@@ -231,7 +231,7 @@ fn pending(token: &Issued, replaces: &Version, ago: SignedDuration) -> Value {
 
 /// Each reason of `Ready=False` that needs no running operator. The other two: a template that fails is in no spec yet,
 /// and a value that cannot be stored is in an operator's memory and nowhere else.
-const NOT_PRODUCED: [&str; 2] = ["TemplateFailed", "ValueNotStored"];
+const NOT_PRODUCED: [&str; 3] = ["KubernetesUnavailable", "TemplateFailed", "ValueNotStored"];
 
 #[tokio::test]
 async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {

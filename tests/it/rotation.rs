@@ -27,6 +27,8 @@ async fn a_new_resource_gets_its_value_once() {
     let status = resource.status.unwrap();
     assert_eq!(status.token.unwrap().id, token.id);
     assert!(status.next_rotation.is_some());
+    // It follows the status.
+    stage.until_event("ci", 1).await;
     assert_eq!(stage.events("ci").await, ["Rotated"]);
     stage.assert_no_leak().await;
 }

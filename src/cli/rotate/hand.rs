@@ -162,10 +162,9 @@ impl Hand {
         self.ended = now();
         Ok(match setback {
             Setback::InDoubt(blocked) => Handed::InDoubt(failed.unwrap_or(blocked.message)),
-            Setback::Definite { blocked, .. } | Setback::Refused(blocked) => {
-                Handed::Refused(failed.unwrap_or(blocked.message))
-            }
-            Setback::Unavailable(why) => Handed::Refused(why),
+            Setback::Definite { blocked, .. }
+            | Setback::Refused(blocked)
+            | Setback::Unavailable(blocked) => Handed::Refused(failed.unwrap_or(blocked.message)),
             Setback::Raced => Handed::Refused("the Secret changed meanwhile".into()),
         })
     }

@@ -1539,6 +1539,7 @@ fn each_reason_has_its_conditions() {
         (CredentialsRejected, KEEPS, "Stalled"),
         (Forbidden, KEEPS, "Stalled"),
         (InvalidSpec, KEEPS, "Stalled"),
+        (KubernetesUnavailable, KEEPS, "Reconciling"),
         (OrganizationUnknown, KEEPS, "Stalled"),
         (RotatedElsewhere, DENIES, "Reconciling"),
         (RotationInDoubt, DENIES, "Reconciling"),

@@ -10,9 +10,11 @@ pub fn wake(seen: &Observed, plan: &Plan, setback: Option<&Setback>) -> Timestam
     let audit = next_audit(seen);
     let retry_at = || Some(seen.resource.status.as_ref()?.retry_at.as_ref()?.0);
     let at = match (setback, plan) {
-        (Some(Setback::Raced | Setback::Unavailable(_)), _) => seen.now + seen.pace().raced_retry,
+        (Some(Setback::Raced), _) => seen.now + seen.pace().raced_retry,
         (Some(Setback::Refused(_)), _) | (None, Plan::Block(_)) => seen.now + blocked_retry(seen),
-        (Some(Setback::Definite { .. } | Setback::InDoubt(_)), _) => retry_at().unwrap_or(audit),
+        (Some(Setback::Definite { .. } | Setback::InDoubt(_) | Setback::Unavailable(_)), _) => {
+            retry_at().unwrap_or(audit)
+        }
         (None, Plan::Idle { next }) => next.as_ref().map_or(audit, |due| due.at.min(audit)),
         (None, Plan::Wait { until, .. } | Plan::Retry { until, .. }) => *until,
         (None, Plan::Look | Plan::Settle | Plan::Rotate(_) | Plan::Rewrite { .. }) => seen.now,

@@ -17,7 +17,7 @@ use super::gate::Gate;
 use super::ledger::{Account, Ledger};
 use super::plan::{Plan, Task, Trouble};
 use super::report::Report;
-use super::site::{End, Trap, What};
+use super::site::{End, Site, Trap, What};
 use crate::astro::{Astro, Issued, NewToken};
 use crate::bench::now;
 use crate::control_plane::{ControlPlane, apply};
@@ -338,6 +338,19 @@ impl Lane {
         last(What::PublishEvent) > last(What::WriteSecret) && self.is_at_rest(case)
     }
 
+    /// The requests of the last life, up to the event about the Secret where there was one: what follows it, such as an
+    /// audit, depends on how long that life was for the others.
+    fn trace(&self, name: &str) -> Vec<Site> {
+        let mut trace = self.gate.trace(name);
+        let first = |what, from: usize| trace[from..].iter().position(|site| site.what == what);
+        if let Some(written) = first(What::WriteSecret, 0)
+            && let Some(told) = first(What::PublishEvent, written)
+        {
+            trace.truncate(written + told + 1);
+        }
+        trace
+    }
+
     fn account(&self, case: &Case, secret: &str) -> Account {
         let mut account = self.books(case, secret);
         account.lost = account.lost.saturating_sub(case.lost_before);
@@ -358,7 +371,7 @@ impl Lane {
         Report {
             broken: broken.map(|it| format!("{it}\n{}", self.said(&case.name))),
             deaths: case.deaths,
-            trace: self.gate.trace(&case.name),
+            trace: self.trace(&case.name),
             plan: case.plan,
             account,
             rotations,

@@ -1,0 +1,147 @@
+//! Admission policies: webhooks before the API server, served by the tests.
+
+use crate::stage::net::Terminator;
+use crate::stage::{self, Stage};
+use crate::whole_cluster::audited as stage;
+use axum::Router;
+use axum::routing::post;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
+use serde_json::{Value, json};
+use std::future::IntoFuture;
+use tokio::net::TcpListener;
+
+/// One webhook for the Secrets whose label `policy` is the namespace, so that no other test meets it.
+fn webhook(stage: &Stage, client: Value) -> Value {
+    json!({
+        "metadata": {"name": format!("{}.example.com", stage.namespace)},
+        "webhooks": [{
+            "name": format!("{}.example.com", stage.namespace),
+            "clientConfig": client,
+            "rules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["secrets"],
+            }],
+            "objectSelector": {"matchLabels": {"policy": stage.namespace}},
+            "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 5, "failurePolicy": "Fail",
+        }],
+    })
+}
+
+/// A policy that makes these changes to every Secret.
+async fn changing(stage: &Stage, changes: Value) {
+    let patch = STANDARD.encode(changes.to_string());
+    let review = move |axum::Json(review): axum::Json<Value>| async move {
+        let uid = review["request"]["uid"].clone();
+        axum::Json(json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "response": {"uid": uid, "allowed": true, "patchType": "JSONPatch", "patch": patch},
+        }))
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let front = Terminator::open(listener.local_addr().unwrap()).await;
+    let router = Router::new().fallback(post(review));
+    tokio::spawn(axum::serve(listener, router).into_future());
+    let client = json!({
+        "url": format!("https://localhost:{}/", front.port), "caBundle": STANDARD.encode(&front.authority),
+    });
+    let policies: Api<MutatingWebhookConfiguration> = Api::all(stage.client.clone());
+    let policy = serde_json::from_value(webhook(stage, client)).unwrap();
+    policies
+        .create(&PostParams::default(), &policy)
+        .await
+        .unwrap();
+}
+
+fn under_policy(stage: &Stage) -> Value {
+    json!({"target": {"labels": {"policy": stage.namespace}}})
+}
+
+#[tokio::test]
+async fn a_policy_that_changes_what_the_operator_depends_on_is_named_and_nothing_is_rotated() {
+    let annotation = |name: &str| format!("/metadata/annotations/astro-token-operator.io~1{name}");
+    let rows = [
+        (
+            "metadata.labels[app.kubernetes.io/managed-by]",
+            json!([{"op": "add", "path": "/metadata/labels/app.kubernetes.io~1managed-by", "value": "the-policy"}]),
+        ),
+        (
+            "metadata.annotations[astro-token-operator.io/rotation-id]",
+            json!([{"op": "remove", "path": annotation("rotation-id")}]),
+        ),
+        (
+            "metadata.annotations[astro-token-operator.io/token-id]",
+            json!([{"op": "add", "path": annotation("token-id"), "value": "another"}]),
+        ),
+        (
+            "data[token]",
+            json!([{"op": "add", "path": "/data/token", "value": "RVlK"}]),
+        ),
+    ];
+    for (field, changes) in rows {
+        let stage = stage().await;
+        changing(&stage, changes).await;
+        let token = stage.token("ci");
+        stage.create("ci", under_policy(&stage)).await;
+        let message = stage.until_blocked("ci", "TargetRefused").await;
+        assert!(message.contains(field), "{message}");
+        assert_eq!(stage.astro.rotations(&token.id), 0, "{field}");
+        stage.assert_no_leak().await;
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_is_down_is_told_and_rotates_nothing_until_it_is_back() {
+    let stage = stage().await;
+    let policies: Api<ValidatingWebhookConfiguration> = Api::all(stage.client.clone());
+    let down = webhook(&stage, json!({"url": "https://127.0.0.1:1/"}));
+    let down: ValidatingWebhookConfiguration = serde_json::from_value(down).unwrap();
+    policies
+        .create(&PostParams::default(), &down)
+        .await
+        .unwrap();
+    let token = stage.token("ci");
+    stage.create("ci", under_policy(&stage)).await;
+    let message = stage.until_blocked("ci", "KubernetesUnavailable").await;
+    assert!(message.contains("webhook"), "{message}");
+    assert_eq!(stage.astro.rotations(&token.id), 0);
+    let status = stage.resources().get("ci").await.unwrap().status.unwrap();
+    assert!(status.failures >= Some(1) && status.retry_at.is_some());
+
+    let name = down.metadata.name.unwrap();
+    policies
+        .delete(&name, &DeleteParams::default())
+        .await
+        .unwrap();
+    stage.until_rotated("ci", 1).await;
+    assert_eq!(stage.astro.rotations(&token.id), 1);
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_secret_that_is_being_deleted_is_not_written_and_then_replaced_once() {
+    let stage = stage().await;
+    let token = stage.token("ci");
+    stage.create("ci", json!({})).await;
+    stage.until_rotated("ci", 1).await;
+    let keep = json!({"metadata": {"finalizers": ["example.com/keep"]}});
+    stage.edit_secret("ci-secret", keep).await;
+    let (secrets, params) = (stage.secrets(), DeleteParams::default());
+    secrets.delete("ci-secret", &params).await.unwrap();
+    stage.request("ci", "now").await;
+    stage.until_blocked("ci", "TargetTerminating").await;
+    let status = stage.resources().get("ci").await.unwrap().status.unwrap();
+    assert!(stage::is_ready(&status), "its value is live: {status:?}");
+    assert_eq!(stage.astro.rotations(&token.id), 1);
+
+    let release = json!({"metadata": {"finalizers": null}});
+    stage.edit_secret("ci-secret", release).await;
+    stage.until_rotated("ci", 2).await;
+    assert!(stage.holds_live("ci").await);
+    assert_eq!(stage.astro.rotations(&token.id), 2);
+    stage.assert_no_leak().await;
+}
