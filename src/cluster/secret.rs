@@ -1,5 +1,6 @@
 //! The target Secret: its rehearsal, and its write.
 
+use super::decode::{Decode, Item};
 use super::error::{Error, LONGEST_MESSAGE};
 use crate::api::{WorkspaceTokenRotation, request};
 use crate::decide::evidence::{Drift, Held, compare};
@@ -10,9 +11,9 @@ use crate::decide::stamp::Stamp;
 use crate::reason::{Blocked, Reason};
 use crate::text::scrub;
 use backon::{BackoffBuilder, ExponentialBuilder};
-use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{ByteString, NamespaceResourceScope};
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
 use secrecy::{ExposeSecret, SecretString};
@@ -98,7 +99,7 @@ pub async fn land(
     pace: &Pace,
     mut failing: impl FnMut(&Error),
 ) -> Landed {
-    let api: Api<Secret> = api(client, draft.owner);
+    let api: Api<Item<Metadata>> = api(client, draft.owner);
     let name = draft.name.clone();
     let mut pauses = ExponentialBuilder::default()
         .with_min_delay(pace.write_retry)
@@ -109,7 +110,7 @@ pub async fn land(
     draft.force = true;
     loop {
         if !fresh {
-            match api.get_metadata_opt(&name).await {
+            match api.get_opt(&name).await.and_then(read) {
                 Ok(Some(secret)) => {
                     let theirs = held(&secret, draft.owner);
                     if theirs.is_some_and(|theirs| is_newer(&theirs.stamp, &draft.stamp)) {
@@ -157,8 +158,9 @@ pub async fn value(
     name: &str,
     key: &str,
 ) -> Result<Option<(SecretString, Option<String>)>, Error> {
-    let api: Api<Secret> = api(client, owner);
-    let Some(mut secret) = api.get_opt(name).await.map_err(|e| verdict(name, e))? else {
+    let api: Api<Item<Secret>> = api(client, owner);
+    let found = api.get_opt(name).await.and_then(read);
+    let Some(mut secret) = found.map_err(|e| verdict(name, e))? else {
         return Ok(None);
     };
     let version = secret.resource_version();
@@ -169,7 +171,14 @@ pub async fn value(
         .map(|text| (text.into(), version)))
 }
 
-fn api(client: &Client, owner: &WorkspaceTokenRotation) -> Api<Secret> {
+fn read<T>(found: Option<Item<T>>) -> kube::Result<Option<T>> {
+    found.map(Item::read).transpose()
+}
+
+fn api<T>(client: &Client, owner: &WorkspaceTokenRotation) -> Api<Item<T>>
+where
+    T: Decode + Resource<Scope = NamespaceResourceScope>,
+{
     Api::namespaced(client.clone(), &owner.namespace().unwrap_or_default())
 }
 
@@ -187,8 +196,9 @@ async fn apply(
     let name = &draft.name;
     let body = Patch::Apply(Body(build(draft, value)));
     api(client, draft.owner)
-        .patch_metadata(name, params, &body)
+        .patch(name, params, &body)
         .await
+        .and_then(Item::read)
         .map_err(|error| verdict(name, error))
 }
 
