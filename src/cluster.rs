@@ -1,7 +1,9 @@
 //! Kubernetes: what is read from and written to the API server.
 
 pub mod client;
+pub(crate) mod decode;
 pub(crate) mod error;
+pub(crate) mod events;
 pub mod lease;
 pub(crate) mod permissions;
 pub(crate) mod reading;

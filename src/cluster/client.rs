@@ -1,9 +1,11 @@
 //! How the API server is reached, which cluster it is of, and what it means when it says no.
 
+use super::decode::Item;
 use crate::decide::pace::Pace;
 use crate::text::api_error;
 use anyhow::anyhow;
 use k8s_openapi::api::core::v1::Namespace;
+use kube::api::PartialObjectMeta;
 use kube::{Api, Client, Config, ResourceExt};
 
 /// The cluster that the process runs in, otherwise that of the current kubeconfig.
@@ -30,8 +32,8 @@ pub fn for_calls(mut config: Config, pace: &Pace) -> anyhow::Result<Client> {
 /// # Errors
 /// When it cannot be read.
 pub async fn cluster_id(client: &Client) -> Result<String, kube::Error> {
-    let api: Api<Namespace> = Api::all(client.clone());
-    let namespace = api.get_metadata("kube-system").await?;
+    let api: Api<Item<PartialObjectMeta<Namespace>>> = Api::all(client.clone());
+    let namespace = api.get("kube-system").await?;
     Ok(namespace.uid().unwrap_or_default())
 }
 

@@ -6,6 +6,7 @@
 
 use std::{error::Error as StdError, time::Duration};
 
+use crate::cluster::decode::Item;
 use crate::decide::identity::Identity;
 use crate::decide::pace::Pace;
 use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime};
@@ -189,7 +190,7 @@ impl Candidate {
     ) -> Result<Claim, Error> {
         let current = match known {
             Some(lease) => Some(lease),
-            None => self.step(self.leases().get_opt(&self.name)).await?,
+            None => self.step(self.get()).await?,
         };
         let written = match current {
             None => self.create().await,
@@ -203,15 +204,20 @@ impl Candidate {
     }
 
     async fn create(&self) -> Result<Lease, Error> {
-        let lease = self.ours(Lease::default());
+        let lease = self.ours(Lease::default()).into();
         let params = PostParams::default();
-        self.step(self.leases().create(&params, &lease)).await
+        let created = async { self.leases().create(&params, &lease).await?.read() };
+        self.step(created).await
     }
 
     async fn replace(&self, lease: &Lease) -> Result<Lease, Error> {
+        let lease = lease.clone().into();
         let params = PostParams::default();
-        self.step(self.leases().replace(&self.name, &params, lease))
-            .await
+        let replaced = async {
+            let replaced = self.leases().replace(&self.name, &params, &lease).await?;
+            replaced.read()
+        };
+        self.step(replaced).await
     }
 
     /// One request. Half the renewal's time each, so that a hung connection leaves time for a second try.
@@ -227,7 +233,12 @@ impl Candidate {
         }
     }
 
-    fn leases(&self) -> Api<Lease> {
+    async fn get(&self) -> kube::Result<Option<Lease>> {
+        let found = self.leases().get_opt(&self.name).await?;
+        found.map(Item::read).transpose()
+    }
+
+    fn leases(&self) -> Api<Item<Lease>> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 

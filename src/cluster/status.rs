@@ -1,5 +1,6 @@
 //! The only writer of a resource's status: under its own field manager, and always fenced.
 
+use super::decode::Item;
 use super::error::{Error, LONGEST_MESSAGE};
 use crate::api::{Status, WorkspaceTokenRotation};
 use crate::reason::{Blocked, Reason};
@@ -21,7 +22,7 @@ pub async fn write(
     status: &Status,
 ) -> Result<WorkspaceTokenRotation, Error> {
     let name = resource.name_any();
-    let api: Api<WorkspaceTokenRotation> =
+    let api: Api<Item<WorkspaceTokenRotation>> =
         Api::namespaced(client.clone(), &resource.namespace().unwrap_or_default());
     let body = json!({
         "apiVersion": WorkspaceTokenRotation::api_version(&()),
@@ -33,7 +34,7 @@ pub async fn write(
     let params = PatchParams::apply(MANAGER).force();
     let body = Patch::Apply(&body);
     let written = api.patch_status(&name, &params, &body);
-    let written = written.await.map_err(verdict)?;
+    let written = written.await.and_then(Item::read).map_err(verdict)?;
     let Some(correction) = correction(status, written.status.as_ref()) else {
         return Ok(written);
     };
@@ -46,7 +47,7 @@ pub async fn write(
         ..PatchParams::default()
     };
     let corrected = api.patch_status(&name, &params, &body);
-    corrected.await.map_err(verdict)
+    corrected.await.and_then(Item::read).map_err(verdict)
 }
 
 /// What to merge into `written` to make it `wanted`: an apply leaves alone what another party wrote, as an

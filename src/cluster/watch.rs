@@ -4,10 +4,14 @@
 mod changes;
 #[cfg(test)]
 mod tests;
+mod unreadable;
 
 use self::changes::{Change, changes, is_refused, text};
+pub use self::unreadable::Count;
+use self::unreadable::Unreadable;
 use crate::api::{Key, MANAGED_BY, WorkspaceTokenRotation, evidence};
 use crate::decide::managed::Metadata;
+use crate::decide::names::is_object_name;
 use crate::decide::ownership;
 use crate::decide::pace::Pace;
 use crate::decide::rivals::Claims;
@@ -19,10 +23,11 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{Config, Error, Event};
 use kube::{Api, Client, Resource, ResourceExt};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::SetOnce;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 /// Sends resources to be reconciled.
@@ -137,7 +142,8 @@ impl Watched {
     }
 }
 
-/// Watches for as long as the future is polled. Keeps `claims` up, and wakes what changed and what waited for it.
+/// Watches for as long as the future is polled. Keeps `claims` up, wakes what changed and what waited for it, and tells
+/// `count` how many objects cannot be read.
 pub fn watch(
     client: &Client,
     scope: &Scope,
@@ -145,13 +151,21 @@ pub fn watch(
     claims: Arc<Mutex<Claims>>,
     wake: Wake,
     pace: Pace,
+    count: Count,
 ) -> (Watched, impl Future<Output = ()> + use<>) {
     let places = scope.places();
-    let (resources, feed_resources) =
-        resources(client, scope, places.clone(), claims, wake.clone(), pace);
+    let (resources, feed_resources) = resources(
+        client,
+        scope,
+        places.clone(),
+        claims,
+        wake.clone(),
+        pace,
+        count.clone(),
+    );
     let (secrets, feed_secrets) = match access {
         SecretAccess::Watch => {
-            let (store, feed) = secrets(client, scope, places.clone(), wake, pace);
+            let (store, feed) = secrets(client, scope, places.clone(), wake, pace, count);
             (Some(store), feed.left_future())
         }
         SecretAccess::Get => {
@@ -179,6 +193,7 @@ fn resources(
     claims: Arc<Mutex<Claims>>,
     wake: Wake,
     pace: Pace,
+    count: Count,
 ) -> (
     Store<WorkspaceTokenRotation>,
     impl Future<Output = ()> + use<>,
@@ -187,6 +202,7 @@ fn resources(
     let store = writer.as_reader();
     let apis = scope.apis(client);
     let present = store.clone();
+    let mut unreadable = Unreadable::of("WorkspaceTokenRotation", count);
     let feed = async move {
         let watches = apis.into_iter().zip(places.iter()).map(|(api, place)| {
             // Where Secrets cannot be listed, no resource is worked on: its value may be under a former name.
@@ -200,37 +216,63 @@ fn resources(
             changes.map(move |change| (place, change)).boxed()
         });
         let mut watches = stream::select_all(watches);
+        // Since when a namespace refuses.
+        let mut refused: HashMap<Option<&str>, Instant> = HashMap::new();
         while let Some((place, change)) = watches.next().await {
-            let gone = match &change {
-                Change::Listed(names) => place.missing(&present, names),
-                // What may no longer be read is not worked on; it comes back with the next list.
-                Change::Failed(error) if is_refused(error) => {
-                    place.missing(&present, &HashSet::new())
-                }
-                _ => Vec::new(),
-            };
+            let namespace = place.namespace.as_deref();
             let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
             let mut woken = Vec::new();
-            for resource in gone {
-                writer.apply_watcher_event(&Event::Delete((*resource).clone()));
-                woken.extend(claims.remove(&resource));
-            }
+            let mut is_complete = false;
             match change {
-                Change::Apply(resource) => {
-                    woken.push(Key::from(&resource));
+                Change::Apply(key, resource) => {
+                    unreadable.remove(&key);
+                    woken.push(key);
                     woken.extend(claims.apply(&resource));
                     writer.apply_watcher_event(&Event::Apply(resource));
                 }
-                Change::Delete(resource) => {
-                    woken.extend(claims.remove(&resource));
-                    writer.apply_watcher_event(&Event::Delete(resource));
+                Change::Unreadable(key, version, why) => {
+                    unreadable.add(&key, version, &why);
+                    delete(&mut writer, &present, &key);
                 }
-                Change::Listed(_) => {
-                    // One that was deleted and created again between two lists.
-                    woken.extend(claims.retain(&present.state()));
+                Change::Delete(key) => {
+                    unreadable.remove(&key);
+                    match delete(&mut writer, &present, &key) {
+                        Some(resource) => woken.extend(claims.remove(&resource)),
+                        None => is_complete = true,
+                    }
+                }
+                Change::Listed(names) => {
+                    for key in place.missing(&present, &names) {
+                        delete(&mut writer, &present, &key);
+                    }
+                    unreadable.retain(|key| !place.covers(key) || names.contains(key));
+                    refused.remove(&namespace);
+                    is_complete = true;
                     place.listed(What::Resources);
                 }
-                Change::Failed(error) => place.failed(&error, What::Resources),
+                Change::Failed(error) => {
+                    if is_refused(&error) {
+                        // What may no longer be read is not worked on; it comes back with the next list.
+                        for key in place.missing(&present, &HashSet::new()) {
+                            delete(&mut writer, &present, &key);
+                        }
+                        unreadable.retain(|key| !place.covers(key));
+                        refused.entry(namespace).or_insert_with(Instant::now);
+                        is_complete = true;
+                    }
+                    place.failed(&error, What::Resources);
+                }
+            }
+            if is_complete {
+                // Nothing says that these are gone.
+                let is_spared = |key: &Key| {
+                    let since = refused
+                        .get(&None)
+                        .or_else(|| refused.get(&Some(key.namespace.as_str())));
+                    unreadable.has(key)
+                        || since.is_some_and(|it| it.elapsed() < pace.refused_claims)
+                };
+                woken.extend(claims.retain(&present.state(), is_spared));
             }
             wake.send(woken);
         }
@@ -244,22 +286,24 @@ fn secrets(
     places: Arc<[Area]>,
     wake: Wake,
     pace: Pace,
+    count: Count,
 ) -> (Store<Metadata>, impl Future<Output = ()> + use<>) {
     let mut writer = ready_writer::<Metadata>();
     let store = writer.as_reader();
     let apis = scope.apis(client);
     let ours = format!("{}={}", MANAGED_BY.0, MANAGED_BY.1);
     let present = store.clone();
+    let mut unreadable = Unreadable::of("Secret", count);
     let feed = async move {
         let watches = apis.into_iter().zip(places.iter()).map(|(api, place)| {
             let changes = changes(api, Config::default().labels(&ours), &pace);
             changes.map(move |change| (place, change)).boxed()
         });
         let mut watches = stream::select_all(watches);
-        let tell = |writer: &mut Writer<Metadata>, event: Event<Metadata>| {
-            writer.apply_watcher_event(&event);
-            if let Event::Apply(secret) | Event::Delete(secret) = event
-                && let Some(owner) = secret.annotations().get(evidence::OWNED_BY)
+        let tell = |secret: &Metadata| {
+            // Anybody who may write Secrets can put any text there.
+            if let Some(owner) = secret.annotations().get(evidence::OWNED_BY)
+                && is_object_name(owner)
                 && let Some(namespace) = secret.namespace()
             {
                 let name = owner.clone();
@@ -267,23 +311,47 @@ fn secrets(
             }
         };
         while let Some((place, change)) = watches.next().await {
+            let mut gone = Vec::new();
             match change {
-                Change::Apply(mut secret) => {
+                Change::Apply(key, mut secret) => {
+                    unreadable.remove(&key);
                     ownership::slim(&mut secret);
-                    tell(&mut writer, Event::Apply(secret));
+                    writer.apply_watcher_event(&Event::Apply(secret.clone()));
+                    tell(&secret);
                 }
-                Change::Delete(secret) => tell(&mut writer, Event::Delete(secret)),
+                Change::Unreadable(key, version, why) => {
+                    unreadable.add(&key, version, &why);
+                    gone.push(key);
+                }
+                Change::Delete(key) => {
+                    unreadable.remove(&key);
+                    gone.push(key);
+                }
                 Change::Listed(names) => {
-                    for secret in place.missing(&present, &names) {
-                        tell(&mut writer, Event::Delete((*secret).clone()));
-                    }
+                    gone = place.missing(&present, &names);
+                    unreadable.retain(|key| !place.covers(key) || names.contains(key));
                     place.listed(What::Secrets);
                 }
                 Change::Failed(error) => place.failed(&error, What::Secrets),
             }
+            for key in gone {
+                if let Some(secret) = delete(&mut writer, &present, &key) {
+                    tell(&secret);
+                }
+            }
         }
     };
     (store, feed)
+}
+
+/// Takes an object out of the store; returns it.
+fn delete<K>(writer: &mut Writer<K>, store: &Store<K>, key: &Key) -> Option<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let object = store.get(&ObjectRef::new(&key.name).within(&key.namespace))?;
+    writer.apply_watcher_event(&Event::Delete((*object).clone()));
+    Some(object)
 }
 
 /// Several watches fill it, so it begins empty and ready; [`Watched::synced`] tells when it is full.
@@ -306,17 +374,23 @@ impl Area {
         }
     }
 
-    /// What the store has of this place beside these names.
-    fn missing<K>(&self, store: &Store<K>, names: &HashSet<String>) -> Vec<Arc<K>>
+    fn covers(&self, key: &Key) -> bool {
+        let namespace = self.namespace.as_ref();
+        namespace.is_none_or(|namespace| *namespace == key.namespace)
+    }
+
+    /// What the store has of this place beside these.
+    fn missing<K>(&self, store: &Store<K>, names: &HashSet<Key>) -> Vec<Key>
     where
         K: Resource<DynamicType = ()> + Clone + 'static,
     {
-        let mut all = store.state();
-        all.retain(|object| {
-            let here = self.namespace.is_none() || object.namespace() == self.namespace;
-            here && !names.contains(&object.name_any())
+        let all = store.state();
+        let keys = all.iter().map(|object| Key {
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
         });
-        all
+        keys.filter(|key| self.covers(key) && !names.contains(key))
+            .collect()
     }
 
     fn listed(&self, what: What) {

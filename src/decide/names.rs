@@ -6,8 +6,8 @@ pub fn is_key(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.chars().all(allowed) && text != "." && text != ".."
 }
 
-/// Whether a text can be the name of a Secret.
-pub fn is_secret_name(text: &str) -> bool {
+/// Whether a text can be the name of a Secret, a resource or an event.
+pub fn is_object_name(text: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     (1..=253).contains(&text.len())

@@ -123,6 +123,11 @@ table! {
     watch_longest_retry: Duration = 30_000, at least 1_000;
     /// How long a watch has to go well before its pauses begin anew.
     watch_calm: Duration = 120_000, at least 3_000;
+    /// How long claims stay where resources may no longer be read: a refusal is mostly a mistake that is soon put right,
+    /// and a younger resource elsewhere must not take a token for it.
+    refused_claims: Duration = 3_600_000, at least 60_000;
+    /// Of events that repeat within this time one is counted up, and no other created.
+    event_series: Duration = 360_000, at least 60_000;
 
     // Leadership; the lease counts whole seconds.
 
@@ -215,6 +220,8 @@ mod tests {
                 ("watch_retry", 0.8),
                 ("watch_longest_retry", 30.0),
                 ("watch_calm", 120.0),
+                ("refused_claims", 3_600.0),
+                ("event_series", 360.0),
                 ("lease", 15.0),
                 ("lease_renew_deadline", 10.0),
                 ("lease_retry", 2.0),

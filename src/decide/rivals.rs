@@ -149,10 +149,15 @@ impl Claims {
         self.forget(&claimant(resource))
     }
 
-    /// Forgets everything that is not in `present`: deletions may be missed while a watch is down.
-    pub fn retain(&mut self, present: &[std::sync::Arc<WorkspaceTokenRotation>]) -> Vec<Key> {
+    /// Forgets everything that is neither in `present` nor `spared`: deletions may be missed while a watch is down.
+    pub fn retain(
+        &mut self,
+        present: &[std::sync::Arc<WorkspaceTokenRotation>],
+        spared: impl Fn(&Key) -> bool,
+    ) -> Vec<Key> {
         let present: HashSet<_> = present.iter().map(|resource| claimant(resource)).collect();
-        let gone = self.known.keys().filter(|known| !present.contains(*known));
+        let gone = self.known.keys();
+        let gone = gone.filter(|known| !present.contains(*known) && !spared(&known.key()));
         let gone: Vec<_> = gone.cloned().collect();
         gone.into_iter()
             .flat_map(|claimant| self.forget(&claimant))

@@ -2,7 +2,7 @@
 
 use crate::api::{GROUP, MANAGED_BY, Target, WorkspaceTokenRotationSpec};
 use crate::decide::evidence::{Access, Observed, Token};
-use crate::decide::names::{is_key, is_secret_name};
+use crate::decide::names::{is_key, is_object_name};
 use crate::id::{is_id, is_same};
 use crate::reason::{Blocked, Reason};
 
@@ -34,7 +34,7 @@ pub fn check_spec(spec: &WorkspaceTokenRotationSpec) -> Result<(), Blocked> {
     }
     check_target(&spec.target).or_else(|message| invalid(format!("target.{message}")))?;
     match &spec.credentials {
-        Some(credentials) if !is_secret_name(&credentials.secret_ref.name) => {
+        Some(credentials) if !is_object_name(&credentials.secret_ref.name) => {
             invalid("credentials.secretRef.name is not a valid Secret name".into())
         }
         Some(credentials) if !is_key(credentials.secret_ref.key()) => {
@@ -49,7 +49,7 @@ pub fn check_spec(spec: &WorkspaceTokenRotationSpec) -> Result<(), Blocked> {
 }
 
 fn check_target(target: &Target) -> Result<(), String> {
-    if !is_secret_name(&target.name) {
+    if !is_object_name(&target.name) {
         return Err("name is not a valid Secret name".into());
     }
     if !is_key(target.key()) {

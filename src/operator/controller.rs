@@ -9,7 +9,9 @@ use crate::api::{Key, Status, WorkspaceTokenRotation};
 use crate::astro::limits::Turn;
 use crate::clock::{now, until};
 use crate::cluster;
+use crate::cluster::decode::Item;
 use crate::cluster::error::Error as ClusterError;
+use crate::cluster::events::Publisher;
 use crate::cluster::watch::{self, Scope, SecretAccess, Wake};
 use crate::decide::evidence::{Held, Live, Observed, Stored};
 use crate::decide::notice::{Notice, notice};
@@ -19,13 +21,12 @@ use crate::decide::plan::{Plan, Rotation, Setback};
 use crate::decide::rivals::Claims;
 use crate::decide::status;
 use crate::process::metrics::ResourceSample;
-use crate::text::cut;
+use crate::text::line;
 use futures::{FutureExt, StreamExt, stream};
 use kube::runtime::applier;
 use kube::runtime::controller::{Action, Config, Error as ControllerError};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -34,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-/// Longest note of an event, bytes; the API server's limit is 1024.
+/// Longest text of an event and its log line, characters.
 const LONGEST_NOTE: usize = 1000;
 
 /// Everything the controller is made of.
@@ -63,15 +64,19 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
         claims.clone(),
         wake.clone(),
         handles.settings.pace,
+        {
+            let metrics = handles.metrics.clone();
+            Arc::new(move |kind, count| metrics.unreadable(kind, count))
+        },
     );
     let resources = watched.resources.clone();
-    let reporter = Reporter {
-        controller: "astro-token-operator".into(),
-        instance: Some(handles.identity.to_string()),
-    };
     let works = Works::default();
     let context = Arc::new(Context {
-        recorder: Recorder::new(handles.client.clone(), reporter),
+        events: Publisher::new(
+            handles.client.clone(),
+            handles.identity.to_string(),
+            handles.settings.pace,
+        ),
         observer: Observer::new(
             handles,
             resources.clone(),
@@ -128,7 +133,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
 struct Context {
     observer: Observer,
     works: Works,
-    recorder: Recorder,
+    events: Publisher,
     wake: Wake,
     tasks: TaskTracker,
     /// Nothing is begun any more.
@@ -295,10 +300,10 @@ impl Context {
     async fn refresh(&self, pass: &mut Pass) -> Result<(), ClusterError> {
         let resource = &pass.seen.resource;
         let namespace = resource.namespace().unwrap_or_default();
-        let api: Api<WorkspaceTokenRotation> =
+        let api: Api<Item<WorkspaceTokenRotation>> =
             Api::namespaced(self.handles().client.clone(), &namespace);
         if let Some(found) = api.get_opt(&resource.name_any()).await? {
-            pass.seen.resource = found;
+            pass.seen.resource = found.read()?;
         }
         Ok(())
     }
@@ -337,24 +342,18 @@ impl Context {
     /// One log line and one event; neither can fail a pass.
     async fn tell(&self, resource: &WorkspaceTokenRotation, notice: &Notice) {
         let (namespace, name) = (resource.namespace(), resource.name_any());
+        let notice = Notice {
+            // Some of it is the text of other parties.
+            message: line(&notice.message, LONGEST_NOTE),
+            ..notice.clone()
+        };
         let (reason, message) = (&notice.reason, &notice.message);
         let rotation_id = notice.rotation_id.as_deref();
         match notice.warning {
             true => warn!(namespace, name, rotation_id, reason, "{message}"),
             false => info!(namespace, name, rotation_id, reason, "{message}"),
         }
-        let event = Event {
-            type_: match notice.warning {
-                true => EventType::Warning,
-                false => EventType::Normal,
-            },
-            reason: reason.clone(),
-            note: Some(cut(message, LONGEST_NOTE).into()),
-            action: notice.action.clone(),
-            secondary: None,
-        };
-        let reference = resource.object_ref(&());
-        if let Err(error) = self.recorder.publish(&event, &reference).await {
+        if let Err(error) = self.events.publish(resource, &notice).await {
             debug!(namespace, name, %error, "event not published");
         }
     }

@@ -4,6 +4,7 @@ use crate::api::WorkspaceTokenRotation;
 use crate::args::{AstroArgs, DecisionArgs, RunArgs};
 use crate::astro::client::{Astro, Settings as AstroSettings};
 use crate::cluster::client;
+use crate::cluster::decode::Item;
 use crate::cluster::lease::{Candidate, Timing};
 use crate::cluster::watch::Scope;
 use crate::decide::evidence::Settings;
@@ -135,8 +136,8 @@ pub async fn run_with(
 /// all refuse: they may do so for now, and the watches tell.
 async fn look_around(client: &Client, scope: &Scope) -> kube::Result<String> {
     let one = ListParams::default().limit(1);
-    for resources in scope.apis::<WorkspaceTokenRotation>(client) {
-        match (resources.list_metadata(&one).await, scope) {
+    for resources in scope.apis::<Item<WorkspaceTokenRotation>>(client) {
+        match (resources.list(&one).await, scope) {
             (Ok(_), _) => break,
             (Err(kube::Error::Api(status)), Scope::Namespaces(_)) if status.code == 403 => {}
             (Err(error), _) => return Err(error),

@@ -40,6 +40,7 @@ pub struct Metrics {
     rotate_to_stored: Histogram,
     values_lost: Counter,
     unsaved_values: Gauge,
+    unreadable_objects: Family<Labels<1>, Gauge>,
     reconcile: Histogram,
     leader: Gauge,
 }
@@ -92,6 +93,7 @@ impl Metrics {
             rotate_to_stored: Histogram::new(exponential_buckets(0.005, 2.0, 16)),
             values_lost: Counter::default(),
             unsaved_values: Gauge::default(),
+            unreadable_objects: Family::default(),
             // 0.1 ms to 26 s: an idle pass makes no request.
             reconcile: Histogram::new(exponential_buckets(0.0001, 4.0, 10)),
             leader: Gauge::default(),
@@ -127,6 +129,11 @@ impl Metrics {
             "unsaved_values",
             "Values in memory that no Secret holds yet",
             metrics.unsaved_values.clone(),
+        );
+        registry.register(
+            "unreadable_objects",
+            "Objects by kind that cannot be read and are left out",
+            metrics.unreadable_objects.clone(),
         );
         registry.register_with_unit(
             "reconcile",
@@ -180,6 +187,14 @@ impl Metrics {
     pub fn unsaved(&self) -> UnsavedGuard {
         self.unsaved_values.inc();
         UnsavedGuard(self.unsaved_values.clone())
+    }
+
+    /// Says how many objects of a kind cannot be read.
+    pub fn unreadable(&self, kind: &'static str, count: usize) {
+        let gauge = self
+            .unreadable_objects
+            .get_or_create(&[("kind", kind.into())]);
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Records the time of one reconcile.
@@ -383,6 +398,7 @@ astro_token_operator_rotation_overdue_seconds{namespace="data",name="etl"} 60
         metrics.vendor_request("rotate", "error", Duration::from_secs(30));
         metrics.stored(Duration::from_millis(20));
         metrics.value_lost();
+        metrics.unreadable("Secret", 2);
         metrics.reconciled(Duration::from_micros(50));
         metrics.leading(true);
         let held = metrics.unsaved();
@@ -397,6 +413,7 @@ astro_token_operator_rotation_overdue_seconds{namespace="data",name="etl"} 60
             "rotate_to_stored_seconds_count 1",
             "values_lost_total 1",
             "unsaved_values 1",
+            r#"unreadable_objects{kind="Secret"} 2"#,
             "reconcile_seconds_count 1",
             "leader 1",
             concat!(

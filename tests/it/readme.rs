@@ -93,6 +93,7 @@ fn its_metrics_are_all_that_there_are() {
     let metrics = Metrics::new();
     metrics.rotation("Scheduled", "stored");
     metrics.vendor_request("rotate", 200, Duration::ZERO);
+    metrics.unreadable("Secret", 0);
     let sample = ResourceSample {
         namespace: "data".into(),
         name: "etl".into(),

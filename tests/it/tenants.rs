@@ -4,14 +4,14 @@ use crate::stage::{self, DEADLINE, Mode, Shared, Stage};
 use astro_token_operator::api::Status;
 use futures::future::join_all;
 use kube::api::{Patch, PatchParams};
-use lab::astro::{Fault, NewToken, Operation, Reply, Step};
+use lab::astro::{Astro, Fault, NewToken, Operation, Reply, Step};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// Noise of a busy machine that no comparison of times may trip over.
 const NOISE: Duration = Duration::from_secs(1);
 /// As many as the tests take.
-const NAMESPACES: usize = 19;
+const NAMESPACES: usize = 20;
 
 /// With the vendor's own limits for each credential.
 async fn stage() -> Stage {
@@ -493,4 +493,103 @@ async fn what_the_vendor_says_in_an_error_is_bounded_and_holds_no_value() {
         ("script", 403, "script"),
     ];
     join_all(rows.map(|it| Box::pin(row(it)))).await;
+}
+
+#[tokio::test]
+async fn the_longest_name_has_events_too() {
+    let stage = stage().await;
+    let name = "n".repeat(240);
+    stage.token(&name);
+    stage.create(&name, json!({})).await;
+    stage.until_rotated(&name, 1).await;
+    stage.until_notice(&name, "Rotated").await;
+    stage.assert_no_leak().await;
+}
+
+/// Patches an object whose answer cannot be read either.
+async fn patch(stage: &Stage, path: &str, media: &str, body: Value) {
+    let namespace = &stage.namespace;
+    let path = match path.strip_prefix("secrets/") {
+        Some(name) => format!("/api/v1/namespaces/{namespace}/secrets/{name}"),
+        None => format!(
+            "/apis/astro-token-operator.io/v1alpha1/namespaces/{namespace}/workspacetokenrotations/{path}"
+        ),
+    };
+    let request = axum::http::Request::patch(path).header("content-type", media);
+    let request = request.body(body.to_string().into_bytes()).unwrap();
+    stage.client.request_text(request).await.unwrap();
+}
+
+/// Adds a managed field with a time that the API server takes and that is too late for a client.
+async fn spoil(stage: &Stage, path: &str, version: &str, fields: Value) {
+    let entry = json!({
+        "manager": "x", "operation": "Update", "apiVersion": version, "time": "9999-12-31T23:59:59Z",
+        "fieldsType": "FieldsV1", "fieldsV1": fields,
+    });
+    let body = json!([{"op": "add", "path": "/metadata/managedFields/-", "value": entry}]);
+    patch(stage, path, "application/json-patch+json", body).await;
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_keeps_no_other_from_being_rotated_and_healed() {
+    const MERGE: &str = "application/merge-patch+json";
+    let astro = Astro::start().await.unwrap();
+    let stage = Stage::new(&astro).await;
+    let operator = stage.operator(&["--leader-election=false"]).await;
+    let mut tokens = Vec::new();
+    for name in ["plain", "spoilt", "unreadable"] {
+        tokens.push(stage.token(name));
+        stage.create(name, json!({})).await;
+        stage.until_rotated(name, 1).await;
+    }
+    let [plain, spoilt, unreadable] = &tokens[..] else {
+        unreachable!()
+    };
+    let until = async |id: &str, times| {
+        let rotated = astro.until(|world| world.rotations(id) == times);
+        let rotated = tokio::time::timeout(DEADLINE, rotated).await;
+        assert!(rotated.is_ok(), "{} rotations", astro.rotations(id));
+    };
+
+    stage.put_secret("bait", json!({"x": "y"})).await;
+    let label = json!({"app.kubernetes.io/managed-by": "astro-token-operator"});
+    let label = json!({"metadata": {"labels": label}});
+    stage.edit_secret("bait", label).await;
+    let deep = (0..200).fold(json!({}), |inner, _| json!({"f:a": inner}));
+    let fields = json!({"f:data": {"f:x": deep}});
+    spoil(&stage, "secrets/bait", "v1", fields).await;
+    let version = "astro-token-operator.io/v1alpha1";
+    let fields = json!({"f:spec": {"f:workspaceId": {}}});
+    spoil(&stage, "spoilt", version, fields).await;
+    let pending = json!({
+        "id": "x", "reason": "Scheduled", "attempt": 1, "tokenId": unreadable.id, "holder": "x",
+        "startedAt": "9999-12-31T23:59:59Z", "replaces": {},
+    });
+    let pending = json!({"status": {"pending": pending}});
+    patch(&stage, "unreadable/status", MERGE, pending).await;
+    operator.stop().await.unwrap();
+
+    let operator = stage.operator(&["--leader-election=false"]).await;
+    for name in ["unreadable", "spoilt", "plain"] {
+        let request = json!({"astro-token-operator.io/rotate": "now"});
+        let request = json!({"metadata": {"annotations": request}});
+        patch(&stage, name, MERGE, request).await;
+    }
+    until(&spoilt.id, 2).await;
+    stage.until_rotated("plain", 2).await;
+    for name in ["plain-secret", "spoilt-secret"] {
+        let secrets = stage.secrets();
+        secrets.delete(name, &Default::default()).await.unwrap();
+    }
+    stage.until_rotated("plain", 3).await;
+    until(&spoilt.id, 3).await;
+    assert_eq!(astro.rotations(&plain.id), 3);
+
+    // What is not known to be settled is not worked on, and is as soon as it can be read.
+    assert_eq!(astro.rotations(&unreadable.id), 1);
+    let settled = json!({"status": {"pending": null}});
+    patch(&stage, "unreadable/status", MERGE, settled).await;
+    until(&unreadable.id, 2).await;
+    stage.until_rotated("unreadable", 2).await;
+    operator.stop().await.unwrap();
 }

@@ -1,6 +1,7 @@
 //! Stores a value that exists nowhere else.
 
 use super::write::{Draft, api, write};
+use crate::cluster::decode::Item;
 use crate::cluster::error::Error;
 use crate::decide::evidence::{Held, Stored};
 use crate::decide::managed::Metadata;
@@ -8,8 +9,7 @@ use crate::decide::ownership;
 use crate::decide::pace::Pace;
 use crate::decide::version::Drift;
 use backon::{BackoffBuilder, ExponentialBuilder};
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 use secrecy::SecretString;
 
 /// How a value was got rid of.
@@ -36,7 +36,8 @@ pub async fn land(
     pace: &Pace,
     mut failing: impl FnMut(&Error),
 ) -> Landed {
-    let secrets: Api<Secret> = api(client, draft.owner);
+    let secrets = api(client, draft.owner);
+    let read = |found: Option<Item<Metadata>>| found.map(Item::read).transpose();
     let name = draft.name.clone();
     let mut pauses = ExponentialBuilder::default()
         .with_min_delay(pace.write_retry)
@@ -47,7 +48,7 @@ pub async fn land(
     loop {
         let place = match fresh && draft.resource_version.is_some() {
             true => Place::Free,
-            false => match secrets.get_metadata_opt(&name).await {
+            false => match secrets.get_opt(&name).await.and_then(read) {
                 Ok(found) => {
                     draft.force = found.is_some();
                     draft.resource_version = found.as_ref().and_then(ResourceExt::resource_version);

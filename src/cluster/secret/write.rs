@@ -1,6 +1,7 @@
 //! What is written into a Secret, and how it is read back.
 
 use crate::api::{GROUP, MANAGED_BY, WorkspaceTokenRotation, request};
+use crate::cluster::decode::{Item, shallow};
 use crate::cluster::error::{Error, LONGEST_MESSAGE};
 use crate::decide::evidence::Held;
 use crate::decide::managed::{MANAGER, Metadata};
@@ -59,7 +60,11 @@ pub async fn write(
 ) -> Result<Held, Error> {
     LONGEST_VALUE.fetch_max(value.expose_secret().len(), Ordering::Relaxed);
     let written = apply(client, draft, value, &params(draft)).await?;
-    let metadata = serde_json::from_value::<Metadata>(written).ok();
+    let metadata = Item::<Metadata>::deserialize(written);
+    let metadata = metadata
+        .map_err(drop)
+        .and_then(|it| it.object.map_err(drop));
+    let metadata = metadata.ok();
     let held = metadata.and_then(|metadata| held(&metadata, draft.owner));
     held.ok_or_else(|| {
         Error::Refused(Blocked::new(
@@ -102,10 +107,10 @@ async fn answer(
 ) -> kube::Result<Value> {
     let request = request.map_err(kube::Error::BuildRequest)?;
     let text = client.request_text(request).await?;
-    serde_json::from_str(&text).map_err(kube::Error::SerdeError)
+    shallow(&text).map_err(kube::Error::SerdeError)
 }
 
-pub(super) fn api(client: &Client, owner: &WorkspaceTokenRotation) -> Api<Secret> {
+pub(super) fn api(client: &Client, owner: &WorkspaceTokenRotation) -> Api<Item<Metadata>> {
     Api::namespaced(client.clone(), &owner.namespace().unwrap_or_default())
 }
 

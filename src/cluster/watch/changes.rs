@@ -1,5 +1,7 @@
 //! One watch as a stream of changes that never ends: retried with back-off, and begun anew after a refusal.
 
+use crate::api::Key;
+use crate::cluster::decode::{Decode, Item};
 use crate::decide::pace::Pace;
 use crate::text::{api_error, scrub};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -7,8 +9,7 @@ use futures::{Stream, StreamExt, stream};
 use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::watcher::{Config, Error, Event};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use kube::{Api, ResourceExt};
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -18,23 +19,35 @@ const PAGE: u32 = 500;
 const LONGEST_MESSAGE: usize = 400;
 
 /// What one watch tells.
-pub(super) enum Change<K> {
-    Apply(K),
-    Delete(K),
-    /// A list is complete: what is not of these names is gone.
-    Listed(HashSet<String>),
+pub(super) enum Change<T> {
+    Apply(Key, T),
+    /// It is there, and this version of it cannot be read, for this reason.
+    Unreadable(Key, Option<String>, String),
+    Delete(Key),
+    /// A list is complete: what is not of these is gone.
+    Listed(HashSet<Key>),
     /// Nothing can be known any more, until the next list.
     Failed(Error),
 }
 
+impl<T: Decode> Change<T> {
+    fn of(item: Item<T>) -> Self {
+        let (key, version) = (item.key(), item.resource_version());
+        match item.object {
+            Ok(object) => Self::Apply(key, object),
+            Err(why) => Self::Unreadable(key, version, why),
+        }
+    }
+}
+
 /// The changes of one watch.
-pub(super) fn changes<K>(
-    api: Api<K>,
+pub(super) fn changes<T>(
+    api: Api<Item<T>>,
     config: Config,
     pace: &Pace,
-) -> impl Stream<Item = Change<K>> + use<K>
+) -> impl Stream<Item = Change<T>> + use<T>
 where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    T: Decode + Clone + std::fmt::Debug + Send + 'static,
 {
     let config = config.page_size(PAGE);
     let backoff = ResetTimerBackoff::new(Pauses::of(pace), pace.watch_calm);
@@ -55,12 +68,12 @@ where
                 None
             }
             Ok(Event::InitApply(object)) => {
-                listed.insert(object.name_any());
-                Some(Ok(Change::Apply(object)))
+                listed.insert(object.key());
+                Some(Ok(Change::of(object)))
             }
             Ok(Event::InitDone) => Some(Ok(Change::Listed(std::mem::take(&mut listed)))),
-            Ok(Event::Apply(object)) => Some(Ok(Change::Apply(object))),
-            Ok(Event::Delete(object)) => Some(Ok(Change::Delete(object))),
+            Ok(Event::Apply(object)) => Some(Ok(Change::of(object))),
+            Ok(Event::Delete(object)) => Some(Ok(Change::Delete(object.key()))),
             Err(error) => Some(Err(error)),
         })
     });

@@ -51,14 +51,25 @@ impl Server {
 
     /// Watches; tells what is known.
     fn watch(&self, scope: &Scope, access: SecretAccess) -> Watched {
+        self.watch_with(scope, access, Arc::default(), Arc::new(|_, _| {}))
+    }
+
+    fn watch_with(
+        &self,
+        scope: &Scope,
+        access: SecretAccess,
+        claims: Arc<Mutex<Claims>>,
+        count: Count,
+    ) -> Watched {
         let (wake, woken) = Wake::channel();
         let (watched, feeds) = watch(
             &self.client(),
             scope,
             access,
-            Arc::default(),
+            claims,
             wake,
             Pace::SHIPPED,
+            count,
         );
         tokio::spawn(async move {
             feeds.await;
@@ -96,10 +107,14 @@ impl World {
 }
 
 fn resource(namespace: &str, name: &str) -> Value {
+    let workspace = match name {
+        "broken" => json!({"not": "a text"}),
+        _ => json!("ws"),
+    };
     json!({
         "apiVersion": "astro-token-operator.io/v1alpha1", "kind": "WorkspaceTokenRotation",
         "metadata": {"name": name, "namespace": namespace, "uid": name, "resourceVersion": "1"},
-        "spec": {"workspaceId": "ws", "token": {"name": name}, "schedule": {"every": "1d"}, "target": {"name": name}},
+        "spec": {"workspaceId": workspace, "token": {"name": name}, "schedule": {"every": "1d"}, "target": {"name": name}},
     })
 }
 
@@ -195,4 +210,76 @@ async fn the_whole_cluster_is_waited_for_until_it_is_permitted() {
     assert_eq!(watched.synced().now_or_never(), None);
     server.edit(|world| world.refused.clear());
     synced(&watched).await;
+}
+
+#[tokio::test]
+async fn claims_outlive_a_refusal_and_end_with_the_next_list() {
+    let server = Server::default();
+    server.edit(|world| world.resources = [("a", vec!["x"]), ("b", vec!["x", "y"])].into());
+    let claims = Arc::<Mutex<Claims>>::default();
+    let count: Count = Arc::new(|_, _| {});
+    let watched = server.watch_with(&two(), SecretAccess::Watch, claims.clone(), count);
+    until(&watched, &["x", "x", "y"]).await;
+    let younger: WorkspaceTokenRotation = serde_json::from_value(resource("b", "x")).unwrap();
+    let has_to_wait = || claims.lock().unwrap().rival(&younger).is_some();
+    assert!(has_to_wait());
+    server.edit(|world| world.refused = vec!["/a/"]);
+    until(&watched, &["x", "y"]).await;
+    // A list of another place says nothing of this one.
+    server.edit(|world| world.refused = vec!["/a/", "/b/"]);
+    until(&watched, &[]).await;
+    server.edit(|world| world.refused = vec!["/a/"]);
+    until(&watched, &["x", "y"]).await;
+    assert!(has_to_wait());
+    server.edit(|world| {
+        world.resources.insert("a", vec!["z"]);
+        world.refused.clear();
+    });
+    until(&watched, &["x", "y", "z"]).await;
+    let freed = async {
+        while has_to_wait() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, freed).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_left_out_and_counted_until_it_is_gone() {
+    let server = Server::default();
+    server.edit(|world| world.resources = [("a", vec!["broken", "x"]), ("b", vec!["y"])].into());
+    let counted = Arc::new(Mutex::new(0));
+    let counts = counted.clone();
+    let count: Count = Arc::new(move |kind, count| {
+        if kind == "WorkspaceTokenRotation" {
+            *counts.lock().unwrap() = count;
+        }
+    });
+    let watched = server.watch_with(&two(), SecretAccess::Watch, Arc::default(), count);
+    synced(&watched).await;
+    assert_eq!(known(&watched), ["x", "y"]);
+    assert_eq!(*counted.lock().unwrap(), 1);
+    server.edit(|world| world.refused = vec!["/a/"]);
+    until(&watched, &["y"]).await;
+    server.edit(|world| {
+        world.resources.insert("a", vec!["x"]);
+        world.refused.clear();
+    });
+    until(&watched, &["x", "y"]).await;
+    assert_eq!(*counted.lock().unwrap(), 0);
+}
+
+#[test]
+fn a_list_that_lacks_an_object_is_not_read_as_having_one_of_its_name_elsewhere() {
+    let mut writer = ready_writer::<WorkspaceTokenRotation>();
+    for namespace in ["a", "b"] {
+        let resource = serde_json::from_value(resource(namespace, "x")).unwrap();
+        writer.apply_watcher_event(&Event::Apply(resource));
+    }
+    let key = |namespace: &str| Key {
+        namespace: namespace.into(),
+        name: "x".into(),
+    };
+    let missing = Area::default().missing(&writer.as_reader(), &[key("b")].into());
+    assert_eq!(missing, [key("a")]);
 }

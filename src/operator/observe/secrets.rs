@@ -1,11 +1,11 @@
 //! What the target Secret holds: from the watch, or read now.
 
 use crate::api::{WorkspaceTokenRotation, evidence};
+use crate::cluster::decode::Item;
 use crate::decide::evidence::{Held, Stored};
 use crate::decide::managed::Metadata;
 use crate::decide::ownership;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, ResourceExt};
 
@@ -55,10 +55,10 @@ impl Secrets {
         now: Timestamp,
     ) -> kube::Result<Stored> {
         let namespace = resource.namespace().unwrap_or_default();
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), &namespace);
-        let found = api.get_metadata_opt(&resource.spec.target.name).await?;
+        let api: Api<Item<Metadata>> = Api::namespaced(self.client.clone(), &namespace);
+        let found = api.get_opt(&resource.spec.target.name).await?;
         if let Some(secret) = found {
-            return Ok(self.stored(&secret, resource, cluster));
+            return Ok(self.stored(&secret.read()?, resource, cluster));
         }
         let watched = self.watched.as_ref();
         let elsewhere = watched.and_then(|secrets| elsewhere(secrets, resource, cluster, now));
@@ -93,16 +93,18 @@ fn elsewhere(
     cluster: &str,
     now: Timestamp,
 ) -> Option<Held> {
+    // The store may be behind: what it has under the target's own name is no predecessor.
     let all = secrets.state();
     let held = all
         .iter()
+        .filter(|secret| secret.name_any() != resource.spec.target.name)
         .filter_map(|secret| intact(secret, resource, cluster));
     held.max_by_key(|held| held.stamp.obtained_at(now))
 }
 
 /// The value under the target's former name, which status knows.
 async fn former(
-    secrets: &Api<Secret>,
+    secrets: &Api<Item<Metadata>>,
     resource: &WorkspaceTokenRotation,
     cluster: &str,
 ) -> kube::Result<Option<Held>> {
@@ -111,7 +113,8 @@ async fn former(
     let Some(former) = binding.filter(|it| it.name != resource.spec.target.name) else {
         return Ok(None);
     };
-    let found = secrets.get_metadata_opt(&former.name).await?;
+    let found = secrets.get_opt(&former.name).await?;
+    let found = found.map(Item::read).transpose()?;
     Ok(found.and_then(|secret| intact(&secret, resource, cluster)))
 }
 

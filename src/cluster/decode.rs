@@ -1,0 +1,420 @@
+//! Decodes what the API server answers object by object: one that cannot be read is named, and concerns no other.
+
+use crate::api::{Key, Status, WorkspaceTokenRotation};
+use crate::cluster::error::LONGEST_MESSAGE;
+use crate::text::scrub;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use kube::api::PartialObjectMeta;
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+
+/// Levels of an object that are read. Only managed fields can have more, and the parser gives up on too many of them.
+const DEPTH: usize = 32;
+
+/// JSON of an object, as far down as it is read.
+///
+/// # Errors
+/// When it is no JSON.
+pub fn shallow(text: &str) -> serde_json::Result<Value> {
+    Shallow(DEPTH).deserialize(&mut serde_json::Deserializer::from_str(text))
+}
+
+/// What is decoded as an [`Item`].
+pub trait Decode: Resource<DynamicType = ()> + DeserializeOwned {
+    /// Takes out of an object what the operator does not need, so that it need not be readable.
+    fn reduce(object: &mut Value);
+}
+
+/// An object of which at least the key is known. Decoding one never fails.
+#[derive(Clone, Debug)]
+pub struct Item<T> {
+    /// Name, namespace, uid and resourceVersion, and nothing else.
+    pub metadata: ObjectMeta,
+    /// The object, or why it cannot be read.
+    pub object: Result<T, String>,
+}
+
+impl<T> Item<T> {
+    /// Its namespace and name.
+    pub fn key(&self) -> Key {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        Key {
+            namespace: text(&self.metadata.namespace),
+            name: text(&self.metadata.name),
+        }
+    }
+
+    /// The object.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(self) -> kube::Result<T> {
+        let error = |why| kube::Error::SerdeError(serde_json::Error::custom(why));
+        self.object.map_err(error)
+    }
+}
+
+impl<T> From<T> for Item<T> {
+    fn from(object: T) -> Self {
+        Self {
+            metadata: ObjectMeta::default(),
+            object: Ok(object),
+        }
+    }
+}
+
+impl<'de, T: Decode> Deserialize<'de> for Item<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut object = Shallow(DEPTH).deserialize(deserializer)?;
+        let text = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
+        let metadata = ObjectMeta {
+            name: text("name"),
+            namespace: text("namespace"),
+            uid: text("uid"),
+            resource_version: text("resourceVersion"),
+            ..ObjectMeta::default()
+        };
+        T::reduce(&mut object);
+        let object = serde_path_to_error::deserialize(object);
+        let why = |error: serde_path_to_error::Error<_>| scrub(&error.to_string(), LONGEST_MESSAGE);
+        Ok(Self {
+            metadata,
+            object: object.map_err(why),
+        })
+    }
+}
+
+/// Reads a value of so many levels, and passes over what is below.
+struct Shallow(usize);
+
+impl<'de> DeserializeSeed<'de> for Shallow {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        match self.0 {
+            0 => IgnoredAny::deserialize(deserializer).map(|_| Value::Null),
+            _ => deserializer.deserialize_any(self),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Shallow {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, it: bool) -> Result<Value, E> {
+        Ok(it.into())
+    }
+
+    fn visit_i64<E>(self, it: i64) -> Result<Value, E> {
+        Ok(it.into())
+    }
+
+    fn visit_u64<E>(self, it: u64) -> Result<Value, E> {
+        Ok(it.into())
+    }
+
+    fn visit_f64<E>(self, it: f64) -> Result<Value, E> {
+        Ok(it.into())
+    }
+
+    fn visit_str<E>(self, it: &str) -> Result<Value, E> {
+        Ok(it.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element_seed(Self(self.0 - 1))? {
+            items.push(item);
+        }
+        Ok(items.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut fields = Map::new();
+        while let Some(field) = map.next_key()? {
+            fields.insert(field, map.next_value_seed(Self(self.0 - 1))?);
+        }
+        Ok(fields.into())
+    }
+}
+
+impl<T: Serialize> Serialize for Item<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let object = self.object.as_ref();
+        object
+            .map_err(serde::ser::Error::custom)?
+            .serialize(serializer)
+    }
+}
+
+impl<T: Resource<DynamicType = ()>> Resource for Item<T> {
+    type DynamicType = ();
+    type Scope = T::Scope;
+
+    fn metadata_api() -> bool {
+        T::metadata_api()
+    }
+
+    fn kind((): &()) -> Cow<'_, str> {
+        T::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        T::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        T::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        T::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+impl Decode for WorkspaceTokenRotation {
+    fn reduce(object: &mut Value) {
+        drop_managed_fields(object);
+        if let Some(Value::Object(status)) = object.get_mut("status") {
+            // Without its intent a resource must not be worked on, so that one has to be readable.
+            let pending = status.remove("pending");
+            keep_readable::<Status>(status);
+            status.extend(pending.map(|pending| ("pending".into(), pending)));
+        }
+    }
+}
+
+impl Decode for Lease {
+    fn reduce(object: &mut Value) {
+        drop_managed_fields(object);
+        if let Some(Value::Object(spec)) = object.get_mut("spec") {
+            keep_readable::<LeaseSpec>(spec);
+        }
+    }
+}
+
+impl Decode for Secret {
+    fn reduce(object: &mut Value) {
+        drop_managed_fields(object);
+    }
+}
+
+impl<K: Resource<DynamicType = ()>> Decode for PartialObjectMeta<K> {
+    /// Of the managed fields it takes what tells whose a field is, but not since when.
+    fn reduce(object: &mut Value) {
+        let Some(Value::Array(entries)) = object.pointer_mut("/metadata/managedFields") else {
+            return;
+        };
+        for entry in entries {
+            let mut take = |path| entry.pointer_mut(path).map(Value::take).unwrap_or_default();
+            *entry = json!({
+                "manager": take("/manager"),
+                "operation": take("/operation"),
+                "fieldsV1": {
+                    "f:data": take("/fieldsV1/f:data"),
+                    "f:metadata": {
+                        "f:labels": take("/fieldsV1/f:metadata/f:labels"),
+                        "f:annotations": take("/fieldsV1/f:metadata/f:annotations"),
+                    },
+                },
+            });
+        }
+    }
+}
+
+/// Anybody who may edit an object can write what they like into them.
+fn drop_managed_fields(object: &mut Value) {
+    if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+        metadata.remove("managedFields");
+    }
+}
+
+/// Leaves the fields that can be read as those of a `T`, all of which are optional; of a list, the items.
+fn keep_readable<T: DeserializeOwned>(fields: &mut Map<String, Value>) {
+    if T::deserialize(&*fields).is_ok() {
+        return;
+    }
+    let is_readable = |field: &str, value: Value| {
+        T::deserialize(Value::Object(
+            [(field.to_owned(), value)].into_iter().collect(),
+        ))
+        .is_ok()
+    };
+    fields.retain(|field, value| {
+        if let Value::Array(items) = value {
+            items.retain(|item| is_readable(field, json!([item])));
+        }
+        is_readable(field, value.clone())
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::managed::{Managed, Metadata};
+    use kube::ResourceExt;
+    use kube::api::ObjectList;
+    use proptest::prelude::*;
+
+    fn resource(edit: impl FnOnce(&mut Value)) -> Value {
+        let mut resource = json!({
+            "apiVersion": "astro-token-operator.io/v1alpha1", "kind": "WorkspaceTokenRotation",
+            "metadata": {"name": "x", "namespace": "ns", "uid": "u", "resourceVersion": "7"},
+            "spec": {"workspaceId": "ws", "token": {"name": "t"}, "schedule": {"every": "1d"}, "target": {"name": "s"}},
+        });
+        edit(&mut resource);
+        resource
+    }
+
+    fn read<T: Decode>(object: Value) -> Result<T, String> {
+        serde_json::from_value::<Item<T>>(object).unwrap().object
+    }
+
+    /// A time that the API server takes, and that is later than any that can be represented here.
+    const LATE: &str = "9999-12-31T23:59:59Z";
+
+    #[test]
+    fn an_item_that_cannot_be_read_leaves_the_others_of_its_list() {
+        let list = json!({"metadata": {"resourceVersion": "1"}, "items": [
+            resource(|_| {}),
+            resource(|r| r["spec"] = json!({"workspaceId": 5})),
+            resource(|r| r["metadata"]["name"] = "z".into()),
+        ]});
+        let list: ObjectList<Item<WorkspaceTokenRotation>> = serde_json::from_value(list).unwrap();
+        let readable = list.items.iter().map(|item| item.object.is_ok());
+        assert_eq!(readable.collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(list.items[1].key().name, "x");
+        let why = list.items[1].object.as_ref().unwrap_err();
+        assert!(why.starts_with("spec.workspaceId: "), "{why}");
+    }
+
+    #[test]
+    fn of_a_status_only_the_intent_has_to_be_readable() {
+        let status = json!({
+            "retryAt": LATE, "failures": "many", "handledRequest": "r",
+            "lastRotation": {"id": "x", "reason": "Unheard", "at": LATE},
+            "history": [
+                {"id": "a", "reason": "Initial", "at": "2026-01-01T00:00:00Z", "tokenId": "t", "outcome": "Stored"},
+                {"id": "b", "reason": "Initial", "at": "2026-01-01T00:00:00Z", "tokenId": "t", "outcome": "Burnt"},
+            ],
+        });
+        let with = |status: &Value| {
+            let resource = resource(|r| r["status"] = status.clone());
+            read::<WorkspaceTokenRotation>(resource)
+        };
+        let read = with(&status).unwrap().status.unwrap();
+        assert_eq!((&read.retry_at, read.failures), (&None, None));
+        assert_eq!(read.last_rotation, None);
+        assert_eq!(read.handled_request.as_deref(), Some("r"));
+        assert_eq!(read.history.len(), 1);
+        let mut status = status;
+        status["pending"] = json!({"id": "x", "startedAt": LATE});
+        assert!(with(&status).is_err());
+    }
+
+    #[test]
+    fn whose_a_field_is_can_be_read_whenever_it_was_written() {
+        let secret: Metadata = read(json!({"metadata": {"name": "s", "managedFields": [{
+            "manager": "x", "operation": "Update", "apiVersion": "v1", "time": LATE,
+            "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:token": {}}},
+        }]}}))
+        .unwrap();
+        let managed = Managed::of(&secret);
+        assert_eq!(managed.writer("data.token").map(String::as_str), Some("x"));
+    }
+
+    #[test]
+    fn a_lease_is_read_whatever_its_times_are() {
+        let spec = json!({"holderIdentity": "a", "renewTime": LATE, "leaseTransitions": 3});
+        let metadata = json!({"name": "l", "managedFields": [{"time": LATE}]});
+        let lease: Lease = read(json!({"metadata": metadata, "spec": spec})).unwrap();
+        let spec = lease.spec.unwrap();
+        assert_eq!(spec.holder_identity.as_deref(), Some("a"));
+        assert_eq!((spec.lease_transitions, spec.renew_time), (Some(3), None));
+    }
+
+    #[test]
+    fn no_depth_is_too_deep() {
+        let deep = format!("{}{}", "{\"f:a\":".repeat(5_000) + "{}", "}".repeat(5_000));
+        let text = resource(|r| r["metadata"]["managedFields"] = json!(["DEEP"]));
+        let text = text.to_string().replace("\"DEEP\"", &deep);
+        let item: Item<WorkspaceTokenRotation> = serde_json::from_str(&text).unwrap();
+        assert!(item.object.is_ok());
+        let item: Item<Metadata> = serde_json::from_str(&text).unwrap();
+        assert_eq!(item.key().name, "x");
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".{0,8}".prop_map(Value::from),
+            Just(LATE.into()),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            let field = prop_oneof![
+                "[a-z]{1,4}",
+                Just("f:data".to_owned()),
+                Just("fieldsV1".to_owned()),
+                Just("f:metadata".to_owned()),
+                Just("pending".to_owned()),
+                Just("history".to_owned()),
+            ];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((field, inner), 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_key_is_known_whatever_the_rest_is(status in any_json(), managed in any_json()) {
+            let any = resource(|r| {
+                r["status"] = status;
+                r["metadata"]["managedFields"] = managed;
+            });
+            let item: Item<WorkspaceTokenRotation> = serde_json::from_value(any.clone()).unwrap();
+            prop_assert_eq!(item.key().name, "x");
+            prop_assert_eq!(item.resource_version(), Some("7".to_owned()));
+            let item: Item<Metadata> = serde_json::from_value(any).unwrap();
+            prop_assert_eq!(item.key().namespace, "ns");
+        }
+
+        #[test]
+        fn managed_fields_never_make_a_resource_unreadable(managed in any_json()) {
+            let any = resource(|r| r["metadata"]["managedFields"] = managed);
+            prop_assert!(read::<WorkspaceTokenRotation>(any).is_ok());
+        }
+
+        #[test]
+        fn what_is_not_an_object_is_an_item_all_the_same(any in any_json()) {
+            prop_assert!(serde_json::from_value::<Item<WorkspaceTokenRotation>>(any).is_ok());
+        }
+    }
+}
