@@ -67,6 +67,8 @@ pub mod evidence {
     pub const REQUEST: &str = "astro-token-operator.io/handled-request";
     /// The `revoke` request that was answered with this value.
     pub const REVOKE: &str = "astro-token-operator.io/handled-revoke";
+    /// Hashes of the consents that were used for it, separated by commas; empty: none yet.
+    pub const ADOPTED: &str = "astro-token-operator.io/adopted";
     /// Uid of the cluster's `kube-system` namespace.
     pub const CLUSTER: &str = "astro-token-operator.io/cluster";
 }
@@ -307,6 +309,10 @@ pub struct Status {
     /// The last text of the annotation `revoke` that was acted on; empty: none was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handled_revoke: Option<String>,
+    /// Hashes of the consents to take a Secret over that were used, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub used_consents: Vec<String>,
     /// Failures since the last success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failures: Option<i32>,

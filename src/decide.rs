@@ -1,5 +1,6 @@
 //! Decisions: pure functions from evidence to a plan and a status.
 
+pub(crate) mod consent;
 pub mod evidence;
 pub mod identity;
 pub(crate) mod managed;

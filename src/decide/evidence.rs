@@ -1,6 +1,7 @@
 //! What the operator can know about one resource: plain data, gathered by `observe`, judged by `plan`.
 
 use crate::api::{Pending, Status, Version, WorkspaceTokenRotation};
+use crate::decide::consent::Used;
 use crate::decide::pace::Pace;
 use crate::decide::requests::{Requests, is_open};
 use crate::decide::schedule::{Schedule, ScheduleError};
@@ -185,6 +186,8 @@ pub enum Stored {
     Consented {
         /// By a person; otherwise it is a value of ours whose evidence is gone.
         by_person: bool,
+        /// The consents that are used up with it.
+        used: Used,
         /// The value is the live one of the token; only known after a live look.
         value_is_live: Option<bool>,
         /// Its resourceVersion.
@@ -222,6 +225,17 @@ pub struct Held {
     pub outdated: bool,
     /// For the fence of the next write.
     pub resource_version: Option<String>,
+}
+
+impl Stored {
+    /// The consents that were used for the Secret.
+    pub fn used(&self) -> Used {
+        match self {
+            Self::Consented { used, .. } => used.clone(),
+            Self::Holds(held) | Self::Unread(held) => held.stamp.adopted.clone(),
+            Self::Absent { .. } | Self::Foreign(_) => Used::default(),
+        }
+    }
 }
 
 impl Held {

@@ -1,6 +1,7 @@
 //! Whose a Secret is and what it holds, by its metadata alone. Pure.
 
 use crate::api::{MANAGED_BY, WorkspaceTokenRotation, evidence, request};
+use crate::decide::consent::{Used, given};
 use crate::decide::evidence::{Held, Stored};
 use crate::decide::managed::{Managed, Metadata};
 use crate::decide::stamp::{Stamp, VERSION};
@@ -20,9 +21,14 @@ pub fn read(
 ) -> Stored {
     let name = owner.name_any();
     let resource_version = secret.resource_version();
-    if secret.annotations().get(request::ADOPT) == Some(&name) && !is_ours(secret, &name, cluster) {
+    let used = used(secret, owner);
+    let consent = given(secret, &name).filter(|text| !used.has(text));
+    if let Some(text) = consent
+        && !is_ours(secret, &name, cluster)
+    {
         return Stored::Consented {
             by_person: true,
+            used: used.with(text),
             value_is_live: None,
             resource_version,
         };
@@ -32,6 +38,7 @@ pub fn read(
         if is_our_value(secret, owner, &owned, cluster, exists) {
             return Stored::Consented {
                 by_person: false,
+                used,
                 value_is_live: None,
                 resource_version,
             };
@@ -39,9 +46,10 @@ pub fn read(
         return Stored::Foreign(Blocked::new(
             Reason::SecretNotOurs,
             format!(
-                "Secret {} exists and is not managed by the operator; choose another target.name, or annotate it with {}={name}",
+                "Secret {} exists and is not managed by the operator; choose another target.name, or annotate it with {}={}",
                 secret.name_any(),
-                request::ADOPT
+                request::ADOPT,
+                used.unused(&name)
             ),
         ));
     };
@@ -66,10 +74,12 @@ pub fn answered(stored: Stored, is_live: Option<bool>) -> Stored {
     match stored {
         Stored::Consented {
             by_person,
+            used,
             resource_version,
             ..
         } => Stored::Consented {
             by_person,
+            used,
             value_is_live: Some(is_yes),
             resource_version,
         },
@@ -86,7 +96,7 @@ pub fn answered(stored: Stored, is_live: Option<bool>) -> Stored {
                 held.secret,
                 held.stamp.key,
                 request::ADOPT,
-                held.stamp.owner
+                held.stamp.adopted.unused(&held.stamp.owner)
             ),
         )),
         Stored::Holds(held) => Stored::Holds(Held {
@@ -110,7 +120,12 @@ pub fn answered(stored: Stored, is_live: Option<bool>) -> Stored {
 /// The evidence on `secret`; `None` when it carries none.
 pub fn held(secret: &Metadata, owner: &WorkspaceTokenRotation) -> Option<Held> {
     let managed = Managed::of(secret);
-    let stamp = Stamp::read(secret, &managed)?;
+    let mut stamp = Stamp::read(secret, &managed)?;
+    stamp.adopted = used(secret, owner);
+    if let Some(text) = given(secret, &owner.name_any()) {
+        // One that is not needed is used up too, or it would wait for a clone.
+        stamp.adopted = stamp.adopted.with(text);
+    }
     Some(Held {
         secret: secret.name_any(),
         key_written_by: edited(&managed, &stamp.key),
@@ -120,6 +135,19 @@ pub fn held(secret: &Metadata, owner: &WorkspaceTokenRotation) -> Option<Held> {
         resource_version: secret.resource_version(),
         stamp,
     })
+}
+
+/// The consents to `owner` that were used for this Secret, or for an earlier one of it. What an older version has written does not
+/// say: there the name alone counts as used.
+fn used(secret: &Metadata, owner: &WorkspaceTokenRotation) -> Used {
+    let name = owner.name_any();
+    let is_stamped = secret.annotations().get(evidence::OWNED_BY) == Some(&name);
+    let used = match Used::on(secret) {
+        Some(used) => used,
+        None if is_stamped => Used::default().with(&name),
+        None => Used::default(),
+    };
+    used.and(owner.status.iter().flat_map(|status| &status.used_consents))
 }
 
 /// Who wrote the key after us: its writer, unless the stamp is theirs as well (a restore).
@@ -178,10 +206,13 @@ fn outdated(secret: &Metadata, owner: &WorkspaceTokenRotation, owned: &Managed, 
     };
     let surplus = owned.ours().filter(|path| !is_evidence(path));
     let uid = owner.meta().uid.as_deref().unwrap_or_default();
+    let name = owner.name_any();
+    let is_unused = |on: Used| given(secret, &name).is_some_and(|text| !on.has(text));
     let owned_by_uid = secret.owner_references().iter().any(|r| r.uid == uid);
     stale
         || surplus.into_iter().any(|path| !wanted.contains(path))
         || key != target.key()
+        || Used::on(secret).is_some_and(is_unused)
         || secret.annotations().get(evidence::OWNED_BY) != Some(&owner.name_any())
         || owned_by_uid != target.is_deleted_with_owner()
         // Where nobody has a field, some policy removes that, and would again.

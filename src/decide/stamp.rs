@@ -2,6 +2,7 @@
 //! and nowhere else.
 
 use crate::api::{MANAGED_BY, Version, evidence};
+use crate::decide::consent::Used;
 use crate::decide::managed::{Managed, Metadata};
 use crate::decide::requests::Requests;
 use crate::decide::version::{Drift, compare};
@@ -46,6 +47,8 @@ pub struct Stamp {
     pub adopted_at: Option<Timestamp>,
     /// The requests that were answered with it.
     pub requests: Requests,
+    /// The consents that were used for the Secret.
+    pub adopted: Used,
     /// Uid of the cluster it was written in.
     pub cluster: String,
 }
@@ -70,6 +73,7 @@ impl Stamp {
             ),
             (evidence::REQUEST, self.requests.rotate.clone()),
             (evidence::REVOKE, self.requests.revoke.clone()),
+            (evidence::ADOPTED, Some(self.adopted.text())),
             (evidence::CLUSTER, Some(self.cluster.clone())),
         ];
         let texts = texts.into_iter();
@@ -100,6 +104,7 @@ impl Stamp {
             // These two can only keep us away, so they count no matter who wrote them.
             owner: annotations.get(evidence::OWNED_BY)?.clone(),
             cluster: annotations.get(evidence::CLUSTER)?.clone(),
+            adopted: Used::on(secret).unwrap_or_default(),
             key: text(evidence::KEY)?,
             // It becomes part of a URL.
             token_id: text(evidence::TOKEN_ID).filter(|id| is_id(id))?,
@@ -220,6 +225,7 @@ mod tests {
             requests in prop::array::uniform2(prop::option::of(".{0,16}")),
             times in prop::array::uniform3(prop::option::of(0i64..4_000_000_000)),
             rotation in prop::option::of(0i64..4_000_000_000),
+            adopted in prop::collection::vec("[0-9a-f]{16}", 0..4),
         ) -> Stamp {
             let [owner, key, cluster, token_id] = texts;
             let [rotate, revoke] = requests;
@@ -228,6 +234,7 @@ mod tests {
             let rotation = rotation.map(|at| Timestamp::from_second(at).unwrap());
             Stamp {
                 owner, key, cluster, expires, adopted_at, replaced,
+                adopted: Used(adopted),
                 requests: Requests { rotate, revoke },
                 token_id: token_id.replace('.', "_"),
                 version: Version { rotated_at: rotated_at.map(Time), short_token: short },

@@ -63,6 +63,10 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
     if old.schedule.is_some() || new != old {
         new.schedule = cron_status(seen, &old);
     }
+    // Nor are the consents that the Secret names; should it be made again with an old one, that is known to be used.
+    if let Some(held) = seen.held().filter(|_| new != old) {
+        new.used_consents.clone_from(&held.stamp.adopted.0);
+    }
     new
 }
 

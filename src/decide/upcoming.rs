@@ -290,6 +290,7 @@ mod tests {
         let mut seen = seen(schedule(Some("30d"), None, None), None);
         seen.access = Access::Granted { own_token_id: None };
         seen.stored = Stored::Consented {
+            used: Default::default(),
             by_person: true,
             value_is_live: Some(true),
             resource_version: None,

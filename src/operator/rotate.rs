@@ -151,6 +151,7 @@ pub(crate) fn rehearsal<'a>(seen: &'a Observed, rotation: &Rotation, id: String)
             rotation_id: Some(id),
             adopted_at: None,
             requests: rotation.requests.clone(),
+            adopted: seen.stored.used(),
             cluster: seen.settings.cluster.clone(),
         },
         resource_version: rotation.secret_version.clone(),

@@ -413,3 +413,61 @@ async fn evidence_that_a_person_removed_or_garbled_is_restored_without_a_rotatio
     ];
     join_all(rows.map(|it| Box::pin(row(it)))).await;
 }
+
+#[tokio::test]
+async fn a_consent_is_used_up_by_the_value_it_was_given_for() {
+    let stage = stage().await;
+    let token = stage.token("ci");
+    let adopt =
+        |text: &str| json!({"metadata": {"annotations": {format!("{PREFIX}/adopt"): text}}});
+    let given = json!({
+        "metadata": {"name": "ci-secret", "annotations": {format!("{PREFIX}/adopt"): "ci"}},
+        // As a file has it that was made on Windows.
+        "stringData": {"token": format!("Bearer {}\r\n", token.value)},
+    });
+    let given: Secret = serde_json::from_value(given).unwrap();
+    stage
+        .secrets()
+        .create(&PostParams::default(), &given)
+        .await
+        .unwrap();
+    stage.create("ci", json!({})).await;
+    assert_rests(&stage, "ci", &token, 0, "adopted").await;
+    let stored = stage.value("ci-secret", "token").await;
+    assert!(stored.as_ref() == Some(&token.value), "not the exact value");
+
+    // What a clone of the cluster looks like: its old consent must not cost production its value.
+    let clone = json!({"metadata": {"annotations": {format!("{PREFIX}/cluster"): "another"}}});
+    stage.edit_secret("ci-secret", clone).await;
+    stage.astro.rotate(&token.id);
+    let message = stage.until_blocked("ci", "ClusterChanged").await;
+    assert!(message.contains("adopt=ci/2"), "{message}");
+    stage.edit_secret("ci-secret", adopt("ci ")).await;
+    until_audited(&stage).await;
+    stage.until_blocked("ci", "ClusterChanged").await;
+    assert_eq!(stage.astro.rotations(&token.id), 0);
+
+    stage.edit_secret("ci-secret", adopt("ci/2")).await;
+    stage.until_rotated("ci", 1).await;
+    assert_rests(&stage, "ci", &token, 1, "with a new consent").await;
+    // And once more the old one, as it stands in a repository.
+    stage.edit_secret("ci-secret", adopt("ci")).await;
+    assert_rests(&stage, "ci", &token, 1, "with an old consent").await;
+    let params = DeleteParams::default();
+    stage.secrets().delete("ci-secret", &params).await.unwrap();
+    stage.until_rotated("ci", 2).await;
+}
+
+#[tokio::test]
+async fn managed_fields_that_are_gone_rotate_nothing() {
+    let stage = stage().await;
+    let token = stage.token("ci");
+    stage.create("ci", json!({})).await;
+    stage.until_rotated("ci", 1).await;
+    let stripped = json!({"metadata": {"managedFields": [{}]}});
+    stage.edit_secret("ci-secret", stripped).await;
+    assert_rests(&stage, "ci", &token, 1, "stripped of its managed fields").await;
+    stage.request("ci", "now").await;
+    stage.until_rotated("ci", 2).await;
+    assert_rests(&stage, "ci", &token, 2, "and rotated").await;
+}

@@ -119,10 +119,12 @@ impl Site {
                 // Live or not: a new value is what was asked for.
                 Some(Stored::Consented {
                     by_person,
+                    used,
                     resource_version,
                     ..
                 }) => Stored::Consented {
                     by_person,
+                    used,
                     value_is_live: Some(false),
                     resource_version,
                 },

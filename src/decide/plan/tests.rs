@@ -7,6 +7,7 @@ use crate::api::{
     CronStatus, ExternalRotation, HistoryEntry, LastRotation, Pending, RotationOutcome, Status,
     Version, WorkspaceTokenRotation, WorkspaceTokenRotationSpec, request,
 };
+use crate::decide::consent::Used;
 use crate::decide::evidence::Settings;
 use crate::decide::evidence::{Access, Live, Observed, Rival, Stored, Work};
 use crate::decide::pace::Pace;
@@ -1015,6 +1016,7 @@ fn each_rule_has_its_say() {
             "adopted with its live value",
             with(|s| {
                 s.stored = Stored::Consented {
+                    used: Used::default(),
                     by_person: true,
                     value_is_live: Some(true),
                     resource_version: None,
@@ -1026,6 +1028,7 @@ fn each_rule_has_its_say() {
             "adopted with a dead value",
             with(|s| {
                 s.stored = Stored::Consented {
+                    used: Used::default(),
                     by_person: true,
                     value_is_live: Some(false),
                     resource_version: None,
@@ -1037,6 +1040,7 @@ fn each_rule_has_its_say() {
             "adopted, not looked",
             with(|s| {
                 s.stored = Stored::Consented {
+                    used: Used::default(),
                     by_person: true,
                     value_is_live: None,
                     resource_version: None,
@@ -1327,6 +1331,7 @@ fn only_what_a_person_gave_away_counts_as_adopted_now() {
     for by_person in [true, false] {
         let mut seen = adopted(r#"{"every": "30d"}"#, None, 9_999_999);
         seen.stored = Stored::Consented {
+            used: Used::default(),
             by_person,
             value_is_live: Some(true),
             resource_version: None,
@@ -1720,6 +1725,7 @@ fn any_stored() -> impl Strategy<Value = Stored> {
         }),
         Just(Stored::Foreign(blocked(Reason::SecretNotOurs))),
         any::<(bool, Option<bool>)>().prop_map(|(by_person, value_is_live)| Stored::Consented {
+            used: Used::default(),
             by_person,
             value_is_live,
             resource_version: None

@@ -109,6 +109,7 @@ pub(super) fn adopt(seen: &Observed) -> Option<Plan> {
         } => held.clone(),
         Stored::Consented {
             by_person,
+            used,
             value_is_live: Some(true),
             resource_version,
         } => {
@@ -122,6 +123,7 @@ pub(super) fn adopt(seen: &Observed) -> Option<Plan> {
                     token_id: token.id.clone(),
                     version: token.version.clone(),
                     expires: token.ends,
+                    adopted: used.clone(),
                     adopted_at: by_person.then_some(seen.now),
                     cluster: seen.settings.cluster.clone(),
                     ..Stamp::default()

@@ -65,9 +65,10 @@ fn foreign_evidence(seen: &Observed, held: &Held) -> Option<Blocked> {
             Reason::ClusterChanged,
             format!(
                 "Secret {secret} was written in another cluster (kube-system uid {}), which may still use the value; \
-                 annotate the Secret with {}={name} if this cluster shall own the token now",
+                 annotate the Secret with {}={} if this cluster shall own the token now",
                 held.stamp.cluster,
-                request::ADOPT
+                request::ADOPT,
+                held.stamp.adopted.unused(&name)
             ),
         ));
     }
@@ -75,10 +76,11 @@ fn foreign_evidence(seen: &Observed, held: &Held) -> Option<Blocked> {
     Some(Blocked::new(
         Reason::SecretNotOurs,
         format!(
-            "key {} of Secret {secret} was overwritten by {manager}; delete the Secret, or annotate it with {}={name}, \
+            "key {} of Secret {secret} was overwritten by {manager}; delete the Secret, or annotate it with {}={}, \
              to have the value replaced",
             held.stamp.key,
-            request::ADOPT
+            request::ADOPT,
+            held.stamp.adopted.unused(&name)
         ),
     ))
 }
