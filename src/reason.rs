@@ -91,7 +91,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
         Reason::ClusterChanged,
         "The Secret was written by an operator in another cluster, as after a restore or a clone.",
         "Nothing: rotating here would invalidate the value that the other cluster uses.",
-        "If this cluster should own the token now, annotate the Secret with `astro-token-operator.io/adopt: <resource name>`.",
+        "If this cluster should own the token now, annotate the Secret with `astro-token-operator.io/adopt: <resource name>`, and with another text after the name, such as `/2`, if that was used before.",
     ),
     row(
         Reason::Contested,
