@@ -28,6 +28,8 @@ pub struct Observed {
     pub access: Access,
     /// What the target Secret holds.
     pub stored: Stored,
+    /// The newest value in another Secret of the resource; only looked for where the stored one is not live.
+    pub elsewhere: Option<Held>,
     /// What the vendor says.
     pub live: Live,
     /// When the vendor was asked that, give or take a second; `None`: not, or without an answer.
@@ -79,6 +81,7 @@ impl Observed {
                 elsewhere: None,
                 resource_version: None,
             },
+            elsewhere: None,
             live: Live::NotAsked,
             asked_at: None,
             rival: None,
@@ -228,6 +231,20 @@ pub struct Held {
 }
 
 impl Stored {
+    /// The resourceVersion of the target Secret, where there is one that may be written.
+    pub fn resource_version(&self) -> Option<String> {
+        match self {
+            Self::Holds(held) | Self::Unread(held) => held.resource_version.clone(),
+            Self::Consented {
+                resource_version, ..
+            }
+            | Self::Absent {
+                resource_version, ..
+            } => resource_version.clone(),
+            Self::Foreign(_) => None,
+        }
+    }
+
     /// The consents that were used for the Secret.
     pub fn used(&self) -> Used {
         match self {

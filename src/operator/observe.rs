@@ -20,6 +20,7 @@ use crate::decide::plan::rules::asks_value;
 use crate::decide::plan::wake::reading_not_before;
 use crate::decide::rivals::{Claims, is_able};
 use crate::decide::validate::is_workable;
+use crate::decide::version::Drift;
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::{ObjectRef, Store};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -127,6 +128,10 @@ impl Observer {
         }
         if let Err(unavailable) = self.ask_value(&mut seen, &grant).await {
             seen.live = unavailable;
+        }
+        if matches!(seen.drift(), Some((Drift::LiveNewer, ..))) {
+            let elsewhere = self.secrets.elsewhere(resource, self.cluster(), seen.now);
+            seen.elsewhere = elsewhere.await?;
         }
         self.find_rival(&mut seen);
         Ok((seen, Some((grant, turn))))

@@ -42,7 +42,10 @@ pub(crate) async fn rewrite(
             cluster: seen.settings.cluster.clone(),
             ..from.stamp.clone()
         },
-        resource_version: version.filter(|_| from.secret == target.name),
+        resource_version: match from.secret == target.name {
+            true => version,
+            false => seen.stored.resource_version(),
+        },
         replaces: None,
         force: true,
     };

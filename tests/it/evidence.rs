@@ -471,3 +471,30 @@ async fn managed_fields_that_are_gone_rotate_nothing() {
     stage.until_rotated("ci", 2).await;
     assert_rests(&stage, "ci", &token, 2, "and rotated").await;
 }
+
+#[tokio::test]
+async fn a_target_that_is_renamed_there_and_back_keeps_its_live_value() {
+    let stage = stage().await;
+    let token = stage.token("ci");
+    stage.create("ci", json!({})).await;
+    stage.until_rotated("ci", 1).await;
+    let rename = async |name: &str| {
+        let target = json!({"spec": {"target": {"name": name}}});
+        stage.edit("ci", target).await;
+        let bound = |_: &WorkspaceTokenRotation, status: &Status| {
+            let binding = status.binding.as_ref();
+            stage::is_ready(status) && binding.is_some_and(|it| it.name == name)
+        };
+        stage.until("ci", name, bound).await;
+    };
+    rename("other").await;
+    stage.request("ci", "now").await;
+    stage.until_rotated("ci", 2).await;
+    rename("ci-secret").await;
+    stage.until_rotated("ci", 2).await;
+    assert!(stage.holds_live("ci").await);
+    rename("third").await;
+    rename("ci-secret").await;
+    assert!(stage.holds_live("ci").await);
+    assert_eq!(stage.astro.rotations(&token.id), 2);
+}

@@ -106,6 +106,7 @@ fn calm() -> Observed {
         }),
         access: Access::Granted { own_token_id: None },
         stored: Stored::Holds(held(version(-100))),
+        elsewhere: None,
         live: Live::Token {
             token: token(version(-100)),
             fresh: true,
@@ -466,6 +467,21 @@ fn each_rule_has_its_say() {
             "settle",
         ),
         (
+            "settle: another value of the same second is stored",
+            with(|s| {
+                let another = Version {
+                    short_token: Some("another".into()),
+                    ..version(-100)
+                };
+                let mut begun = pending(90);
+                begun.replaces = version(-100);
+                s.stored = Stored::Holds(held(another.clone()));
+                live(s, another);
+                status_of(s).pending = Some(begun);
+            }),
+            "settle",
+        ),
+        (
             "5 somebody may be at it",
             begun(20, -4000),
             "wait 35 RotationInDoubt",
@@ -682,6 +698,25 @@ fn each_rule_has_its_say() {
                         ..version(-100)
                     },
                 )
+            }),
+            "rotate Reclaimed 1",
+        ),
+        (
+            "drift: renamed there and back, and the live value is still there",
+            with(|s| {
+                live(s, version(-50));
+                s.elsewhere = Some(Held {
+                    secret: "former".into(),
+                    ..held(version(-50))
+                });
+            }),
+            "rewrite from former",
+        ),
+        (
+            "drift: what is elsewhere is not live either",
+            with(|s| {
+                live(s, version(-50));
+                s.elsewhere = Some(held(version(-60)));
             }),
             "rotate Reclaimed 1",
         ),

@@ -60,15 +60,29 @@ impl Secrets {
         if let Some(secret) = found {
             return Ok(self.stored(&secret.read()?, resource, cluster));
         }
-        let watched = self.watched.as_ref();
-        let elsewhere = watched.and_then(|secrets| elsewhere(secrets, resource, cluster, now));
         Ok(Stored::Absent {
-            elsewhere: match elsewhere {
-                Some(held) => Some(held),
-                None => former(&api, resource, cluster).await?,
-            },
+            elsewhere: self.elsewhere(resource, cluster, now).await?,
             resource_version: None,
         })
+    }
+
+    /// The newest value of the resource in a Secret other than its target.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn elsewhere(
+        &self,
+        resource: &WorkspaceTokenRotation,
+        cluster: &str,
+        now: Timestamp,
+    ) -> kube::Result<Option<Held>> {
+        let watched = self.watched.as_ref();
+        if let Some(held) = watched.and_then(|all| elsewhere(all, resource, cluster, now)) {
+            return Ok(Some(held));
+        }
+        let namespace = resource.namespace().unwrap_or_default();
+        let api = Api::namespaced(self.client.clone(), &namespace);
+        former(&api, resource, cluster).await
     }
 
     fn stored(

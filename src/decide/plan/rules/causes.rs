@@ -1,7 +1,7 @@
 //! Rules about what there is to do: to keep a value, to replace it, or to write it anew.
 
 use super::step::{fresh, rotate};
-use crate::api::{Cause, ExternalRotation, RotationOutcome};
+use crate::api::{Cause, ExternalRotation, RotationOutcome, Version};
 use crate::decide::evidence::{Held, Live, Observed, Stored};
 use crate::decide::plan::Plan;
 use crate::decide::plan::belief::{next_due, rotated_elsewhere, token_expired};
@@ -42,12 +42,36 @@ pub fn asks_value(seen: &Observed) -> bool {
         }
 }
 
+/// Whether the status knows of a newer value than the Secret holds, as after a target was renamed there and back.
+fn is_behind_status(seen: &Observed, held: &Held) -> bool {
+    let status = seen.resource.status.as_ref();
+    let known = status.and_then(|status| status.token.as_ref());
+    known.is_some_and(|known| {
+        let version = Version {
+            rotated_at: known.rotated_at.clone(),
+            short_token: known.short_token.clone(),
+        };
+        known.id == held.stamp.token_id && held.stamp.compare(&version) == Drift::LiveNewer
+    })
+}
+
 pub(super) fn drift(seen: &Observed) -> Option<Plan> {
     let (drift, held, token, fresh) = seen.drift()?;
     match (drift, fresh) {
+        // The reading is older than a value that was stored elsewhere since.
+        (_, false) if is_behind_status(seen, held) => return Some(Plan::Look),
         (Drift::Same, _) | (Drift::StoredNewer, false) => return None,
         (_, false) => return Some(Plan::Look),
         (_, true) => {}
+    }
+    // The newest evidence wins, wherever it is: the target may have been renamed there and back.
+    let is_live = |other: &&Held| {
+        other.stamp.token_id == token.id && other.compare(&token.version) == Drift::Same
+    };
+    if let Some(other) = seen.elsewhere.as_ref().filter(is_live) {
+        return Some(Plan::Rewrite {
+            from: Box::new(other.clone()),
+        });
     }
     if seen.resource.spec.external_rotation == Some(ExternalRotation::Report) {
         return (!seen.is_requested()).then(|| Plan::Block(rotated_elsewhere(held, token)));

@@ -16,7 +16,15 @@ pub(super) fn settle(seen: &Observed) -> Option<Plan> {
     let (pending, held) = (seen.pending()?, seen.stored.value()?);
     let proven = held.stamp.rotation_id.as_ref() == Some(&pending.id)
         || held.stamp.token_id == pending.token_id
-            && held.stamp.compare(&pending.replaces) == Drift::StoredNewer;
+            && match held.stamp.compare(&pending.replaces) {
+                Drift::StoredNewer => true,
+                // Or another one of the same second.
+                Drift::LiveNewer => {
+                    let replaced = compare_records(&pending.replaces, &held.stamp.version);
+                    replaced == Drift::LiveNewer
+                }
+                Drift::Same | Drift::Unknown => false,
+            };
     proven.then_some(Plan::Settle)
 }
 

@@ -1,7 +1,7 @@
 //! What rules begin: a fresh look, and a rotation on it.
 
 use crate::api::Cause;
-use crate::decide::evidence::{Live, Observed, Stored, Token};
+use crate::decide::evidence::{Live, Observed, Token};
 use crate::decide::plan::brake::brake;
 use crate::decide::plan::{Plan, Rotation};
 use crate::reason::Blocked;
@@ -39,21 +39,11 @@ pub(super) fn rotate(seen: &Observed, token: &Token, cause: Cause, attempt: i32)
 
 /// A rotation on this evidence, whether or not it is due.
 pub fn rotation(seen: &Observed, token: &Token, cause: Cause, attempt: i32) -> Rotation {
-    let secret_version = match &seen.stored {
-        Stored::Holds(held) | Stored::Unread(held) => held.resource_version.clone(),
-        Stored::Consented {
-            resource_version, ..
-        }
-        | Stored::Absent {
-            resource_version, ..
-        } => resource_version.clone(),
-        Stored::Foreign(_) => None,
-    };
     Rotation {
         cause,
         attempt,
         token: token.clone(),
         requests: seen.requests(),
-        secret_version,
+        secret_version: seen.stored.resource_version(),
     }
 }
