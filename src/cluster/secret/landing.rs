@@ -99,12 +99,113 @@ fn place(found: &Metadata, draft: &Draft<'_>) -> Place {
         Stored::Holds(held) | Stored::Unread(held) => {
             let (theirs, ours) = (&held.stamp, &draft.stamp);
             let is_planned = draft.replaces.as_ref() == Some(theirs);
+            // An earlier try was stored, and its answer was lost, or the value came back changed.
+            let is_ours = theirs.rotation_id.is_some() && theirs.rotation_id == ours.rotation_id;
             let is_older = theirs.token_id == ours.token_id
                 && ours.compare(&theirs.version) == Drift::StoredNewer;
-            match is_planned || is_older {
+            match is_planned || is_ours || is_older {
                 true => Place::Free,
                 false => Place::Taken,
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Version, WorkspaceTokenRotation};
+    use crate::decide::managed::MANAGER;
+    use crate::decide::stamp::{Stamp, rotation_id};
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+    use serde_json::json;
+
+    fn stamp(second: i64) -> Stamp {
+        let at = Timestamp::from_second(1_800_000_000 + second).unwrap();
+        Stamp {
+            owner: "ci".into(),
+            key: "token".into(),
+            token_id: "tok".into(),
+            cluster: "here".into(),
+            rotation_id: Some(rotation_id(at, 1)),
+            version: Version {
+                rotated_at: Some(Time(at)),
+                short_token: Some(format!("short{second}")),
+            },
+            ..Stamp::default()
+        }
+    }
+
+    fn secret(stamp: Option<&Stamp>) -> Metadata {
+        let mut metadata = ObjectMeta {
+            name: Some("s".into()),
+            ..ObjectMeta::default()
+        };
+        let manager = match stamp {
+            Some(stamp) => {
+                stamp.write(&mut metadata);
+                MANAGER
+            }
+            None => "another",
+        };
+        let texts = metadata.annotations.iter().flatten();
+        let texts: serde_json::Map<_, _> = texts
+            .map(|(key, _)| (format!("f:{key}"), json!({})))
+            .collect();
+        let mut secret: Metadata = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+        secret.metadata.managed_fields = serde_json::from_value(json!([{
+            "manager": manager, "operation": "Apply",
+            "fieldsV1": {"f:data": {"f:token": {}}, "f:metadata": {"f:annotations": texts}},
+        }]))
+        .unwrap();
+        secret
+    }
+
+    #[test]
+    fn a_value_in_hand_is_written_over_what_is_known_to_be_older_and_over_nothing_else() {
+        let owner = json!({
+            "metadata": {"name": "ci", "namespace": "ns"},
+            "spec": {"workspaceId": "w", "token": {"id": "tok"}, "schedule": {"every": "1d"}, "target": {"name": "s"}},
+        });
+        let owner: WorkspaceTokenRotation = serde_json::from_value(owner).unwrap();
+        let draft = |replaces: Option<Stamp>| Draft {
+            owner: &owner,
+            name: "s".into(),
+            stamp: stamp(5),
+            resource_version: None,
+            replaces,
+            force: true,
+        };
+        let told = |found: &Metadata, draft: &Draft<'_>| match place(found, draft) {
+            Place::Free => "free",
+            Place::Taken => "taken",
+            Place::Foreign(_) => "foreign",
+        };
+        let other_token = |second| Stamp {
+            token_id: "other".into(),
+            ..stamp(second)
+        };
+        for (what, found, replaces, expected) in [
+            ("older", Some(stamp(1)), None, "free"),
+            ("newer", Some(stamp(9)), None, "taken"),
+            (
+                "our own, whose answer was lost",
+                Some(stamp(5)),
+                None,
+                "free",
+            ),
+            ("of another token", Some(other_token(1)), None, "taken"),
+            (
+                "as planned",
+                Some(other_token(1)),
+                Some(other_token(1)),
+                "free",
+            ),
+            ("of another party", None, None, "foreign"),
+        ] {
+            let secret = secret(found.as_ref());
+            assert_eq!(told(&secret, &draft(replaces)), expected, "{what}");
         }
     }
 }
