@@ -15,8 +15,8 @@ const LENGTH: usize = 16;
 pub struct Used(pub Vec<String>);
 
 impl Used {
-    /// Those that a Secret names, whoever wrote them: they can only keep us away. `None`: an older version wrote the Secret,
-    /// or none did.
+    /// Those that a Secret names, even if another party wrote them, because they can only refuse a takeover. `None`: the
+    /// Secret names none, as one that an older version wrote.
     pub fn on(secret: &Metadata) -> Option<Self> {
         let text = secret.annotations().get(evidence::ADOPTED)?;
         let is_hash =

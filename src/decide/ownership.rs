@@ -215,7 +215,7 @@ fn outdated(secret: &Metadata, owner: &WorkspaceTokenRotation, owned: &Managed, 
         || Used::on(secret).is_some_and(is_unused)
         || secret.annotations().get(evidence::OWNED_BY) != Some(&owner.name_any())
         || owned_by_uid != target.is_deleted_with_owner()
-        // Where nobody has a field, some policy removes that, and would again.
+        // Where no field has an owner, a policy removes managed fields, and would do so again.
         || !owned.is_empty() && !owned.is_ours(&format!("data.{key}"))
 }
 

@@ -90,10 +90,9 @@ impl Hands for Task<'_> {
     }
 
     async fn take_back(&mut self, recorded: &WorkspaceTokenRotation) {
-        let mut without = recorded.status.clone().unwrap_or_default();
-        without.pending = self.seen.pending().cloned();
+        let before = self.seen.resource.status.clone().unwrap_or_default();
         // Where that fails, evidence tells the next process that no call was made.
-        let _ = cluster::status::write(&self.handles.client, recorded, &without).await;
+        let _ = cluster::status::write(&self.handles.client, recorded, &before).await;
     }
 
     async fn rehearse(&mut self, draft: &Draft<'_>) -> Result<(), Setback> {

@@ -98,7 +98,7 @@ pub fn next_due(seen: &Observed) -> Result<Option<Due>, Blocked> {
 
 /// From when on times of `cron` count, as the status is to say it.
 ///
-/// A time that passed before `cron` was written, or while the resource was suspended, has nobody waiting for it.
+/// A time that passed before `cron` was written, or while the resource was suspended, is not made up for.
 pub fn counted(seen: &Observed, schedule: &Schedule) -> CronStatus {
     let resource = &seen.resource;
     let status = resource.status.clone().unwrap_or_default();

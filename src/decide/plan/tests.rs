@@ -979,7 +979,7 @@ fn each_rule_has_its_say() {
             "wait 5 calm",
         ),
         (
-            "storing: a value in memory is told of first, whatever became of the spec",
+            "storing: a value in memory is reported first, even when the spec is invalid",
             with(|s| {
                 s.resource.spec = spec(|s| s["schedule"] = serde_json::json!({}));
                 s.schedule =

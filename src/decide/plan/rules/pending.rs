@@ -28,7 +28,7 @@ pub(super) fn settle(seen: &Observed) -> Option<Plan> {
     proven.then_some(Plan::Settle)
 }
 
-/// A value that is only in memory is told of before anything else, whatever became of the spec.
+/// A value that is only in memory is reported before anything else, even when the spec has become invalid.
 pub(super) fn storing(seen: &Observed) -> Option<Plan> {
     let Some(Work::Storing { error }) = &seen.work else {
         return None;
