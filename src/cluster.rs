@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub mod lease;
 pub(crate) mod permissions;
 pub(crate) mod reading;
+pub mod retry;
 pub(crate) mod secret;
 pub(crate) mod status;
 pub mod watch;

@@ -3,12 +3,14 @@
 use crate::api::WorkspaceTokenRotation;
 use crate::args::ClusterArgs;
 use crate::cluster::client;
+use crate::cluster::retry::Patience;
 use crate::decide::pace::Pace;
 use crate::text::scrub;
 use anyhow::{Context, anyhow};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
 use kube::{Api, Client, Config};
+use std::sync::{Arc, Once};
 
 /// A cluster to ask.
 pub struct Cluster {
@@ -18,6 +20,26 @@ pub struct Cluster {
     pub config: Config,
     /// The namespace that was asked for, by default the context's.
     pub namespace: String,
+}
+
+/// How requests are retried that the API server holds back; the caller, who waits for the answer, is told once.
+fn patience() -> Patience {
+    let told = Once::new();
+    let pace = Pace::SHIPPED;
+    let left = pace.held_back_by_hand;
+    Patience {
+        left,
+        pause: pace.held_back_retry,
+        tell: Arc::new(move |held| {
+            told.call_once(|| {
+                let seconds = left.as_secs();
+                anstream::eprintln!(
+                    "The API server answered {}, which asks to retry later; retrying for up to {seconds} s.",
+                    held.status
+                );
+            });
+        }),
+    }
 }
 
 impl Cluster {
@@ -46,7 +68,7 @@ impl Cluster {
         config.auth_info.impersonate = args.as_user.clone().or(config.auth_info.impersonate);
         let namespace = args.namespace.clone();
         Ok(Self {
-            client: client::for_calls(config.clone(), &Pace::SHIPPED)?,
+            client: client::for_calls(config.clone(), &Pace::SHIPPED, patience())?,
             namespace: namespace.unwrap_or_else(|| config.default_namespace.clone()),
             config,
         })

@@ -1,12 +1,19 @@
 //! How the API server is reached, which cluster it is of, and what it means when it says no.
 
 use super::decode::Item;
+use super::retry::Patience;
 use crate::decide::pace::Pace;
 use crate::text::api_error;
 use anyhow::anyhow;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PartialObjectMeta;
+use kube::client::ClientBuilder;
 use kube::{Api, Client, Config, ResourceExt};
+use tower::buffer::BufferLayer;
+use tower::retry::RetryLayer;
+
+/// Requests that wait for their turn to be sent before others wait to be taken on; as many as the library's own.
+const REQUESTS: usize = 1024;
 
 /// The cluster that the process runs in, otherwise that of the current kubeconfig.
 pub async fn infer() -> anyhow::Result<Config> {
@@ -18,13 +25,23 @@ pub async fn infer() -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// A client for single calls: with timeouts, and without the library's own retries.
-pub fn for_calls(mut config: Config, pace: &Pace) -> anyhow::Result<Client> {
+/// A client for single calls: with timeouts.
+pub fn for_calls(mut config: Config, pace: &Pace, patience: Patience) -> anyhow::Result<Client> {
     config.connect_timeout = Some(pace.api_timeout);
     config.read_timeout = Some(pace.api_timeout);
     config.write_timeout = Some(pace.api_timeout);
+    for_watches(config, patience)
+}
+
+/// A client without timeouts for what is read, since a watch may be silent for long.
+///
+/// The library's own retries are off: they take minutes, and nobody hears of them.
+pub fn for_watches(mut config: Config, patience: Patience) -> anyhow::Result<Client> {
     config.default_retry = false;
-    Ok(Client::try_from(config)?)
+    let builder = ClientBuilder::try_from(config)?
+        .with_layer(&BufferLayer::new(REQUESTS))
+        .with_layer(&RetryLayer::new(patience));
+    Ok(builder.build())
 }
 
 /// Uid of the `kube-system` namespace: the cluster's identity.

@@ -1,8 +1,10 @@
 //! Why the API server did not do what it was asked for.
 
+use super::retry::HeldBack;
 use crate::decide::plan::Setback;
 use crate::reason::{Blocked, Reason};
 use crate::text::api_error;
+use jiff::SignedDuration;
 
 /// Longest text of the API server's that is shown, characters.
 pub const LONGEST_MESSAGE: usize = 400;
@@ -26,10 +28,17 @@ impl From<Error> for Setback {
         match error {
             Error::Raced => Self::Raced,
             Error::Refused(blocked) => Self::Refused(blocked),
-            unavailable @ Error::Unavailable(_) => Self::Unavailable(Blocked::new(
-                Reason::KubernetesUnavailable,
-                format!("the API server gives no verdict: {unavailable}; it is retried"),
-            )),
+            Error::Unavailable(error) => Self::Unavailable {
+                retry_after: HeldBack::of(&error)
+                    .and_then(|held| SignedDuration::try_from(held.after).ok()),
+                blocked: Blocked::new(
+                    Reason::KubernetesUnavailable,
+                    format!(
+                        "the API server gives no verdict: {}; it is retried",
+                        api_error(&error, LONGEST_MESSAGE)
+                    ),
+                ),
+            },
         }
     }
 }

@@ -117,6 +117,14 @@ table! {
 
     /// To connect to the API server, and between two bytes of an answer.
     api_timeout: Duration = 10_000, at least 10_000;
+    /// The first pause where the API server asks to retry a request and does not say when.
+    held_back_retry: Duration = 1_000, at least 100;
+    /// How long a request of the operator's waits in all when the API server asks to retry it; then the pass ends.
+    held_back_patience: Duration = 10_000, at least 2_000;
+    /// The same of a request of a command, whose caller waits for the answer.
+    held_back_by_hand: Duration = 60_000, at least 60_000;
+    /// That requests are held back is logged at most once in this time.
+    held_back_log: Duration = 60_000, at least 60_000;
     /// The first pause before a watch that failed is begun again.
     watch_retry: Duration = 800, at least 100;
     /// The longest pause before a watch that failed is begun again.
@@ -217,6 +225,10 @@ mod tests {
                 ("stale_for", 3_600.0),
                 ("contest_window", 86_400.0),
                 ("api_timeout", 10.0),
+                ("held_back_retry", 1.0),
+                ("held_back_patience", 10.0),
+                ("held_back_by_hand", 60.0),
+                ("held_back_log", 60.0),
                 ("watch_retry", 0.8),
                 ("watch_longest_retry", 30.0),
                 ("watch_calm", 120.0),
@@ -277,6 +289,10 @@ mod tests {
                 (
                     "a pause of Astro's < sanity",
                     signed(pace.vendor_longest_pause) <= pace.longest_retry,
+                ),
+                (
+                    "a pause < a request's patience",
+                    pace.held_back_retry < pace.held_back_patience,
                 ),
                 ("stale < contest", pace.stale_for < pace.contest_window),
                 ("watch", pace.watch_retry < pace.watch_longest_retry),

@@ -58,7 +58,12 @@ pub enum Setback {
     /// The resource changed under us: look again. Nothing was done.
     Raced,
     /// The API server gave no verdict: nothing was begun as far as is known, and evidence will tell.
-    Unavailable(Blocked),
+    Unavailable {
+        /// What it said, or why it said nothing.
+        blocked: Blocked,
+        /// Its own word on when to come back.
+        retry_after: Option<SignedDuration>,
+    },
     /// Nothing was begun, and a person has to fix it.
     Refused(Blocked),
     /// The vendor said no: nothing happened.

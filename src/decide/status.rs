@@ -36,7 +36,8 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
             new.pending = new.pending.filter(|pending| pending.attempt > 1);
             fail(&mut new, seen, *retry_after);
         }
-        (Some(Setback::InDoubt(_) | Setback::Unavailable(_)), _) => fail(&mut new, seen, None),
+        (Some(Setback::Unavailable { retry_after, .. }), _) => fail(&mut new, seen, *retry_after),
+        (Some(Setback::InDoubt(_)), _) => fail(&mut new, seen, None),
         (None, Plan::Settle) => {
             let booked = booked(seen);
             return next(&booked, &plan(&booked), None);
@@ -271,7 +272,7 @@ fn obstacle<'a>(plan: &'a Plan, setback: Option<&'a Setback>) -> Option<&'a Bloc
         (
             Some(
                 Setback::Refused(blocked)
-                | Setback::Unavailable(blocked)
+                | Setback::Unavailable { blocked, .. }
                 | Setback::Definite { blocked, .. }
                 | Setback::InDoubt(blocked),
             ),

@@ -6,6 +6,7 @@ use crate::astro::client::{Astro, Settings as AstroSettings};
 use crate::cluster::client;
 use crate::cluster::decode::Item;
 use crate::cluster::lease::{Candidate, Timing};
+use crate::cluster::retry::{HeldBack, Patience};
 use crate::cluster::watch::Scope;
 use crate::decide::evidence::Settings;
 use crate::decide::identity::Identity;
@@ -17,10 +18,12 @@ use crate::process::host;
 use crate::process::metrics::Metrics;
 use crate::process::server::{self, Health};
 use anyhow::{Context, anyhow, bail};
+use kube::Client;
+use kube::Config;
 use kube::api::ListParams;
-use kube::{Client, Config};
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -55,9 +58,10 @@ pub async fn run_with(
     let own_credential = own_credential(&args.astro, &args.decisions)?;
     let budgets = (args.reads_per_second, args.rotations_per_second);
     let astro = vendor(&args.astro, budgets, pace, metrics.clone())?;
+    let patience = patience(&pace, &metrics);
     let (watch_client, client) = (
-        Client::try_from(config.clone())?,
-        client::for_calls(config.clone(), &pace)?,
+        client::for_watches(config.clone(), patience.clone())?,
+        client::for_calls(config.clone(), &pace, patience.clone())?,
     );
     let listener = TcpListener::bind(args.listen)
         .await
@@ -113,7 +117,7 @@ pub async fn run_with(
     let outcome = if args.leader_election {
         let candidate = Candidate {
             // Its own connection: no other traffic may delay a renewal.
-            client: client::for_calls(config, &pace)?,
+            client: client::for_calls(config, &pace, patience)?,
             namespace: args.leader_election_namespace,
             name: LEASE.into(),
             identity,
@@ -130,6 +134,25 @@ pub async fn run_with(
     server.await?.context("the HTTP server failed")?;
     info!("stopped");
     outcome
+}
+
+/// How requests are retried that the API server holds back: each is counted, and now and then one is logged.
+fn patience(pace: &Pace, metrics: &Metrics) -> Patience {
+    let (metrics, every) = (metrics.clone(), pace.held_back_log);
+    let logged = Mutex::new(None::<Instant>);
+    let tell = move |held: &HeldBack| {
+        metrics.held_back(held.status.as_u16());
+        let mut logged = logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.is_none_or(|at| at.elapsed() >= every) {
+            *logged = Some(Instant::now());
+            warn!(%held, "the API server holds requests back; they are retried after the pause it asks for");
+        }
+    };
+    Patience {
+        left: pace.held_back_patience,
+        pause: pace.held_back_retry,
+        tell: Arc::new(tell),
+    }
 }
 
 /// The cluster's identity, once it is clear that resources can be read; of namespaces one is enough, and none where

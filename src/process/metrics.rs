@@ -41,6 +41,7 @@ pub struct Metrics {
     values_lost: Counter,
     unsaved_values: Gauge,
     unreadable_objects: Family<Labels<1>, Gauge>,
+    api_held_back: Family<Labels<1>, Counter>,
     reconcile: Histogram,
     leader: Gauge,
 }
@@ -94,6 +95,7 @@ impl Metrics {
             values_lost: Counter::default(),
             unsaved_values: Gauge::default(),
             unreadable_objects: Family::default(),
+            api_held_back: Family::default(),
             // 0.1 ms to 26 s: an idle pass makes no request.
             reconcile: Histogram::new(exponential_buckets(0.0001, 4.0, 10)),
             leader: Gauge::default(),
@@ -134,6 +136,11 @@ impl Metrics {
             "unreadable_objects",
             "Objects by kind that cannot be read and are left out",
             metrics.unreadable_objects.clone(),
+        );
+        registry.register(
+            "api_held_back",
+            "Answers of the API server, by status code, that ask to retry a request later",
+            metrics.api_held_back.clone(),
         );
         registry.register_with_unit(
             "reconcile",
@@ -195,6 +202,12 @@ impl Metrics {
             .unreadable_objects
             .get_or_create(&[("kind", kind.into())]);
         gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Counts an answer of the API server that asks to retry a request later, by its HTTP status.
+    pub fn held_back(&self, code: u16) {
+        let labels = [("code", code.to_string())];
+        self.api_held_back.get_or_create(&labels).inc();
     }
 
     /// Records the time of one reconcile.
@@ -399,6 +412,7 @@ astro_token_operator_rotation_overdue_seconds{namespace="data",name="etl"} 60
         metrics.stored(Duration::from_millis(20));
         metrics.value_lost();
         metrics.unreadable("Secret", 2);
+        metrics.held_back(429);
         metrics.reconciled(Duration::from_micros(50));
         metrics.leading(true);
         let held = metrics.unsaved();
@@ -414,6 +428,7 @@ astro_token_operator_rotation_overdue_seconds{namespace="data",name="etl"} 60
             "values_lost_total 1",
             "unsaved_values 1",
             r#"unreadable_objects{kind="Secret"} 2"#,
+            r#"api_held_back_total{code="429"} 1"#,
             "reconcile_seconds_count 1",
             "leader 1",
             concat!(

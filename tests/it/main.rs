@@ -23,6 +23,8 @@ mod whole_cluster;
 mod evidence;
 // Admission policies that change, refuse or do not answer.
 mod policies;
+// An API server that asks to retry later.
+mod held_back;
 // Of the namespaces it is told of, it works in those where it may, and in no other.
 mod scope;
 // Two resources with a claim to one token or one Secret.

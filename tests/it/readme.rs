@@ -94,6 +94,7 @@ fn its_metrics_are_all_that_there_are() {
     metrics.rotation("Scheduled", "stored");
     metrics.vendor_request("rotate", 200, Duration::ZERO);
     metrics.unreadable("Secret", 0);
+    metrics.held_back(429);
     let sample = ResourceSample {
         namespace: "data".into(),
         name: "etl".into(),

@@ -164,7 +164,9 @@ impl Hand {
             Setback::InDoubt(blocked) => Handed::InDoubt(failed.unwrap_or(blocked.message)),
             Setback::Definite { blocked, .. }
             | Setback::Refused(blocked)
-            | Setback::Unavailable(blocked) => Handed::Refused(failed.unwrap_or(blocked.message)),
+            | Setback::Unavailable { blocked, .. } => {
+                Handed::Refused(failed.unwrap_or(blocked.message))
+            }
             Setback::Raced => Handed::Refused("the Secret changed meanwhile".into()),
         })
     }

@@ -12,7 +12,7 @@ pub fn wake(seen: &Observed, plan: &Plan, setback: Option<&Setback>) -> Timestam
     let at = match (setback, plan) {
         (Some(Setback::Raced), _) => seen.now + seen.pace().raced_retry,
         (Some(Setback::Refused(_)), _) | (None, Plan::Block(_)) => seen.now + blocked_retry(seen),
-        (Some(Setback::Definite { .. } | Setback::InDoubt(_) | Setback::Unavailable(_)), _) => {
+        (Some(Setback::Definite { .. } | Setback::InDoubt(_) | Setback::Unavailable { .. }), _) => {
             retry_at().unwrap_or(audit)
         }
         (None, Plan::Idle { next }) => next.as_ref().map_or(audit, |due| due.at.min(audit)),
