@@ -3,10 +3,12 @@
 use crate::api::WorkspaceTokenRotation;
 use crate::args::ClusterArgs;
 use crate::cluster::client;
+use crate::cluster::decode::Item;
 use crate::cluster::retry::Patience;
 use crate::decide::pace::Pace;
 use crate::text::scrub;
 use anyhow::{Context, anyhow};
+use http::Uri;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
 use kube::{Api, Client, Config};
@@ -16,8 +18,9 @@ use std::sync::{Arc, Once};
 pub struct Cluster {
     /// For single calls.
     pub client: Client,
-    /// How it was reached.
-    pub config: Config,
+    /// For watches, which are silent while nothing happens.
+    pub watch_client: Client,
+    server: Uri,
     /// The namespace that was asked for, by default the context's.
     pub namespace: String,
 }
@@ -66,17 +69,18 @@ impl Cluster {
         };
         config.proxy_url = None;
         config.auth_info.impersonate = args.as_user.clone().or(config.auth_info.impersonate);
-        let namespace = args.namespace.clone();
+        let (namespace, patience) = (args.namespace.clone(), patience());
         Ok(Self {
-            client: client::for_calls(config.clone(), &Pace::SHIPPED, patience())?,
+            client: client::for_calls(config.clone(), &Pace::SHIPPED, patience.clone())?,
             namespace: namespace.unwrap_or_else(|| config.default_namespace.clone()),
-            config,
+            server: config.cluster_url.clone(),
+            watch_client: client::for_watches(config, patience)?,
         })
     }
 
     /// What it said, with its address.
     pub fn error(&self, error: &kube::Error) -> anyhow::Error {
-        let server = &self.config.cluster_url;
+        let server = &self.server;
         anyhow!("the API server at {server}: {}", client::explain(error))
     }
 
@@ -88,23 +92,23 @@ impl Cluster {
                 self.error(error)
             }
             error => {
-                let (server, error) = (&self.config.cluster_url, scrub(&error.to_string(), 400));
+                let (server, error) = (&self.server, scrub(&error.to_string(), 400));
                 anyhow!("the API server at {server}: {error}")
             }
         }
     }
 
-    /// A resource; `None` when there is none of this name.
+    /// A resource, whether or not it can be read; `None` when there is none of this name.
     ///
     /// # Errors
     /// When the API server does not say so.
     pub async fn get(
         &self,
-        api: &Api<WorkspaceTokenRotation>,
+        api: &Api<Item<WorkspaceTokenRotation>>,
         name: &str,
-    ) -> anyhow::Result<Option<WorkspaceTokenRotation>> {
+    ) -> anyhow::Result<Option<Item<WorkspaceTokenRotation>>> {
         match api.get(name).await {
-            Ok(resource) => Ok(Some(resource)),
+            Ok(item) => Ok(Some(item)),
             // By its reason: without the CustomResourceDefinition the code is the same.
             Err(kube::Error::Api(status)) if status.reason == "NotFound" => Ok(None),
             Err(error) => Err(self.error(&error)),

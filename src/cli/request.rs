@@ -5,6 +5,7 @@ use super::terminal::{self, print_error};
 use crate::api::{LastRotation, Status, WorkspaceTokenRotation};
 use crate::args::{ClusterArgs, duration};
 use crate::clock::now;
+use crate::cluster::decode::Item;
 use crate::decide::evidence::said;
 use crate::decide::requests::Requests;
 use crate::text::line;
@@ -16,7 +17,7 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::Error::{InitialListFailed, WatchStartFailed};
 use kube::runtime::watcher::watch_object;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -53,8 +54,6 @@ pub struct Args {
 /// When there is no cluster.
 pub async fn run(args: &Args, key: &'static str) -> anyhow::Result<ExitCode> {
     let cluster = Cluster::connect(&args.cluster).await?;
-    // A watch is silent while nothing happens, so it is none for the client of single calls.
-    let watching = Client::try_from(cluster.config.clone())?;
     let mut code = ExitCode::SUCCESS;
     let mut asked = FuturesUnordered::new();
     for name in &args.names {
@@ -69,7 +68,7 @@ pub async fn run(args: &Args, key: &'static str) -> anyhow::Result<ExitCode> {
         let what = format!("rotation requested ({})", request.text);
         terminal::print(&format!("{KIND}/{name}: {what}\n"))?;
         if let Some(limit) = args.wait {
-            let api = Api::namespaced(watching.clone(), &cluster.namespace);
+            let api = Api::namespaced(cluster.watch_client.clone(), &cluster.namespace);
             asked.push(wait(&cluster, api, request, limit));
         }
     }
@@ -96,10 +95,11 @@ struct Request {
 
 async fn ask(cluster: &Cluster, key: &'static str, name: &str) -> anyhow::Result<Request> {
     let client = cluster.client.clone();
-    let api: Api<WorkspaceTokenRotation> = Api::namespaced(client, &cluster.namespace);
-    let Some(resource) = cluster.get(&api, name).await? else {
+    let api: Api<Item<WorkspaceTokenRotation>> = Api::namespaced(client, &cluster.namespace);
+    let Some(item) = cluster.get(&api, name).await? else {
         return Err(cluster.missing(name));
     };
+    let resource = item.object.map_err(|why| unreadable(name, &why))?;
     if resource.spec.suspend == Some(true) {
         bail!("{KIND}/{name}: spec.suspend is set; nothing is rotated until it is unset");
     }
@@ -109,13 +109,17 @@ async fn ask(cluster: &Cluster, key: &'static str, name: &str) -> anyhow::Result
         field_manager: Some(MANAGER.into()),
         ..PatchParams::default()
     };
-    let patched = api.patch_metadata(name, &params, &patch).await;
+    let patched = api.patch(name, &params, &patch).await;
     patched.map_err(|error| cluster.error(&error))?;
     Ok(Request {
         name: name.to_owned(),
         key,
         text,
     })
+}
+
+fn unreadable(name: &str, why: &str) -> anyhow::Error {
+    anyhow!("{KIND}/{name} cannot be read, so nothing is done for it: {why}")
 }
 
 /// A text that has not been used before, not even within this second.
@@ -125,7 +129,7 @@ fn text(now: Timestamp, random: Uuid) -> String {
 
 async fn wait(
     cluster: &Cluster,
-    api: Api<WorkspaceTokenRotation>,
+    api: Api<Item<WorkspaceTokenRotation>>,
     request: Request,
     limit: Duration,
 ) -> anyhow::Result<String> {
@@ -136,6 +140,8 @@ async fn wait(
         loop {
             match states.next().await {
                 Some(Ok(state)) => {
+                    let state = state.map(|item| item.object.map_err(|why| unreadable(name, &why)));
+                    let state = state.transpose()?;
                     match judge(state.as_ref(), &request) {
                         Progress::Open => {}
                         Progress::Done(last) => return Ok(done(last.as_ref())),

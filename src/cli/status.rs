@@ -11,6 +11,7 @@ use super::terminal::{self, Columns};
 use crate::api::WorkspaceTokenRotation;
 use crate::args::ClusterArgs;
 use crate::clock::now;
+use crate::cluster::decode::Item;
 use crate::operator::run::stop_signal;
 use anyhow::anyhow;
 use clap::ValueEnum;
@@ -79,13 +80,13 @@ async fn look(args: &Args, cluster: &Cluster) -> anyhow::Result<Vec<Row>> {
     let error = |error| cluster.error(&error);
     if args.names.is_empty() {
         let list = api.list(&ListParams::default()).await.map_err(error)?;
-        return Ok(list.iter().map(Row::new).collect());
+        return Ok(list.iter().map(Row::of).collect());
     }
     // One by one: who may get them need not be allowed to list.
     let mut rows = Vec::new();
     for name in &args.names {
         let found = cluster.get(&api, name).await?;
-        rows.extend(found.as_ref().map(Row::new));
+        rows.extend(found.as_ref().map(Row::of));
     }
     Ok(rows)
 }
@@ -141,8 +142,7 @@ fn say_what_is_missing(args: &Args, cluster: &Cluster, rows: &[Row]) -> anyhow::
 async fn follow(args: &Args, cluster: &Cluster) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     let mut gone = pin!(reader_gone());
-    // Not the client of single calls: a watch is silent while nothing happens.
-    let api = resources(args, cluster, Client::try_from(cluster.config.clone())?);
+    let api = resources(args, cluster, cluster.watch_client.clone());
     let selection = match args.names.as_slice() {
         // Enough for who may see nothing but this one.
         [name] => watcher::Config::default().fields(&format!("metadata.name={name}")),
@@ -209,7 +209,7 @@ fn print_change(args: &Args, columns: &mut Option<Columns>, change: Update) -> a
     }
 }
 
-fn resources(args: &Args, cluster: &Cluster, client: Client) -> Api<WorkspaceTokenRotation> {
+fn resources(args: &Args, cluster: &Cluster, client: Client) -> Api<Item<WorkspaceTokenRotation>> {
     match args.all_namespaces {
         true => Api::all(client),
         false => Api::namespaced(client, &cluster.namespace),

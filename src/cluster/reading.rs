@@ -1,5 +1,6 @@
 //! Resources, read as far as the caller may read them: in all namespaces, otherwise in some, otherwise by their names.
 
+use super::decode::Item;
 use super::error::LONGEST_MESSAGE;
 use crate::api::{Key, WorkspaceTokenRotation};
 use crate::text::api_error;
@@ -12,8 +13,22 @@ use std::collections::BTreeSet;
 pub struct Known {
     /// The resources.
     pub all: Vec<WorkspaceTokenRotation>,
+    /// Those that cannot be read, and why.
+    pub unreadable: Vec<(Key, String)>,
     /// Why these are not all that there are.
     pub unseen: Option<String>,
+}
+
+impl Known {
+    fn add(&mut self, found: impl IntoIterator<Item = Item<WorkspaceTokenRotation>>) {
+        for item in found {
+            let key = item.key();
+            match item.object {
+                Ok(resource) => self.all.push(resource),
+                Err(why) => self.unreadable.push((key, why)),
+            }
+        }
+    }
 }
 
 /// All resources; where they may not be listed, those of `namespaces`; where these may not be listed either, those of
@@ -27,21 +42,20 @@ pub async fn resources(
     names: impl IntoIterator<Item = Key>,
 ) -> kube::Result<Known> {
     let params = ListParams::default();
-    let everywhere: Api<WorkspaceTokenRotation> = Api::all(client.clone());
+    let everywhere: Api<Item<WorkspaceTokenRotation>> = Api::all(client.clone());
+    let mut known = Known::default();
     let refused = match everywhere.list(&params).await {
         Ok(list) => {
-            return Ok(Known {
-                all: list.items,
-                unseen: None,
-            });
+            known.add(list);
+            return Ok(known);
         }
         Err(error) if is_refusal(&error) => error,
         Err(error) => return Err(error),
     };
     match in_namespaces(client, namespaces).await {
-        Ok(all) => Ok(Known {
-            all,
+        Ok(known) => Ok(Known {
             unseen: Some(unseen("namespaces", &refused)),
+            ..known
         }),
         Err(refused) if is_refusal(&refused) => by_names(client, names, refused).await,
         Err(error) => Err(error),
@@ -56,13 +70,13 @@ pub fn is_refusal(error: &kube::Error) -> bool {
 async fn in_namespaces(
     client: &Client,
     namespaces: impl IntoIterator<Item = String>,
-) -> kube::Result<Vec<WorkspaceTokenRotation>> {
-    let mut all = Vec::new();
+) -> kube::Result<Known> {
+    let mut known = Known::default();
     for namespace in BTreeSet::from_iter(namespaces) {
-        let api: Api<WorkspaceTokenRotation> = Api::namespaced(client.clone(), &namespace);
-        all.extend(api.list(&ListParams::default()).await?.items);
+        let api: Api<Item<WorkspaceTokenRotation>> = Api::namespaced(client.clone(), &namespace);
+        known.add(api.list(&ListParams::default()).await?);
     }
-    Ok(all)
+    Ok(known)
 }
 
 async fn by_names(
@@ -70,18 +84,19 @@ async fn by_names(
     names: impl IntoIterator<Item = Key>,
     refused: kube::Error,
 ) -> kube::Result<Known> {
-    let (mut all, mut names) = (Vec::new(), names.into_iter().peekable());
+    let mut names = names.into_iter().peekable();
     if names.peek().is_none() {
         return Err(refused);
     }
-    for Key { namespace, name } in names {
-        let api: Api<WorkspaceTokenRotation> = Api::namespaced(client.clone(), &namespace);
-        all.extend(api.get_opt(&name).await?);
-    }
-    Ok(Known {
-        all,
+    let mut known = Known {
         unseen: Some(unseen("resources", &refused)),
-    })
+        ..Known::default()
+    };
+    for Key { namespace, name } in names {
+        let api: Api<Item<WorkspaceTokenRotation>> = Api::namespaced(client.clone(), &namespace);
+        known.add(api.get_opt(&name).await?);
+    }
+    Ok(known)
 }
 
 fn unseen(what: &str, refused: &kube::Error) -> String {

@@ -1,6 +1,7 @@
 //! Tenants who share an operator: none reaches into another's namespace, and none can crash, stall or slow the others.
 
-use crate::stage::{self, DEADLINE, Mode, Shared, Stage};
+use crate::stage::process::run;
+use crate::stage::{self, DEADLINE, Mode, Shared, Stage, plane};
 use astro_token_operator::api::Status;
 use futures::future::join_all;
 use kube::api::{Patch, PatchParams};
@@ -506,6 +507,30 @@ async fn the_longest_name_has_events_too() {
     stage.assert_no_leak().await;
 }
 
+/// What people ask about their resources is answered for all of them.
+async fn commands_name_each(stage: &Stage) {
+    let kubeconfig = plane().await.kubeconfig();
+    let url = stage.astro.url();
+    let environment = [
+        ("KUBECONFIG", kubeconfig.to_str().unwrap()),
+        ("ASTRO_API_URL", &url),
+    ];
+    for (command, code) in [("status", 0), ("plan", 3)] {
+        let ended = run(&[command, "--namespace", &stage.namespace], &environment).await;
+        let said = format!("{}\n{}", ended.stdout, ended.stderr.join("\n"));
+        for word in ["plain", "spoilt", "unreadable", "status.pending"] {
+            assert!(said.contains(word), "no {word} in {said}");
+        }
+        assert_eq!(ended.code, Some(code), "{command}: {said}");
+    }
+    let ended = run(
+        &["trigger", "--namespace", &stage.namespace, "spoilt"],
+        &environment,
+    )
+    .await;
+    assert_eq!(ended.code, Some(0), "{:?}", ended.stderr);
+}
+
 /// Patches an object whose answer cannot be read either.
 async fn patch(stage: &Stage, path: &str, media: &str, body: Value) {
     let namespace = &stage.namespace;
@@ -577,12 +602,14 @@ async fn an_object_that_cannot_be_read_keeps_no_other_from_being_rotated_and_hea
     }
     until(&spoilt.id, 2).await;
     stage.until_rotated("plain", 2).await;
+    commands_name_each(&stage).await;
+    until(&spoilt.id, 3).await;
     for name in ["plain-secret", "spoilt-secret"] {
         let secrets = stage.secrets();
         secrets.delete(name, &Default::default()).await.unwrap();
     }
     stage.until_rotated("plain", 3).await;
-    until(&spoilt.id, 3).await;
+    until(&spoilt.id, 4).await;
     assert_eq!(astro.rotations(&plain.id), 3);
 
     // What is not known to be settled is not worked on, and is as soon as it can be read.

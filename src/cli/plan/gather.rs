@@ -97,18 +97,38 @@ async fn of_cluster(args: &Args, cluster: &Cluster) -> Result<Gathered, Unreache
     if let Some(why) = known.unseen.as_ref().filter(|_| args.all_namespaces) {
         return Err(Unreached::Failed(anyhow!("{why}")));
     }
-    let is_asked_for = |resource: &&WorkspaceTokenRotation| {
-        let here = args.all_namespaces || resource.namespace().as_ref() == Some(&cluster.namespace);
-        here && (args.names.is_empty() || args.names.contains(&resource.name_any()))
+    let is_asked_for = |key: &Key| {
+        let here = args.all_namespaces || key.namespace == cluster.namespace;
+        here && (args.names.is_empty() || args.names.contains(&key.name))
     };
-    let chosen = known.all.iter().filter(is_asked_for).map(|it| Chosen {
+    let chosen = known.all.iter().filter(|it| is_asked_for(&Key::from(*it)));
+    let chosen = chosen.map(|it| Chosen {
         resource: it.clone(),
         file: None,
         is_new: false,
     });
     let mut chosen: Vec<_> = chosen.collect();
     chosen.sort_by_key(|it| Key::from(&it.resource));
-    let is_missing = |name: &&String| !chosen.iter().any(|it| it.resource.name_any() == **name);
+    let unreadable = known.unreadable.iter();
+    let unreadable = unreadable.filter(|(key, _)| is_asked_for(key));
+    let checks: Vec<_> = unreadable
+        .map(|(key, why)| {
+            let what = format!("{}/{} can be read", key.namespace, key.name);
+            Check::no(
+                what,
+                why,
+                "correct the field; until then the operator leaves the resource out",
+            )
+        })
+        .collect();
+    let is_known = |name: &String| {
+        chosen.iter().any(|it| it.resource.name_any() == *name)
+            || known
+                .unreadable
+                .iter()
+                .any(|(key, _)| is_asked_for(key) && key.name == *name)
+    };
+    let is_missing = |name: &&String| !is_known(name);
     if let Some(name) = args.names.iter().find(is_missing) {
         let place = match args.all_namespaces {
             true => "any namespace".to_owned(),
@@ -122,7 +142,7 @@ async fn of_cluster(args: &Args, cluster: &Cluster) -> Result<Gathered, Unreache
         chosen,
         all: known.all,
         unseen: known.unseen,
-        checks: Vec::new(),
+        checks,
     })
 }
 

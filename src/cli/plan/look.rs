@@ -3,10 +3,12 @@
 use crate::api::{Key, WorkspaceTokenRotation, evidence};
 use crate::astro::record::Details;
 use crate::clock::now;
+use crate::cluster::decode::Item;
 use crate::cluster::error::Error;
 use crate::cluster::permissions::may_read_secrets;
 use crate::cluster::watch::Wake;
 use crate::decide::evidence::{Access, Observed, Rival, Settings};
+use crate::decide::managed::Metadata;
 use crate::decide::rivals::Claims;
 use crate::decide::validate::is_workable;
 use crate::operator::grant::Grant;
@@ -14,7 +16,6 @@ use crate::operator::handles::Handles;
 use crate::operator::observe::Observer;
 use crate::operator::works::Works;
 use crate::text::line;
-use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
 use kube::{Api, ResourceExt};
@@ -100,12 +101,13 @@ impl Looker {
     /// The cluster that the Secret says it was written in: where the real one is not known it passes for that.
     async fn written_in(&self, resource: &WorkspaceTokenRotation) -> Result<String, kube::Error> {
         let namespace = resource.namespace().unwrap_or_default();
-        let secrets: Api<Secret> =
+        let secrets: Api<Item<Metadata>> =
             Api::namespaced(self.observer.handles.client.clone(), &namespace);
         let former = resource.status.iter().filter_map(|s| s.binding.as_ref());
         let names = former.map(|it| &it.name);
         for name in std::iter::once(&resource.spec.target.name).chain(names) {
-            let found = secrets.get_metadata_opt(name).await?;
+            let found = secrets.get_opt(name).await?;
+            let found = found.map(Item::read).transpose()?;
             let cluster = found.and_then(|it| it.annotations().get(evidence::CLUSTER).cloned());
             if let Some(cluster) = cluster {
                 return Ok(cluster);

@@ -3,12 +3,13 @@
 use crate::api::{DEFAULT_KEY, WorkspaceTokenRotation};
 use crate::cli::cluster::Cluster;
 use crate::cluster::client::cluster_id;
-use crate::cluster::reading::{self, is_refusal};
+use crate::cluster::decode::Item;
+use crate::cluster::reading::{self, Known, is_refusal};
 use crate::decide::evidence::{Stored, Token};
+use crate::decide::managed::Metadata;
 use crate::decide::ownership;
 use crate::decide::token::is_meant;
 use anyhow::{Context, bail};
-use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt};
 use std::fmt;
 use std::str::FromStr;
@@ -74,7 +75,12 @@ impl Site {
             .namespace
             .clone()
             .unwrap_or_else(|| at.namespace.clone());
-        let resources = resources(&at, &namespace).await?;
+        // The operator leaves those out that cannot be read: nothing is rotated for them.
+        let Known {
+            all: resources,
+            unreadable,
+            ..
+        } = resources(&at, &namespace).await?;
         let is_here = |it: &&WorkspaceTokenRotation| it.namespace().as_ref() == Some(&namespace);
         let has_token = |it: &&WorkspaceTokenRotation| is_meant(it, workspace, token);
         if let Some(owner) = resources.iter().find(has_token) {
@@ -92,7 +98,10 @@ impl Site {
                 owner.name_any()
             );
         }
-        let neighbours = here.iter().map(|it| it.name_any()).collect();
+        let unreadable = unreadable.into_iter().map(|(key, _)| key);
+        let unreadable = unreadable.filter(|key| key.namespace == namespace);
+        let neighbours = here.iter().map(|it| it.name_any());
+        let neighbours = neighbours.chain(unreadable.map(|key| key.name)).collect();
         let cluster = cluster_id(&at.client).await;
         let cluster = cluster.map_err(|error| at.error(&error)).context(
             "nothing was rotated: the namespace kube-system has to be read, whose uid the Secret will carry",
@@ -107,8 +116,9 @@ impl Site {
 
     /// What the Secret holds.
     pub(super) async fn stored(&self, owner: &WorkspaceTokenRotation) -> kube::Result<Stored> {
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
-        let found = secrets.get_metadata_opt(&owner.spec.target.name).await?;
+        let secrets: Api<Item<Metadata>> = Api::namespaced(self.client.clone(), &self.namespace);
+        let found = secrets.get_opt(&owner.spec.target.name).await?;
+        let found = found.map(Item::read).transpose()?;
         let exists = |name: &str| self.neighbours.iter().any(|it| it == name);
         Ok(
             match found.map(|it| ownership::read(&it, owner, &self.cluster, exists)) {
@@ -136,10 +146,10 @@ impl Site {
 }
 
 /// The resources that may own the token or the Secret, as far as they may be listed; none where there is no such kind.
-async fn resources(at: &Cluster, namespace: &str) -> anyhow::Result<Vec<WorkspaceTokenRotation>> {
+async fn resources(at: &Cluster, namespace: &str) -> anyhow::Result<Known> {
     match reading::resources(&at.client, [namespace.to_owned()], []).await {
-        Ok(known) => Ok(known.all),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Ok(known) => Ok(known),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Known::default()),
         Err(error) if is_refusal(&error) => bail!(
             "nothing was rotated: you may not list WorkspaceTokenRotations in namespace {namespace}, one of which might own the token"
         ),

@@ -2,6 +2,7 @@
 
 use super::row::Row;
 use crate::api::WorkspaceTokenRotation;
+use crate::cluster::decode::Item;
 use kube::runtime::watcher::Event;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,14 +46,14 @@ impl Known {
     }
 
     /// What an event gives to print.
-    pub fn take(&mut self, event: &Event<WorkspaceTokenRotation>) -> Vec<Update> {
+    pub fn take(&mut self, event: &Event<Item<WorkspaceTokenRotation>>) -> Vec<Update> {
         match event {
             Event::Init => {
                 self.listed.clear();
                 Vec::new()
             }
             Event::InitApply(resource) => {
-                let row = Row::new(resource);
+                let row = Row::of(resource);
                 self.listed.insert(key(&row));
                 let change = self.put(row);
                 change.filter(|_| self.begun).into_iter().collect()
@@ -71,9 +72,9 @@ impl Known {
                 let gone = gone.into_values().map(Row::deleted);
                 gone.map(Update::One).collect()
             }
-            Event::Apply(resource) => self.put(Row::new(resource)).into_iter().collect(),
+            Event::Apply(resource) => self.put(Row::of(resource)).into_iter().collect(),
             Event::Delete(resource) => {
-                let gone = self.rows.remove(&key(&Row::new(resource)));
+                let gone = self.rows.remove(&key(&Row::of(resource)));
                 let gone = gone.map(|row| Update::One(row.deleted()));
                 gone.into_iter().collect()
             }
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn resource(name: &str, reason: &str, message: &str) -> WorkspaceTokenRotation {
+    fn resource(name: &str, reason: &str, message: &str) -> Item<WorkspaceTokenRotation> {
         serde_json::from_value(json!({
             "apiVersion": "astro-token-operator.io/v1alpha1", "kind": "WorkspaceTokenRotation",
             "metadata": {"namespace": "data", "name": name},
@@ -116,7 +117,7 @@ mod tests {
     }
 
     /// Names and reasons of what is printed.
-    fn said(known: &mut Known, events: Vec<Event<WorkspaceTokenRotation>>) -> Vec<String> {
+    fn said(known: &mut Known, events: Vec<Event<Item<WorkspaceTokenRotation>>>) -> Vec<String> {
         let changes = events.iter().flat_map(|event| known.take(event));
         let text = |row: &Row| match row.deleted {
             true => format!("{} deleted", row.name),
@@ -170,6 +171,21 @@ mod tests {
             Event::InitDone,
         ];
         assert_eq!(said(&mut known, events), ["c X", "b deleted"]);
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_is_named_beside_the_others() {
+        let mut known = begun(&[], false);
+        let spoilt =
+            json!({"metadata": {"namespace": "data", "name": "c"}, "spec": {"workspaceId": 5}});
+        let spoilt: Item<WorkspaceTokenRotation> = serde_json::from_value(spoilt).unwrap();
+        let Some(Update::One(row)) = known.take(&Event::Apply(spoilt.clone())).pop() else {
+            panic!("nothing is said");
+        };
+        let text = row.explanation(true).unwrap();
+        let place = "spec.workspaceId";
+        assert!(text.contains("data/c") && text.contains(place), "{text}");
+        assert_eq!(said(&mut known, vec![Event::Delete(spoilt)]), ["c deleted"]);
     }
 
     #[test]

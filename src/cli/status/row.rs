@@ -1,7 +1,8 @@
 //! What `status` says of one resource: facts, which decide whether something changed, and how they are shown. Pure.
 
-use crate::api::{Status, WorkspaceTokenRotation};
+use crate::api::{Key, Status, WorkspaceTokenRotation};
 use crate::cli::terminal::{BAD, BOLD, GOOD, paragraph, short};
+use crate::cluster::decode::Item;
 use crate::text::line;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -11,6 +12,8 @@ use serde::Serialize;
 const LONGEST: usize = 1024;
 /// Of what is not there.
 const NOTHING: &str = "-";
+/// What blocks a resource that cannot be read; nothing is written into its status.
+const UNREADABLE: &str = "Unreadable";
 
 /// One resource; as JSON the object of `--output json`.
 #[derive(Clone, PartialEq, Serialize)]
@@ -45,6 +48,31 @@ pub struct Row {
 }
 
 impl Row {
+    /// Of one that may not be readable.
+    pub fn of(item: &Item<WorkspaceTokenRotation>) -> Self {
+        let Key { namespace, name } = item.key();
+        match &item.object {
+            Ok(resource) => Self::new(resource),
+            Err(why) => Self {
+                namespace,
+                name,
+                ready: None,
+                reason: None,
+                message: None,
+                blocked: Some(UNREADABLE.into()),
+                blocked_message: Some(format!(
+                    "the operator leaves it out until it can be read: {}",
+                    line(why, LONGEST)
+                )),
+                token: NOTHING.into(),
+                rotated_at: None,
+                next_rotation: None,
+                suspended: false,
+                deleted: false,
+            },
+        }
+    }
+
     /// Names, reasons and messages come from tenants and the vendor: nothing in them may move a terminal's cursor.
     pub fn new(resource: &WorkspaceTokenRotation) -> Self {
         let (spec, status) = (&resource.spec, resource.status.as_ref());
