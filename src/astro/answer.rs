@@ -4,6 +4,7 @@ use crate::astro::credential::Credential;
 use crate::astro::error::Error;
 use crate::astro::wire;
 use crate::text::scrub;
+use jiff::Timestamp;
 use reqwest::StatusCode;
 use secrecy::SecretString;
 use serde_json::Value;
@@ -27,6 +28,8 @@ pub(super) struct Answer {
     pub(super) encoding: Option<String>,
     /// When to come back, by `Retry-After`.
     pub(super) retry_after: Option<Duration>,
+    /// When it was made, by `Date`.
+    pub(super) date: Option<Timestamp>,
     /// The body, decoded.
     pub(super) body: Zeroizing<Vec<u8>>,
 }
@@ -124,6 +127,7 @@ mod tests {
             content_type: content_type.into(),
             encoding: None,
             retry_after: None,
+            date: None,
             body: Zeroizing::new(body.into()),
         }
     }

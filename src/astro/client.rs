@@ -10,6 +10,7 @@ use crate::decide::evidence::Token;
 use crate::decide::pace::Pace;
 use crate::id::is_same;
 use crate::process::metrics::Metrics;
+use jiff::Timestamp;
 use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderName, RETRY_AFTER,
 };
@@ -18,7 +19,7 @@ use secrecy::SecretString;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::debug;
 use zeroize::Zeroizing;
@@ -57,6 +58,8 @@ struct Inner {
     rotates: Client,
     limits: Limits,
     metrics: Metrics,
+    /// What time it was for the vendor, and when that was heard.
+    time: Mutex<Option<(Timestamp, Instant)>>,
 }
 
 /// What a rotation brought. Holds a value, so it has no `Debug`.
@@ -119,7 +122,19 @@ impl Astro {
             ),
             settings,
             metrics,
+            time: Mutex::default(),
         })))
+    }
+
+    /// What time it is for the vendor, by the last answer that was its own; `None`: it did not say.
+    pub fn time(&self) -> Option<Timestamp> {
+        let (then, heard) = (*self.known_time())?;
+        then.checked_add(heard.elapsed()).ok()
+    }
+
+    fn known_time(&self) -> MutexGuard<'_, Option<(Timestamp, Instant)>> {
+        // Each change is whole, even after a panic.
+        self.0.time.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every token with a role in the Workspace, of any scope.
@@ -365,6 +380,9 @@ impl Astro {
             ),
             Err(error) => ("error".into(), Err(error)),
         };
+        if let Ok(answer) = &result {
+            *self.known_time() = answer.date.map(|date| (date, Instant::now()));
+        }
         if let Some(pause) = result.as_ref().err().and_then(Error::pause) {
             self.0.limits.pause(credential, pause);
         }
@@ -393,12 +411,14 @@ async fn complete(mut response: Response, longest_pause: Duration) -> Result<Ans
     let content_type = content_type.split(';').next().unwrap_or_default().trim();
     // The header is gone where the body was decoded.
     let encoding = text(CONTENT_ENCODING).filter(|it| !it.eq_ignore_ascii_case("identity"));
-    let pause = text(RETRY_AFTER).and_then(|pause| wire::pause(pause, text(DATE)));
+    let date = text(DATE).and_then(wire::date);
+    let pause = text(RETRY_AFTER).and_then(|pause| wire::pause(pause, date));
     let mut answer = Answer {
         status: response.status(),
         content_type: content_type.to_ascii_lowercase(),
         encoding: encoding.map(str::to_owned),
         retry_after: pause.map(|it| it.min(longest_pause)),
+        date,
         body: Zeroizing::new(Vec::with_capacity(16 * 1024)),
     };
     while let Some(chunk) = response.chunk().await.map_err(transport)? {

@@ -122,13 +122,17 @@ pub(super) fn seconds(text: &str) -> Option<Timestamp> {
     time.round(floor).ok()
 }
 
-/// `Retry-After`: seconds, or an HTTP date, which is held against the answer's own `Date`.
-pub(super) fn pause(text: &str, date: Option<&str>) -> Option<Duration> {
+/// `Date`: a time as HTTP writes it.
+pub(super) fn date(text: &str) -> Option<Timestamp> {
+    Some(jiff::fmt::rfc2822::parse(text.trim()).ok()?.timestamp())
+}
+
+/// `Retry-After`: seconds, or an HTTP date, which is held against the answer's own.
+pub(super) fn pause(text: &str, answered: Option<Timestamp>) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let time = |text: &str| Some(jiff::fmt::rfc2822::parse(text.trim()).ok()?.timestamp());
-    Duration::try_from(time(text)?.duration_since(time(date?)?)).ok()
+    Duration::try_from(date(text)?.duration_since(answered?)).ok()
 }
 
 #[cfg(test)]
@@ -148,15 +152,17 @@ mod tests {
 
     #[test]
     fn a_pause_is_a_number_of_seconds_or_a_date_after_the_answer_s_own() {
-        let date = |second| format!("Sun, 01 Nov 2026 09:00:{second} GMT");
-        let seconds = |text: &str, date: Option<&str>| Some(pause(text, date)?.as_secs());
+        let at = |second| format!("Sun, 01 Nov 2026 09:00:{second} GMT");
+        let seconds = |text: &str, answered: Option<&str>| {
+            Some(pause(text, answered.and_then(date))?.as_secs())
+        };
         assert_eq!(seconds(" 7 ", None), Some(7));
-        assert_eq!(seconds(&date("30"), Some(&date("10"))), Some(20));
+        assert_eq!(seconds(&at("30"), Some(&at("10"))), Some(20));
         for (text, from) in [
             ("-1", None),
             ("soon", None),
-            (&date("30"), None),
-            (&date("10"), Some(&*date("30"))),
+            (&at("30"), None),
+            (&at("10"), Some(&*at("30"))),
         ] {
             assert_eq!(seconds(text, from), None, "{text}");
         }
@@ -224,9 +230,9 @@ mod tests {
         #[test]
         fn no_header_makes_reading_a_pause_panic(
             text in r"\PC*|[0-9]{1,30}|[A-Z][a-z]{2}, [0-9]{1,3} [A-Z][a-z]{2} [0-9]{1,6} [0-9:]{0,9} (GMT|[+-][0-9]{4})",
-            date in proptest::option::of(r"\PC*|[A-Z][a-z]{2}, [0-9]{1,2} Nov [0-9]{1,6} [0-9:]{8} GMT"),
+            answered in proptest::option::of(r"\PC*|[A-Z][a-z]{2}, [0-9]{1,2} Nov [0-9]{1,6} [0-9:]{8} GMT"),
         ) {
-            let _ = pause(&text, date.as_deref());
+            let _ = pause(&text, answered.as_deref().and_then(date));
         }
 
         #[test]

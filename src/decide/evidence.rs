@@ -34,6 +34,8 @@ pub struct Observed {
     pub live: Live,
     /// When the vendor was asked that, give or take a second; `None`: not, or without an answer.
     pub asked_at: Option<Timestamp>,
+    /// What time it is for the vendor; only known after a fresh reading.
+    pub vendor_time: Option<Timestamp>,
     /// An older resource with a claim to the same token or Secret.
     pub rival: Option<Rival>,
     /// What this process is doing for the resource right now.
@@ -84,6 +86,7 @@ impl Observed {
             elsewhere: None,
             live: Live::NotAsked,
             asked_at: None,
+            vendor_time: None,
             rival: None,
             work: None,
             begun: Vec::new(),

@@ -2,6 +2,7 @@
 
 pub mod belief;
 pub mod brake;
+pub mod clocks;
 pub mod rules;
 pub mod wake;
 

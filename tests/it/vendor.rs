@@ -11,6 +11,7 @@ use axum::Router;
 use axum::extract::Query;
 use axum::http::StatusCode;
 use futures::future::join_all;
+use jiff::{SignedDuration, Timestamp};
 use lab::astro::{
     Astro as Simulator, Body, Damage, Fault, Issued, Limits, NewToken, Operation, Reply, Request,
     Settings as Switches, Step,
@@ -306,7 +307,12 @@ async fn a_list_that_never_ends_is_given_up() {
 async fn a_token_is_read_and_a_credential_judged() {
     let lab = Lab::start().await;
     let client = lab.client();
+    assert_eq!(client.time(), None);
     let token = lab.get(&client).await.unwrap();
+    #[allow(clippy::disallowed_methods, reason = "a test is a caller")]
+    let now = Timestamp::now();
+    let apart = client.time().unwrap().duration_since(now);
+    assert!(apart.abs() < SignedDuration::from_secs(5), "{apart}");
     assert_eq!((&*token.id, &*token.name), (&*lab.token.id, "ci"));
     assert_eq!((&*token.scope, &*token.kind), ("WORKSPACE", "STANDARD"));
     assert_eq!(token.workspaces, [lab.simulator.workspace()]);

@@ -112,6 +112,7 @@ fn calm() -> Observed {
             fresh: true,
         },
         asked_at: Some(at(-30)),
+        vendor_time: None,
         rival: None,
         work: None,
         begun: Vec::new(),
@@ -627,6 +628,15 @@ fn each_rule_has_its_say() {
                 };
             }),
             "retry 90 VendorUnavailable",
+        ),
+        (
+            "due here, and not yet by the vendor's clock",
+            with(|s| {
+                s.stored = Stored::Holds(held(version(-4000)));
+                live(s, version(-4000));
+                s.vendor_time = Some(at(-31_536_000));
+            }),
+            "wait 60 VendorUnavailable",
         ),
         (
             "8 the call never took effect",

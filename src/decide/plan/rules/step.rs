@@ -3,7 +3,7 @@
 use crate::api::Cause;
 use crate::decide::evidence::{Live, Observed, Token};
 use crate::decide::plan::brake::brake;
-use crate::decide::plan::{Plan, Rotation};
+use crate::decide::plan::{Plan, Rotation, clocks};
 use crate::reason::Blocked;
 
 /// The token as read just now, or the plan that gets it.
@@ -28,7 +28,7 @@ pub(super) fn fresh(seen: &Observed, doubt: impl Fn(&str) -> Blocked) -> Result<
 
 /// The only way to a planned rotation, so that no rule can do without the brake.
 pub(super) fn rotate(seen: &Observed, token: &Token, cause: Cause, attempt: i32) -> Plan {
-    match brake(seen, token, cause) {
+    match clocks::differ(seen, cause).or_else(|| brake(seen, token, cause)) {
         Some((until, blocked)) => Plan::Wait {
             until,
             doubt: Some(blocked),
