@@ -281,7 +281,7 @@ pub struct Status {
     /// Generation of the spec this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Reconciling`, `Stalled` and `Suspended`; the last three only while true.
+    /// `Ready`, `Reconciling`, `Stalled`, `Suspended` and `CredentialsExpiring`; all but the first only while true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -309,6 +309,9 @@ pub struct Status {
     /// The last text of the annotation `revoke` that was acted on; empty: none was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handled_revoke: Option<String>,
+    /// When the credential expires that the token is rotated with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_expires_at: Option<Time>,
     /// Hashes of the consents to take a Secret over that were used, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]

@@ -1,5 +1,6 @@
 //! A vendor credential: the bearer value, and what its claims say about itself.
 
+use crate::decide::evidence::CredentialClaims;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
@@ -106,6 +107,14 @@ impl Credential {
     pub fn workspace_id(&self) -> Option<&str> {
         let mut all = self.permitted("workspaceId:");
         all.next().filter(|_| all.next().is_none())
+    }
+
+    /// What it says of itself.
+    pub fn claims(&self) -> CredentialClaims {
+        CredentialClaims {
+            token_id: self.own_token_id().map(str::to_owned),
+            expires: self.expires(),
+        }
     }
 
     /// When it expires, by its claim.

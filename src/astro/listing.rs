@@ -2,7 +2,7 @@
 
 use crate::api::SecretKeyRef;
 use crate::astro::error::{Error, Kind};
-use crate::decide::evidence::{Live, Token};
+use crate::decide::evidence::{CredentialClaims, Live, Token};
 use crate::decide::pace::Pace;
 use crate::reason::Blocked;
 use jiff::SignedDuration;
@@ -73,8 +73,8 @@ impl Failure {
 pub struct Listing {
     /// Every token with a role in the Workspace, or why not.
     pub tokens: Result<Arc<Vec<Token>>, Failure>,
-    /// The token id of the credential it was read with.
-    pub own_token_id: Option<String>,
+    /// What the credential says of itself that it was read with.
+    pub credential: CredentialClaims,
     began: Instant,
 }
 
@@ -109,7 +109,7 @@ impl Listings {
     /// Of callers that come together one reads and the others share.
     pub async fn get<F>(&self, key: &Key, not_before: Option<Instant>, read: F) -> Listing
     where
-        F: AsyncFnOnce() -> (Result<Vec<Token>, Failure>, Option<String>),
+        F: AsyncFnOnce() -> (Result<Vec<Token>, Failure>, CredentialClaims),
     {
         let place = {
             let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,10 +125,10 @@ impl Listings {
             return listing.clone();
         }
         let began = Instant::now();
-        let (tokens, own_token_id) = read().await;
+        let (tokens, credential) = read().await;
         let listing = Listing {
             tokens: tokens.map(Arc::new),
-            own_token_id,
+            credential,
             began,
         };
         *place = Some(listing.clone());
@@ -167,7 +167,7 @@ mod tests {
             let read = async || {
                 reads.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
-                (Ok(vec![]), None)
+                (Ok(vec![]), CredentialClaims::default())
             };
             listings.get(&key(), Some(not_before), read).await
         };
@@ -187,7 +187,7 @@ mod tests {
                     message: "down".into(),
                     retry_after: None,
                 };
-                (Err(failure), None)
+                (Err(failure), CredentialClaims::default())
             };
             assert!(
                 listings

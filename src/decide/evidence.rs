@@ -159,16 +159,22 @@ pub fn said(status: &Status) -> Option<Blocked> {
     })
 }
 
+/// What a credential says of itself; unverified.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CredentialClaims {
+    /// Which token it is a value of.
+    pub token_id: Option<String>,
+    /// When it expires; `None`: never, or it does not say.
+    pub expires: Option<Timestamp>,
+}
+
 /// What is known of the credential.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Access {
     /// Not looked at.
     Unknown,
     /// Usable so far.
-    Granted {
-        /// The credential's own token id, by its unverified claim.
-        own_token_id: Option<String>,
-    },
+    Granted(CredentialClaims),
     /// Missing, empty, not allowed, or without an Organization.
     Denied(Blocked),
 }

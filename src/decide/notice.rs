@@ -1,6 +1,7 @@
 //! What a person should hear of, once.
 
 use crate::api::{Cause, Status};
+use crate::decide::status::EXPIRING;
 use crate::reason::{LIVE, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -57,16 +58,28 @@ pub fn notice(old: &Status, new: &Status) -> Option<Notice> {
         _ if is_over && after.status == "True" => (after, false),
         _ => return None,
     };
-    Some(Notice {
-        reason: match warning {
-            true => of.reason.clone(),
-            false => "Ready".into(),
-        },
-        message: of.message.clone(),
+    let reason = match warning {
+        true => &of.reason,
+        false => "Ready",
+    };
+    Some(of_condition(of, reason, warning))
+}
+
+/// The same of a credential that expires soon, whatever else there is to hear of.
+pub fn expiring(old: &Status, new: &Status) -> Option<Notice> {
+    let is_known = old.present(EXPIRING).is_some();
+    let of = new.present(EXPIRING).filter(|_| !is_known)?;
+    Some(of_condition(of, EXPIRING, true))
+}
+
+fn of_condition(condition: &Condition, reason: &str, warning: bool) -> Notice {
+    Notice {
+        reason: reason.into(),
+        message: condition.message.clone(),
         action: "Reconcile".into(),
         rotation_id: None,
         warning,
-    })
+    }
 }
 
 /// What stands in the way of the next rotation.

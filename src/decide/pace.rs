@@ -110,6 +110,8 @@ table! {
 
     /// How long a reading of Astro's that is older than our own last write is taken for stale.
     stale_for: SignedDuration = 3_600_000, at least 60_000;
+    /// How long before the end of a credential it is warned of that.
+    credential_warning: SignedDuration = 604_800_000, at least 86_400_000;
     /// How far the clocks here and at Astro may be apart before nothing is rotated only because of the time.
     clocks_apart: SignedDuration = 3_600_000, at least 3_600_000;
     /// One reclaim in this time; a second needs a person.
@@ -225,6 +227,7 @@ mod tests {
                 ("error_retry", 5.0),
                 ("longest_retry", 3_600.0),
                 ("stale_for", 3_600.0),
+                ("credential_warning", 604_800.0),
                 ("clocks_apart", 3_600.0),
                 ("contest_window", 86_400.0),
                 ("api_timeout", 10.0),

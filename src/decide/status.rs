@@ -3,7 +3,7 @@
 use crate::api::{
     Binding, CronStatus, HistoryEntry, LastRotation, Pending, RotationOutcome, Status, TokenStatus,
 };
-use crate::decide::evidence::{Held, Live, Observed};
+use crate::decide::evidence::{Access, CredentialClaims, Held, Live, Observed};
 use crate::decide::plan::belief::{believe, counted, next_due};
 use crate::decide::plan::brake::needs_person;
 use crate::decide::plan::rules::plan;
@@ -19,6 +19,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 const LONGEST_MESSAGE: usize = 1024;
 /// Longest name of a token that is shown.
 const LONGEST_NAME: usize = 256;
+/// The condition, and its reason, of a credential that expires soon.
+pub const EXPIRING: &str = "CredentialsExpiring";
 /// Rotations kept in `history`.
 const HISTORY: usize = 10;
 
@@ -63,6 +65,11 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
     // That a status of an older version does not say it is no reason to write one.
     if old.schedule.is_some() || new != old {
         new.schedule = cron_status(seen, &old);
+    }
+    if let Access::Granted(CredentialClaims { expires, .. }) = seen.access
+        && (old.credential_expires_at.is_some() || new != old)
+    {
+        new.credential_expires_at = expires.map(Time);
     }
     // Nor are the consents that the Secret names; should it be made again with an old one, that is known to be used.
     if let Some(held) = seen.held().filter(|_| new != old) {
@@ -257,6 +264,17 @@ fn conditions(
             all.set(present, "True", "Rotating", message.into());
         }
         None => all.remove(present),
+    }
+    if let Access::Granted(CredentialClaims { expires, .. }) = seen.access {
+        match expires.filter(|at| seen.now + seen.pace().credential_warning >= *at) {
+            Some(at) => {
+                let message = format!(
+                    "the credential expires at {at}, after which nothing is rotated with it; replace it before that"
+                );
+                all.set(EXPIRING, "True", EXPIRING, message);
+            }
+            None => all.remove(EXPIRING),
+        }
     }
     if suspended {
         let message = "spec.suspend is set: nothing is rotated, not even to recover a lost value";

@@ -112,7 +112,7 @@ fn follow(
 mod tests {
     use super::*;
     use crate::api::{ScheduleSpec, WorkspaceTokenRotation};
-    use crate::decide::evidence::{Access, Settings, Token};
+    use crate::decide::evidence::{Access, CredentialClaims, Settings, Token};
     use crate::decide::pace::Pace;
     use crate::decide::plan::rules::rotation;
     use crate::decide::schedule::DueRule;
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn an_adoption_is_followed_by_what_counts_from_it() {
         let mut seen = seen(schedule(Some("30d"), None, None), None);
-        seen.access = Access::Granted { own_token_id: None };
+        seen.access = Access::Granted(CredentialClaims::default());
         seen.stored = Stored::Consented {
             used: Default::default(),
             by_person: true,

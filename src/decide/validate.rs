@@ -83,8 +83,9 @@ pub fn is_workable(seen: &Observed) -> bool {
 /// Why this token is not the operator's to rotate.
 pub fn check_token(seen: &Observed, token: &Token) -> Result<(), Blocked> {
     let spec = &seen.resource.spec;
-    if let Access::Granted { own_token_id } = &seen.access
-        && own_token_id
+    if let Access::Granted(credential) = &seen.access
+        && credential
+            .token_id
             .as_ref()
             .is_some_and(|own| is_same(own, &token.id))
     {

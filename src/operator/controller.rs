@@ -14,7 +14,7 @@ use crate::cluster::error::Error as ClusterError;
 use crate::cluster::events::Publisher;
 use crate::cluster::watch::{self, Scope, SecretAccess, Wake};
 use crate::decide::evidence::{Held, Live, Observed, Stored};
-use crate::decide::notice::{Notice, notice};
+use crate::decide::notice::{Notice, expiring, notice};
 use crate::decide::plan::rules::{after_look, plan};
 use crate::decide::plan::wake::wake;
 use crate::decide::plan::{Plan, Rotation, Setback};
@@ -332,7 +332,7 @@ impl Context {
                 cluster::status::write(&self.handles().client, &pass.seen.resource, &next).await?;
             pass.seen.resource = written;
         }
-        let notices = [pass.done.take(), notice(&old, &next)];
+        let notices = [pass.done.take(), notice(&old, &next), expiring(&old, &next)];
         for notice in notices.into_iter().flatten() {
             self.tell(&pass.seen.resource, &notice).await;
         }
@@ -393,6 +393,7 @@ pub fn samples(resources: &Store<WorkspaceTokenRotation>) -> Vec<ResourceSample>
             expires: status
                 .and_then(|s| s.token.as_ref()?.expires_at.as_ref())
                 .map(seconds),
+            credential_expires: status.and_then(|s| s.credential_expires_at.as_ref().map(seconds)),
         }
     };
     resources.state().iter().map(sample).collect()

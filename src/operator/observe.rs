@@ -112,9 +112,7 @@ impl Observer {
         let newest = self.secrets.resources.get(&newest);
         let resource = newest.as_deref().unwrap_or(&cached.resource);
         let mut seen = self.begin(resource, now(), cached.work.clone());
-        seen.access = Access::Granted {
-            own_token_id: grant.credential.own_token_id().map(str::to_owned),
-        };
+        seen.access = Access::Granted(grant.credential.claims());
         seen.stored = self
             .secrets
             .read(resource, self.cluster(), seen.now)
@@ -194,9 +192,7 @@ impl Observer {
         let listing = token::listing(handles, listings, &seen.resource, not_before).await?;
         seen.access = match &listing.tokens {
             Err(Failure::Denied(blocked)) => Access::Denied(blocked.clone()),
-            _ => Access::Granted {
-                own_token_id: listing.own_token_id.clone(),
-            },
+            _ => Access::Granted(listing.credential.clone()),
         };
         match token::in_listing(&seen.resource, &listing, false) {
             // A failure that is shared is no evidence: a rule that needs to know asks again.

@@ -71,6 +71,8 @@ pub struct ResourceSample {
     pub last: Option<i64>,
     /// When the token ends.
     pub expires: Option<i64>,
+    /// When the credential ends that it is rotated with.
+    pub credential_expires: Option<i64>,
 }
 
 /// The resources of one scrape, so that a deleted one leaves no series behind.
@@ -296,6 +298,12 @@ impl Collector for Resources {
         )?;
         self.encode_seconds(
             &mut encoder,
+            "credential_expiration_timestamp",
+            "When the credential ends that the token is rotated with.",
+            |s| s.credential_expires,
+        )?;
+        self.encode_seconds(
+            &mut encoder,
             "rotation_overdue",
             "For how long the resource has been due.",
             |s| Some((self.now - s.next?).max(0)),
@@ -364,6 +372,7 @@ mod tests {
             next: Some(1_000),
             last: Some(900),
             expires: None,
+            credential_expires: Some(2_000),
         }
     }
 
@@ -394,6 +403,10 @@ astro_token_operator_last_rotation_timestamp_seconds{namespace="data",name="etl"
 # HELP astro_token_operator_token_expiration_timestamp_seconds When the token ends.
 # TYPE astro_token_operator_token_expiration_timestamp_seconds gauge
 # UNIT astro_token_operator_token_expiration_timestamp_seconds seconds
+# HELP astro_token_operator_credential_expiration_timestamp_seconds When the credential ends that the token is rotated with.
+# TYPE astro_token_operator_credential_expiration_timestamp_seconds gauge
+# UNIT astro_token_operator_credential_expiration_timestamp_seconds seconds
+astro_token_operator_credential_expiration_timestamp_seconds{namespace="data",name="etl"} 2000
 # HELP astro_token_operator_rotation_overdue_seconds For how long the resource has been due.
 # TYPE astro_token_operator_rotation_overdue_seconds gauge
 # UNIT astro_token_operator_rotation_overdue_seconds seconds

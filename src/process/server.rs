@@ -143,6 +143,7 @@ mod tests {
             next: Some(0),
             last: None,
             expires: None,
+            credential_expires: None,
         };
         let task = tokio::spawn(serve(
             listener,

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ObjectMeta, PostParams};
-use lab::astro::{Astro, Issued, Operation};
+use lab::astro::{Astro, Issued, NewToken, Operation};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -497,4 +497,28 @@ async fn a_target_that_is_renamed_there_and_back_keeps_its_live_value() {
     rename("ci-secret").await;
     assert!(stage.holds_live("ci").await);
     assert_eq!(stage.astro.rotations(&token.id), 2);
+}
+
+#[tokio::test]
+async fn a_credential_that_expires_soon_is_warned_of_and_works_as_long_as_it_lasts() {
+    let stage = stage().await;
+    let name = format!("expiring {}", stage.namespace);
+    let credential = NewToken::owner(name, &stage.workspace).expires(1);
+    let credential = stage.astro.create(credential);
+    stage
+        .put_secret("owner", json!({"token": credential.value}))
+        .await;
+    let token = stage.token("r");
+    stage.create("r", json!({})).await;
+    let warned = |_: &_, status: &Status| status.present("CredentialsExpiring").is_some();
+    stage.until("r", "warned of", warned).await;
+    stage.until_notice("r", "CredentialsExpiring").await;
+    stage.until_rotated("r", 1).await;
+    // With one that never expires the warning is over.
+    stage
+        .put_secret("owner", json!({"token": stage.owner.value}))
+        .await;
+    let over = |_: &_, status: &Status| status.present("CredentialsExpiring").is_none();
+    stage.until("r", "no longer warned of", over).await;
+    assert_rests(&stage, "r", &token, 1, "rotated once").await;
 }

@@ -105,6 +105,7 @@ fn its_metrics_are_all_that_there_are() {
         next: Some(0),
         last: Some(0),
         expires: Some(0),
+        credential_expires: Some(0),
     };
     let text = metrics.render(vec![sample], 0);
     let families = text

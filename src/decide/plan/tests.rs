@@ -9,7 +9,8 @@ use crate::api::{
 };
 use crate::decide::consent::Used;
 use crate::decide::evidence::Settings;
-use crate::decide::evidence::{Access, Live, Observed, Rival, Stored, Work};
+use crate::decide::evidence::{Access, CredentialClaims, Live, Observed, Rival, Stored, Work};
+use crate::decide::notice::expiring;
 use crate::decide::pace::Pace;
 use crate::decide::schedule::{Schedule, ScheduleError};
 use crate::decide::stamp::{Stamp, rotation_id};
@@ -104,7 +105,7 @@ fn calm() -> Observed {
             pace: Pace::SHIPPED,
             cluster: CLUSTER.into(),
         }),
-        access: Access::Granted { own_token_id: None },
+        access: Access::Granted(CredentialClaims::default()),
         stored: Stored::Holds(held(version(-100))),
         elsewhere: None,
         live: Live::Token {
@@ -591,9 +592,10 @@ fn each_rule_has_its_say() {
         (
             "7 the credential itself",
             with(|s| {
-                s.access = Access::Granted {
-                    own_token_id: Some("tok".into()),
-                }
+                s.access = Access::Granted(CredentialClaims {
+                    token_id: Some("tok".into()),
+                    expires: None,
+                })
             }),
             "block SelfRotation",
         ),
@@ -1900,4 +1902,40 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn of_a_credential_that_expires_within_a_week_a_condition_warns() {
+    const DAY: i64 = 86_400;
+    let after = |old: Status, expires: Option<i64>| {
+        let mut seen = calm();
+        seen.resource.status = Some(old);
+        seen.access = Access::Granted(CredentialClaims {
+            token_id: None,
+            expires: expires.map(at),
+        });
+        status::next(&seen, &plan(&seen), None)
+    };
+    let warning = |status: &Status| status.present(status::EXPIRING).cloned();
+    let far = after(Status::default(), Some(7 * DAY + 1));
+    assert_eq!(warning(&far), None);
+    assert_eq!(far.credential_expires_at, Some(Time(at(7 * DAY + 1))));
+    // The value is as live as before.
+    let soon = after(far.clone(), Some(7 * DAY));
+    assert!(soon.is_ready());
+    let message = warning(&soon).unwrap().message;
+    assert!(message.contains(&at(7 * DAY).to_string()), "{message}");
+    let told = expiring(&far, &soon).unwrap();
+    assert_eq!((&*told.reason, told.warning), (status::EXPIRING, true));
+    assert_eq!(expiring(&soon, &after(soon.clone(), Some(7 * DAY))), None);
+    // It was replaced.
+    let replaced = after(soon, None);
+    assert_eq!(warning(&replaced), None);
+    assert_eq!(replaced.credential_expires_at, None);
+    // That a status of an older version does not say when is no reason to write one.
+    let old = Status {
+        credential_expires_at: None,
+        ..far
+    };
+    assert_eq!(after(old.clone(), Some(8 * DAY)), old);
 }

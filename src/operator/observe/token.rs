@@ -6,7 +6,7 @@ use crate::astro::error::{Error as VendorError, Kind};
 use crate::astro::listing::{Failure, Key, Listing, Listings};
 use crate::cluster::error::Error;
 use crate::cluster::secret;
-use crate::decide::evidence::{Live, Observed, Stored, Token};
+use crate::decide::evidence::{CredentialClaims, Live, Observed, Stored, Token};
 use crate::decide::token::among;
 use crate::operator::grant::Grant;
 use crate::operator::handles::Handles;
@@ -35,15 +35,17 @@ pub(super) async fn listing(
     let mut broken = None;
     let read = async || match handles.grants.of(resource).await {
         Ok(grant) => {
-            let own_token_id = grant.credential.own_token_id().map(str::to_owned);
             let (credential, organization) = (&grant.credential, &grant.organization);
             let list = handles
                 .astro
                 .list(credential, organization, &spec.workspace_id);
             let list = list.await;
-            (list.map_err(|error| Failure::from(&error)), own_token_id)
+            let list = list.map_err(|error| Failure::from(&error));
+            (list, credential.claims())
         }
-        Err(Error::Refused(blocked)) => (Err(Failure::Denied(blocked)), None),
+        Err(Error::Refused(blocked)) => {
+            (Err(Failure::Denied(blocked)), CredentialClaims::default())
+        }
         Err(error) => {
             let message = error.to_string();
             broken = Some(error);
@@ -52,7 +54,7 @@ pub(super) async fn listing(
                 message,
                 retry_after,
             };
-            (Err(failure), None)
+            (Err(failure), CredentialClaims::default())
         }
     };
     let listing = listings.get(&key, not_before, read).await;

@@ -29,7 +29,7 @@ pub(super) fn invalid_spec(seen: &Observed) -> Option<Plan> {
 pub(super) fn no_access(seen: &Observed) -> Option<Plan> {
     match &seen.access {
         Access::Denied(blocked) => Some(Plan::Block(blocked.clone())),
-        Access::Unknown | Access::Granted { .. } => None,
+        Access::Unknown | Access::Granted(_) => None,
     }
 }
 
