@@ -1,11 +1,14 @@
 //! The operator's account may do what the operator does, and nothing else.
 
-use super::{NAME, cluster};
+use super::{NAME, cluster, say};
+use crate::stage;
 use k8s_openapi::api::authorization::v1::{
     ResourceRule, SelfSubjectRulesReview, SelfSubjectRulesReviewSpec,
 };
 use kube::api::PostParams;
 use kube::{Api, Client};
+use lab::wait::poll;
+use serde_json::json;
 use std::collections::BTreeSet;
 
 /// What the operator's account may do: in any namespace, and in its own besides.
@@ -34,27 +37,74 @@ async fn the_operator_may_do_no_more_than_it_does() {
     let (plane, _) = cluster("elsewhere").await;
     let account = plane.service_account(NAME, NAME).await.unwrap();
     let reviews: Api<SelfSubjectRulesReview> = Api::all(Client::try_from(account).unwrap());
-    for (namespace, rules) in [
+    for (namespace, wanted) in [
         ("elsewhere", EVERYWHERE.to_vec()),
         (NAME, [EVERYWHERE, AT_HOME].concat()),
     ] {
-        let review = SelfSubjectRulesReview {
-            spec: SelfSubjectRulesReviewSpec {
-                namespace: Some(namespace.into()),
-            },
-            ..SelfSubjectRulesReview::default()
-        };
-        let review = reviews
-            .create(&PostParams::default(), &review)
-            .await
-            .unwrap();
-        let found = review.status.unwrap().resource_rules;
-        let mut allowed: BTreeSet<_> = found.into_iter().flat_map(flatten).collect();
+        let mut allowed = rules(&reviews, namespace).await;
         // What every account may ask about itself.
         allowed.retain(|rule| !rule.starts_with("create auth"));
-        let rules: BTreeSet<_> = rules.into_iter().map(str::to_owned).collect();
-        assert_eq!(allowed, rules, "in {namespace}");
+        let wanted: BTreeSet<_> = wanted.into_iter().map(str::to_owned).collect();
+        assert_eq!(allowed, wanted, "in {namespace}");
     }
+}
+
+#[tokio::test]
+async fn people_who_may_edit_may_write_resources_and_no_status() {
+    let (plane, client) = cluster("people").await;
+    if !plane.has_controllers() {
+        say("skipped: the cluster's own roles, which a controller puts together");
+        return;
+    }
+    let account =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "person"}});
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "people"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+        "subjects": [{"kind": "ServiceAccount", "name": "person", "namespace": "people"}],
+    });
+    for object in [account, binding] {
+        stage::apply(&client, &object).await;
+    }
+    let person = plane.service_account("people", "person").await.unwrap();
+    let reviews: Api<SelfSubjectRulesReview> = Api::all(Client::try_from(person).unwrap());
+    let verbs = [
+        "create",
+        "delete",
+        "deletecollection",
+        "get",
+        "list",
+        "patch",
+        "update",
+        "watch",
+    ];
+    let wanted =
+        verbs.map(|verb| format!("{verb} astro-token-operator.io/workspacetokenrotations"));
+    // The cluster's own roles are put together by a controller.
+    poll(
+        "the role edit has ours in it",
+        stage::DEADLINE,
+        async || {
+            let mut allowed = rules(&reviews, "people").await;
+            allowed.retain(|rule| rule.contains("workspacetokenrotations"));
+            let is_there = allowed.iter().eq(&wanted);
+            Ok(is_there.then_some(()).ok_or(format!("{allowed:?}")))
+        },
+    )
+    .await
+    .unwrap();
+}
+
+async fn rules(reviews: &Api<SelfSubjectRulesReview>, namespace: &str) -> BTreeSet<String> {
+    let review = SelfSubjectRulesReview {
+        spec: SelfSubjectRulesReviewSpec {
+            namespace: Some(namespace.into()),
+        },
+        ..SelfSubjectRulesReview::default()
+    };
+    let review = reviews.create(&PostParams::default(), &review).await;
+    let found = review.unwrap().status.unwrap().resource_rules;
+    found.into_iter().flat_map(flatten).collect()
 }
 
 /// A rule as lines of the form `verb group/resource name`.

@@ -170,7 +170,7 @@ pub fn permissions(name: &str, verbs: Value) -> String {
     let shipped = lab::manifests::permissions("deploy", &[]).unwrap();
     let mut role = shipped
         .into_iter()
-        .find(|it| it["kind"] == "ClusterRole")
+        .find(|it| it["kind"] == "ClusterRole" && it["metadata"]["name"] == HOME)
         .unwrap();
     role["metadata"]["name"] = name.into();
     let rules = role["rules"].as_array_mut().unwrap().iter_mut();

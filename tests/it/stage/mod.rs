@@ -8,7 +8,7 @@ mod operator;
 mod planes;
 pub mod process;
 
-pub use self::install::{Mode, install, permissions, permit, permit_to_lead};
+pub use self::install::{Mode, apply, install, permissions, permit, permit_to_lead};
 pub use self::operator::{Operator, PACE};
 pub use self::planes::{Shared, plane, spoilable};
 

@@ -295,7 +295,7 @@ impl ControlPlane {
     async fn start_controllers(&mut self) -> anyhow::Result<()> {
         let mut arguments = vec![
             format!("--kubeconfig={}", self.kubeconfig().display()),
-            "--controllers=namespace,garbagecollector,resourcequota,serviceaccount".to_owned(),
+            "--controllers=namespace,garbagecollector,resourcequota,serviceaccount,clusterrole-aggregation".to_owned(),
             "--leader-elect=false".to_owned(),
             "--use-service-account-credentials=false".to_owned(),
             "--namespace-sync-period=2s".to_owned(),
