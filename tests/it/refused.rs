@@ -3,6 +3,7 @@
 use crate::stage::net::{Terminator, http};
 use crate::stage::process::{Process, free_port};
 use crate::stage::{self, DEADLINE, HOME, PACE, Stage, plane, spoilable};
+use astro_token_operator::api::Status;
 use axum::{Json, Router, routing::post};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -184,6 +185,53 @@ async fn metrics(port: u16) -> String {
         Ok(answer) => answer.text().await.unwrap(),
         Err(error) => panic!("no metrics: {error}"),
     }
+}
+
+// ── what people do meanwhile ──
+
+#[tokio::test]
+async fn a_secret_of_another_party_that_appears_during_the_call_is_not_overwritten() {
+    let mut refusal = Refusal::start().await;
+    let stage = &refusal.stage;
+    let token = stage.token("ci");
+    let held = refusal.hold(&token.id);
+    stage.create("ci", json!({})).await;
+    reached(&held).await;
+    stage
+        .put_secret("ci-secret", json!({"token": "theirs"}))
+        .await;
+    held.release();
+    refusal.assert_told("ci", &["ci-secret"]).await;
+    let stage = &refusal.stage;
+    let theirs = stage.value("ci-secret", "token").await;
+    assert_eq!(theirs.as_deref(), Some("theirs"));
+    let secrets = stage.secrets();
+    secrets
+        .delete("ci-secret", &DeleteParams::default())
+        .await
+        .unwrap();
+    refusal.assert_landed("ci", &token.id, 1).await;
+}
+
+#[tokio::test]
+async fn a_resource_created_again_during_its_first_rotation_ends_with_the_live_value() {
+    let refusal = Refusal::start().await;
+    let stage = &refusal.stage;
+    let token = stage.token("ci");
+    let held = refusal.hold(&token.id);
+    stage.create("ci", json!({})).await;
+    reached(&held).await;
+    stage.delete("ci").await;
+    stage.create("ci", json!({})).await;
+    held.release();
+    let ready = |_: &_, status: &Status| stage::is_ready(status);
+    stage.until("ci", "ready", ready).await;
+    assert!(stage.holds_live("ci").await, "a dead value");
+    let rotations = stage.astro.rotations(&token.id);
+    assert!(rotations <= 2, "{rotations} rotations");
+    refusal.until_unsaved(0).await;
+    assert!(refusal.stage.holds_live("ci").await, "a dead value");
+    refusal.operator.log();
 }
 
 // ── refusals of the API server ──
