@@ -1,14 +1,14 @@
-//! Events about resources, as `kubectl describe` shows them.
+//! Events about objects, as `kubectl describe` shows them.
 
-use crate::api::WorkspaceTokenRotation;
 use crate::clock::precise;
 use crate::decide::notice::Notice;
 use crate::decide::pace::Pace;
 use crate::text::cut;
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::{Client, Resource, ResourceExt};
+use kube::{Client, ResourceExt};
 use serde_json::json;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -27,7 +27,7 @@ pub struct Publisher {
     published: Mutex<HashMap<Repeated, Published>>,
 }
 
-/// What makes two events the same: the resource's uid, the reason, the action, and whether it is a warning.
+/// What makes two events the same: the object's uid, the reason, the action, and whether it is a warning.
 type Repeated = (String, String, String, bool);
 
 #[derive(Clone)]
@@ -48,19 +48,15 @@ impl Publisher {
         }
     }
 
-    /// Publishes what is noticed about a resource.
+    /// Publishes what is noticed about an object.
     ///
     /// # Errors
     /// What the API server says.
-    pub async fn publish(
-        &self,
-        resource: &WorkspaceTokenRotation,
-        notice: &Notice,
-    ) -> kube::Result<()> {
-        let namespace = resource.namespace().unwrap_or_default();
+    pub async fn publish(&self, object: &ObjectReference, notice: &Notice) -> kube::Result<()> {
+        let namespace = object.namespace.clone().unwrap_or_default();
         let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         let repeated = (
-            resource.uid().unwrap_or_default(),
+            object.uid.clone().unwrap_or_default(),
             notice.reason.clone(),
             notice.action.clone(),
             notice.warning,
@@ -83,7 +79,7 @@ impl Publisher {
                 Published { name, count, last }
             }
             None => {
-                let event = self.event(resource, notice);
+                let event = self.event(object, notice);
                 events.create(&PostParams::default(), &event).await?;
                 let name = event.name_any();
                 Published {
@@ -97,18 +93,18 @@ impl Publisher {
         Ok(())
     }
 
-    fn event(&self, resource: &WorkspaceTokenRotation, notice: &Notice) -> Event {
+    fn event(&self, object: &ObjectReference, notice: &Notice) -> Event {
         Event {
             action: Some(notice.action.clone()),
             event_time: Some(MicroTime(precise())),
             metadata: ObjectMeta {
-                name: Some(name(&resource.name_any())),
-                namespace: resource.namespace(),
+                name: Some(name(object.name.as_deref().unwrap_or_default())),
+                namespace: object.namespace.clone(),
                 ..ObjectMeta::default()
             },
             note: Some(cut(&notice.message, LONGEST_NOTE).into()),
             reason: Some(notice.reason.clone()),
-            regarding: Some(resource.object_ref(&())),
+            regarding: Some(object.clone()),
             reporting_controller: Some("astro-token-operator".into()),
             reporting_instance: Some(self.instance.clone()),
             type_: Some(if notice.warning { "Warning" } else { "Normal" }.into()),

@@ -7,7 +7,7 @@ mod tests;
 mod unreadable;
 
 use self::changes::{Change, changes, is_refused, text};
-pub use self::unreadable::Count;
+pub use self::unreadable::Report;
 use self::unreadable::Unreadable;
 use crate::api::{Key, MANAGED_BY, WorkspaceTokenRotation, evidence};
 use crate::decide::managed::Metadata;
@@ -151,7 +151,7 @@ pub fn watch(
     claims: Arc<Mutex<Claims>>,
     wake: Wake,
     pace: Pace,
-    count: Count,
+    report: Report,
 ) -> (Watched, impl Future<Output = ()> + use<>) {
     let places = scope.places();
     let (resources, feed_resources) = resources(
@@ -161,11 +161,11 @@ pub fn watch(
         claims,
         wake.clone(),
         pace,
-        count.clone(),
+        report.clone(),
     );
     let (secrets, feed_secrets) = match access {
         SecretAccess::Watch => {
-            let (store, feed) = secrets(client, scope, places.clone(), wake, pace, count);
+            let (store, feed) = secrets(client, scope, places.clone(), wake, pace, report);
             (Some(store), feed.left_future())
         }
         SecretAccess::Get => {
@@ -193,7 +193,7 @@ fn resources(
     claims: Arc<Mutex<Claims>>,
     wake: Wake,
     pace: Pace,
-    count: Count,
+    report: Report,
 ) -> (
     Store<WorkspaceTokenRotation>,
     impl Future<Output = ()> + use<>,
@@ -202,7 +202,7 @@ fn resources(
     let store = writer.as_reader();
     let apis = scope.apis(client);
     let present = store.clone();
-    let mut unreadable = Unreadable::of("WorkspaceTokenRotation", count);
+    let mut unreadable = Unreadable::of::<WorkspaceTokenRotation>("WorkspaceTokenRotation", report);
     let feed = async move {
         let watches = apis.into_iter().zip(places.iter()).map(|(api, place)| {
             // Where Secrets cannot be listed, no resource is worked on: its value may be under a former name.
@@ -230,8 +230,8 @@ fn resources(
                     woken.extend(claims.apply(&resource));
                     writer.apply_watcher_event(&Event::Apply(resource));
                 }
-                Change::Unreadable(key, version, why) => {
-                    unreadable.add(&key, version, &why);
+                Change::Unreadable(key, metadata, why) => {
+                    unreadable.add(&key, *metadata, &why);
                     delete(&mut writer, &present, &key);
                 }
                 Change::Delete(key) => {
@@ -286,14 +286,14 @@ fn secrets(
     places: Arc<[Area]>,
     wake: Wake,
     pace: Pace,
-    count: Count,
+    report: Report,
 ) -> (Store<Metadata>, impl Future<Output = ()> + use<>) {
     let mut writer = ready_writer::<Metadata>();
     let store = writer.as_reader();
     let apis = scope.apis(client);
     let ours = format!("{}={}", MANAGED_BY.0, MANAGED_BY.1);
     let present = store.clone();
-    let mut unreadable = Unreadable::of("Secret", count);
+    let mut unreadable = Unreadable::of::<Metadata>("Secret", report);
     let feed = async move {
         let watches = apis.into_iter().zip(places.iter()).map(|(api, place)| {
             let changes = changes(api, Config::default().labels(&ours), &pace);
@@ -319,8 +319,8 @@ fn secrets(
                     writer.apply_watcher_event(&Event::Apply(secret.clone()));
                     tell(&secret);
                 }
-                Change::Unreadable(key, version, why) => {
-                    unreadable.add(&key, version, &why);
+                Change::Unreadable(key, metadata, why) => {
+                    unreadable.add(&key, *metadata, &why);
                     gone.push(key);
                 }
                 Change::Delete(key) => {

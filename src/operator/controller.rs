@@ -12,7 +12,7 @@ use crate::cluster;
 use crate::cluster::decode::Item;
 use crate::cluster::error::Error as ClusterError;
 use crate::cluster::events::Publisher;
-use crate::cluster::watch::{self, Scope, SecretAccess, Wake};
+use crate::cluster::watch::{self, Report, Scope, SecretAccess, Wake};
 use crate::decide::evidence::{Held, Live, Observed, Stored};
 use crate::decide::notice::{Notice, expiring, notice};
 use crate::decide::plan::rules::{after_look, plan};
@@ -23,18 +23,21 @@ use crate::decide::status;
 use crate::process::metrics::ResourceSample;
 use crate::text::line;
 use futures::{FutureExt, StreamExt, stream};
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::applier;
 use kube::runtime::controller::{Action, Config, Error as ControllerError};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+/// Objects that cannot be read and whose event is not published yet; more than that are only in the log.
+const UNREADABLE: usize = 100;
 /// Longest text of an event and its log line, characters.
 const LONGEST_NOTE: usize = 1000;
 
@@ -57,6 +60,17 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
     let handles = setup.handles;
     let (wake, mut receiver) = Wake::channel();
     let claims: Arc<Mutex<Claims>> = Arc::default();
+    let (unreadable, unreadable_found) = mpsc::channel(UNREADABLE);
+    let on_unreadable = Report {
+        count: {
+            let metrics = handles.metrics.clone();
+            Arc::new(move |kind, count| metrics.unreadable(kind, count))
+        },
+        // One that is too many is in the log all the same.
+        found: Arc::new(move |object, why| {
+            let _ = unreadable.try_send((object, why.to_owned()));
+        }),
+    };
     let (watched, feeds) = watch::watch(
         &setup.watch_client,
         &setup.scope,
@@ -64,10 +78,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
         claims.clone(),
         wake.clone(),
         handles.settings.pace,
-        {
-            let metrics = handles.metrics.clone();
-            Arc::new(move |kind, count| metrics.unreadable(kind, count))
-        },
+        on_unreadable,
     );
     let resources = watched.resources.clone();
     let works = Works::default();
@@ -90,7 +101,13 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
         tasks: TaskTracker::new(),
         stop: shutdown.clone(),
     });
-    let feeds = async { tokio::join!(feeds, context.clean_up()) };
+    let feeds = async {
+        tokio::join!(
+            feeds,
+            context.clean_up(),
+            context.tell_of_unreadable(unreadable_found)
+        )
+    };
     let work = async {
         tokio::select! {
             () = watched.synced() => {}
@@ -353,7 +370,26 @@ impl Context {
             true => warn!(namespace, name, rotation_id, reason, "{message}"),
             false => info!(namespace, name, rotation_id, reason, "{message}"),
         }
-        if let Err(error) = self.events.publish(resource, &notice).await {
+        self.publish(&resource.object_ref(&()), &notice).await;
+    }
+
+    /// An event on each object that cannot be read: its owner reads no log of ours, and its status stays as it is.
+    async fn tell_of_unreadable(&self, mut found: mpsc::Receiver<(ObjectReference, String)>) {
+        while let Some((object, why)) = found.recv().await {
+            let notice = Notice {
+                reason: "Unreadable".into(),
+                message: format!("the operator leaves it out until it can be read: {why}"),
+                action: "Read".into(),
+                rotation_id: None,
+                warning: true,
+            };
+            self.publish(&object, &notice).await;
+        }
+    }
+
+    async fn publish(&self, object: &ObjectReference, notice: &Notice) {
+        if let Err(error) = self.events.publish(object, notice).await {
+            let (namespace, name) = (&object.namespace, &object.name);
             debug!(namespace, name, %error, "event not published");
         }
     }

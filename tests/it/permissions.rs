@@ -110,10 +110,12 @@ async fn live(plane: &ControlPlane, mode: Mode, namespace: &str) {
     operator.stop().await.unwrap();
 }
 
-/// What the rules of the Roles and ClusterRoles permit.
+/// What the rules of the Roles and ClusterRoles permit that are bound; the others are for people.
 fn permissions(objects: &[Value], namespace: &str) -> Permissions {
     let mut all = Permissions::new();
-    for role in objects {
+    let bound: Vec<_> = objects.iter().map(|it| &it["roleRef"]["name"]).collect();
+    let is_bound = |role: &&Value| bound.contains(&&role["metadata"]["name"]);
+    for role in objects.iter().filter(is_bound) {
         let place = match role["kind"].as_str() {
             Some("ClusterRole") => String::new(),
             Some("Role") => {

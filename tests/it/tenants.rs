@@ -612,6 +612,7 @@ async fn an_object_that_cannot_be_read_keeps_no_other_from_being_rotated_and_hea
     until(&spoilt.id, 4).await;
     assert_eq!(astro.rotations(&plain.id), 3);
 
+    stage.until_notice("unreadable", "Unreadable").await;
     // What is not known to be settled is not worked on, and is as soon as it can be read.
     assert_eq!(astro.rotations(&unreadable.id), 1);
     let settled = json!({"status": {"pending": null}});

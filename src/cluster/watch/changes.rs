@@ -6,10 +6,11 @@ use crate::decide::pace::Pace;
 use crate::text::{api_error, scrub};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::{Stream, StreamExt, stream};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
 use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::watcher::{Config, Error, Event};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, ResourceExt};
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ const LONGEST_MESSAGE: usize = 400;
 pub(super) enum Change<T> {
     Apply(Key, T),
     /// It is there, and this version of it cannot be read, for this reason.
-    Unreadable(Key, Option<String>, String),
+    Unreadable(Key, Box<ObjectMeta>, String),
     Delete(Key),
     /// A list is complete: what is not of these is gone.
     Listed(HashSet<Key>),
@@ -32,10 +33,10 @@ pub(super) enum Change<T> {
 
 impl<T: Decode> Change<T> {
     fn of(item: Item<T>) -> Self {
-        let (key, version) = (item.key(), item.resource_version());
+        let key = item.key();
         match item.object {
             Ok(object) => Self::Apply(key, object),
-            Err(why) => Self::Unreadable(key, version, why),
+            Err(why) => Self::Unreadable(key, Box::new(item.metadata), why),
         }
     }
 }

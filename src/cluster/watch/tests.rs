@@ -51,7 +51,7 @@ impl Server {
 
     /// Watches; tells what is known.
     fn watch(&self, scope: &Scope, access: SecretAccess) -> Watched {
-        self.watch_with(scope, access, Arc::default(), Arc::new(|_, _| {}))
+        self.watch_with(scope, access, Arc::default(), silent())
     }
 
     fn watch_with(
@@ -59,7 +59,7 @@ impl Server {
         scope: &Scope,
         access: SecretAccess,
         claims: Arc<Mutex<Claims>>,
-        count: Count,
+        report: Report,
     ) -> Watched {
         let (wake, woken) = Wake::channel();
         let (watched, feeds) = watch(
@@ -69,7 +69,7 @@ impl Server {
             claims,
             wake,
             Pace::SHIPPED,
-            count,
+            report,
         );
         tokio::spawn(async move {
             feeds.await;
@@ -212,13 +212,20 @@ async fn the_whole_cluster_is_waited_for_until_it_is_permitted() {
     synced(&watched).await;
 }
 
+/// Tells nobody.
+fn silent() -> Report {
+    Report {
+        count: Arc::new(|_, _| {}),
+        found: Arc::new(|_, _| {}),
+    }
+}
+
 #[tokio::test]
 async fn claims_outlive_a_refusal_and_end_with_the_next_list() {
     let server = Server::default();
     server.edit(|world| world.resources = [("a", vec!["x"]), ("b", vec!["x", "y"])].into());
     let claims = Arc::<Mutex<Claims>>::default();
-    let count: Count = Arc::new(|_, _| {});
-    let watched = server.watch_with(&two(), SecretAccess::Watch, claims.clone(), count);
+    let watched = server.watch_with(&two(), SecretAccess::Watch, claims.clone(), silent());
     until(&watched, &["x", "x", "y"]).await;
     let younger: WorkspaceTokenRotation = serde_json::from_value(resource("b", "x")).unwrap();
     let has_to_wait = || claims.lock().unwrap().rival(&younger).is_some();
@@ -250,15 +257,26 @@ async fn what_cannot_be_read_is_left_out_and_counted_until_it_is_gone() {
     server.edit(|world| world.resources = [("a", vec!["broken", "x"]), ("b", vec!["y"])].into());
     let counted = Arc::new(Mutex::new(0));
     let counts = counted.clone();
-    let count: Count = Arc::new(move |kind, count| {
-        if kind == "WorkspaceTokenRotation" {
-            *counts.lock().unwrap() = count;
-        }
-    });
-    let watched = server.watch_with(&two(), SecretAccess::Watch, Arc::default(), count);
+    let found = Arc::<Mutex<Vec<String>>>::default();
+    let finds = found.clone();
+    let report = Report {
+        count: Arc::new(move |kind, count| {
+            if kind == "WorkspaceTokenRotation" {
+                *counts.lock().unwrap() = count;
+            }
+        }),
+        found: Arc::new(move |object, why| {
+            let name = object.name.unwrap_or_default();
+            finds.lock().unwrap().push(format!("{name}: {why}"));
+        }),
+    };
+    let watched = server.watch_with(&two(), SecretAccess::Watch, Arc::default(), report);
     synced(&watched).await;
     assert_eq!(known(&watched), ["x", "y"]);
     assert_eq!(*counted.lock().unwrap(), 1);
+    let found = found.lock().unwrap().clone();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("broken: spec"), "{found:?}");
     server.edit(|world| world.refused = vec!["/a/"]);
     until(&watched, &["y"]).await;
     server.edit(|world| {
