@@ -77,7 +77,8 @@ impl Observer {
         work: Option<Work>,
     ) -> Result<Observed, Error> {
         let mut seen = self.begin(resource, now, work);
-        seen.stored = self.secrets.cached(resource, self.cluster(), now).await?;
+        let stored = self.secrets.cached(resource, self.cluster(), now).await?;
+        seen.found(stored);
         // First by what is known: a resource that has to wait for an older one makes no call.
         self.find_rival(&mut seen);
         if seen.rival.is_none() && is_workable(&seen) {
@@ -115,10 +116,8 @@ impl Observer {
         seen.access = Access::Granted {
             own_token_id: grant.credential.own_token_id().map(str::to_owned),
         };
-        seen.stored = self
-            .secrets
-            .read(resource, self.cluster(), seen.now)
-            .await?;
+        let stored = self.secrets.read(resource, self.cluster(), seen.now);
+        seen.found(stored.await?);
         seen.live = token::read(handles, &self.listings, &seen, &grant).await?;
         // Without an answer it is asked again soon, and not only at the next audit: the look had a reason.
         let answered = !matches!(seen.live, Live::Unavailable { .. });
