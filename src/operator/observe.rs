@@ -1,6 +1,8 @@
 //! The gatherer: fills in the evidence, decides nothing.
 
 mod secrets;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use self::secrets::Secrets;
