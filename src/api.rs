@@ -1,5 +1,9 @@
 //! The custom resource: its types, and the label and annotation keys the operator writes and reads.
 
+mod unknown;
+
+pub use self::unknown::Unknown;
+
 use crate::id;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema, ResourceExt};
@@ -437,6 +441,31 @@ pub struct Pending {
     pub revoke: Option<String>,
 }
 
+/// What an intent that cannot be read has for texts: an old API server makes null of empty ones.
+const UNREADABLE: &str = "unreadable";
+
+impl Pending {
+    /// One that cannot be read, as a newer version may have written it: that there is one is all that is believed of it.
+    pub fn unreadable() -> Self {
+        Self {
+            id: UNREADABLE.into(),
+            reason: Cause::Lost,
+            attempt: 1,
+            token_id: UNREADABLE.into(),
+            started_at: Time(jiff::Timestamp::UNIX_EPOCH),
+            replaces: Version::default(),
+            holder: UNREADABLE.into(),
+            request: None,
+            revoke: None,
+        }
+    }
+
+    /// Whether it is one of these.
+    pub fn is_unreadable(&self) -> bool {
+        self.id == UNREADABLE
+    }
+}
+
 /// Which value of a token: the vendor changes both with each rotation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -480,6 +509,10 @@ pub enum Cause {
     Lost,
     /// Somebody else had rotated the token.
     Reclaimed,
+    /// Another reason, of a newer version.
+    #[serde(untagged)]
+    #[schemars(!untagged, skip)]
+    Other(Unknown),
 }
 
 /// What became of a rotation.
@@ -489,16 +522,26 @@ pub enum RotationOutcome {
     Stored,
     /// The vendor issued a value that never reached the Secret.
     Lost,
+    /// Something else, of a newer version.
+    #[serde(untagged)]
+    #[schemars(!untagged, skip)]
+    Other(Unknown),
 }
 
 impl std::fmt::Display for Cause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self:?}")
+        match self {
+            Self::Other(name) => write!(f, "{name:?}"),
+            known => write!(f, "{known:?}"),
+        }
     }
 }
 
 impl std::fmt::Display for RotationOutcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self:?}")
+        match self {
+            Self::Other(name) => write!(f, "{name:?}"),
+            known => write!(f, "{known:?}"),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Decodes what the API server answers object by object: one that cannot be read is named, and concerns no other.
 
-use crate::api::{Key, Status, WorkspaceTokenRotation};
+use crate::api::{Key, Pending, Status, WorkspaceTokenRotation};
 use crate::cluster::error::LONGEST_MESSAGE;
 use crate::text::scrub;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -13,6 +13,7 @@ use serde::de::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
+use serde_path_to_error::Segment;
 use std::borrow::Cow;
 
 /// Levels of an object that are read. Only managed fields can have more, and the parser gives up on too many of them.
@@ -199,10 +200,14 @@ impl Decode for WorkspaceTokenRotation {
     fn reduce(object: &mut Value) {
         drop_managed_fields(object);
         if let Some(Value::Object(status)) = object.get_mut("status") {
-            // Without its intent a resource must not be worked on, so that one has to be readable.
-            let pending = status.remove("pending");
+            let pending = status.remove("pending").filter(|it| !it.is_null());
             keep_readable::<Status>(status);
-            status.extend(pending.map(|pending| ("pending".into(), pending)));
+            // That a rotation was begun must not be forgotten.
+            let pending = pending.map(|it| match Pending::deserialize(&it) {
+                Ok(_) => it,
+                Err(_) => json!(Pending::unreadable()),
+            });
+            status.extend(pending.map(|it| ("pending".into(), it)));
         }
     }
 }
@@ -252,23 +257,69 @@ fn drop_managed_fields(object: &mut Value) {
     }
 }
 
-/// Leaves the fields that can be read as those of a `T`, all of which are optional; of a list, the items.
+/// Takes out of the fields of a `T`, all of which are optional, what cannot be read, and no more than has to go with it.
 fn keep_readable<T: DeserializeOwned>(fields: &mut Map<String, Value>) {
     if T::deserialize(&*fields).is_ok() {
         return;
     }
-    let is_readable = |field: &str, value: Value| {
-        T::deserialize(Value::Object(
-            [(field.to_owned(), value)].into_iter().collect(),
-        ))
-        .is_ok()
-    };
-    fields.retain(|field, value| {
-        if let Value::Array(items) = value {
-            items.retain(|item| is_readable(field, json!([item])));
+    for (field, value) in std::mem::take(fields) {
+        // One by one, so that long lists take no long time.
+        let parts = match value {
+            Value::Array(items) => items.into_iter().map(|item| json!([item])).collect(),
+            value => vec![value],
+        };
+        let parts = parts.into_iter().filter_map(|part| {
+            let mut alone = json!({field.as_str(): part});
+            mend::<T>(&mut alone);
+            alone.get_mut(&field).map(Value::take)
+        });
+        for part in parts {
+            match (fields.get_mut(&field), part) {
+                (Some(Value::Array(items)), Value::Array(item)) => items.extend(item),
+                (_, part) => drop(fields.insert(field.clone(), part)),
+            }
         }
-        is_readable(field, value.clone())
+    }
+}
+
+/// Takes out what cannot be read, and where it cannot be missing, what it is a part of.
+fn mend<T: DeserializeOwned>(value: &mut Value) {
+    while let Err(error) = serde_path_to_error::deserialize::<_, T>(&*value) {
+        let path = error.path().iter().map_while(|segment| match segment {
+            Segment::Map { key } => Some(Step::Field(key.clone())),
+            Segment::Seq { index } => Some(Step::Item(*index)),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        });
+        if !remove(value, &path.collect::<Vec<_>>()) {
+            *value = json!({});
+            return;
+        }
+    }
+}
+
+/// A step from a value to one of its parts.
+enum Step {
+    Field(String),
+    Item(usize),
+}
+
+/// Removes the part at the end of the path; whether there was one.
+fn remove(value: &mut Value, path: &[Step]) -> bool {
+    let Some((last, path)) = path.split_last() else {
+        return false;
+    };
+    let parent = path.iter().try_fold(value, |value, step| match step {
+        Step::Field(name) => value.get_mut(name),
+        Step::Item(index) => value.get_mut(index),
     });
+    match (parent, last) {
+        (Some(Value::Object(fields)), Step::Field(name)) => fields.remove(name).is_some(),
+        (Some(Value::Array(items)), Step::Item(index)) if *index < items.len() => {
+            items.remove(*index);
+            true
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -312,27 +363,67 @@ mod tests {
     }
 
     #[test]
-    fn of_a_status_only_the_intent_has_to_be_readable() {
-        let status = json!({
-            "retryAt": LATE, "failures": "many", "handledRequest": "r",
-            "lastRotation": {"id": "x", "reason": "Unheard", "at": LATE},
-            "history": [
-                {"id": "a", "reason": "Initial", "at": "2026-01-01T00:00:00Z", "tokenId": "t", "outcome": "Stored"},
-                {"id": "b", "reason": "Initial", "at": "2026-01-01T00:00:00Z", "tokenId": "t", "outcome": "Burnt"},
-            ],
-        });
-        let with = |status: &Value| {
-            let resource = resource(|r| r["status"] = status.clone());
-            read::<WorkspaceTokenRotation>(resource)
+    fn of_a_status_is_read_what_can_be_and_no_more_is_left_out() {
+        let entry = |id: &str, edit: Value| {
+            let mut entry = json!({
+                "id": id, "reason": "Initial", "at": "2026-01-01T00:00:00Z", "tokenId": "t", "outcome": "Stored",
+            });
+            entry
+                .as_object_mut()
+                .unwrap()
+                .extend(edit.as_object().unwrap().clone());
+            entry
         };
-        let read = with(&status).unwrap().status.unwrap();
-        assert_eq!((&read.retry_at, read.failures), (&None, None));
-        assert_eq!(read.last_rotation, None);
-        assert_eq!(read.handled_request.as_deref(), Some("r"));
-        assert_eq!(read.history.len(), 1);
-        let mut status = status;
-        status["pending"] = json!({"id": "x", "startedAt": LATE});
-        assert!(with(&status).is_err());
+        let history = [
+            entry("whole", json!({})),
+            entry(
+                "of a newer version",
+                json!({"reason": "Previous", "outcome": "Burnt"}),
+            ),
+            entry("no time", json!({"at": LATE})),
+            entry("no name", json!({"outcome": "{{ x }}"})),
+            json!(5),
+        ];
+        let status = json!({
+            "retryAt": LATE, "failures": "many", "handledRequest": "r", "binding": "b", "nextRotation": LATE,
+            "token": {"id": "t", "name": "n", "rotatedAt": LATE, "expiresAt": 7, "shortToken": "s"},
+            "lastRotation": {"id": "x", "reason": "Unheard", "at": LATE},
+            "schedule": {"since": "2026-01-01T00:00:00Z", "cron": 5},
+            "history": history,
+        });
+        let read = read::<WorkspaceTokenRotation>(resource(|r| r["status"] = status));
+        let written = json!(read.unwrap().status.unwrap());
+        let wanted = json!({
+            "handledRequest": "r", "token": {"id": "t", "name": "n", "shortToken": "s"},
+            "schedule": {"since": "2026-01-01T00:00:00Z"}, "history": history[..2],
+        });
+        assert_eq!(written, wanted);
+    }
+
+    #[test]
+    fn of_an_intent_that_cannot_be_read_is_known_that_there_is_one() {
+        let read = |pending: Value| {
+            let resource = resource(|r| r["status"] = json!({"pending": pending}));
+            let resource = read::<WorkspaceTokenRotation>(resource).unwrap();
+            resource.status.unwrap().pending
+        };
+        for pending in [
+            json!({"id": "x", "startedAt": LATE}),
+            json!({}),
+            json!("x"),
+            json!([1]),
+        ] {
+            assert_eq!(read(pending), Some(Pending::unreadable()));
+        }
+        assert_eq!(read(Value::Null), None);
+    }
+
+    #[test]
+    fn a_status_full_of_nonsense_takes_no_long_time() {
+        let nonsense = json!({"id": 1, "reason": 2, "at": 3, "tokenId": 4, "outcome": 5});
+        let status = json!({"history": vec![nonsense; 20_000], "token": vec![1; 20_000]});
+        let read = read::<WorkspaceTokenRotation>(resource(|r| r["status"] = status));
+        assert_eq!(read.unwrap().status, Some(Status::default()));
     }
 
     #[test]

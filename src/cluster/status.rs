@@ -1,12 +1,13 @@
 //! The only writer of a resource's status: under its own field manager, and always fenced.
 
-use super::decode::Item;
+use super::decode::{Item, shallow};
 use super::error::{Error, LONGEST_MESSAGE};
 use crate::api::{Status, WorkspaceTokenRotation};
 use crate::reason::{Blocked, Reason};
 use crate::text::scrub;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams, Request};
 use kube::{Client, Resource, ResourceExt};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 /// Field manager of the status. Not the one of anything else: an old API server would forget that it owns the status.
@@ -32,31 +33,66 @@ pub async fn write(
     });
     // Force: the status is ours alone; the fence guards against our own other selves.
     let params = PatchParams::apply(MANAGER).force();
-    let body = Patch::Apply(&body);
-    let written = api.patch_status(&name, &params, &body);
-    let written = written.await.and_then(Item::read).map_err(verdict)?;
-    let Some(correction) = correction(status, written.status.as_ref()) else {
+    let (written, left) = match status.conditions.is_empty() {
+        // An old API server makes null of a list that an apply takes the last item from, and then refuses that.
+        true => (resource.clone(), Vec::new()),
+        false => patch(&api, client, &name, (&params, &Patch::Apply(&body))).await?,
+    };
+    let Some(correction) = correction(status, written.status.as_ref(), left) else {
         return Ok(written);
     };
-    let body = Patch::Merge(json!({
+    let body = json!({
         "metadata": { "resourceVersion": written.resource_version() },
         "status": correction,
-    }));
+    });
     let params = PatchParams {
         field_manager: Some(MANAGER.into()),
         ..PatchParams::default()
     };
-    let corrected = api.patch_status(&name, &params, &body);
-    corrected.await.and_then(Item::read).map_err(verdict)
+    let corrected = patch(&api, client, &name, (&params, &Patch::Merge(&body))).await?;
+    Ok(corrected.0)
+}
+
+/// The resource as it is then, and the fields of its status that cannot be read.
+async fn patch(
+    api: &Api<Item<WorkspaceTokenRotation>>,
+    client: &Client,
+    name: &str,
+    (params, patch): (&PatchParams, &Patch<&Value>),
+) -> Result<(WorkspaceTokenRotation, Vec<String>), Error> {
+    let request = Request::new(api.resource_url()).patch_subresource("status", name, params, patch);
+    let request = request
+        .map_err(kube::Error::BuildRequest)
+        .map_err(verdict)?;
+    let answer = client.request_text(request).await.map_err(verdict)?;
+    let answer = shallow(&answer).map_err(kube::Error::SerdeError);
+    let answer = answer.map_err(verdict)?;
+    let fields = answer["status"].as_object().into_iter().flatten();
+    let is_left = |(field, value): &(&String, &Value)| {
+        Status::deserialize(json!({field.as_str(): value})).is_err()
+    };
+    let left = fields
+        .filter(is_left)
+        .map(|(field, _)| field.clone())
+        .collect();
+    let read = Item::deserialize(answer).map_err(kube::Error::SerdeError);
+    Ok((read.and_then(Item::read).map_err(verdict)?, left))
 }
 
 /// What to merge into `written` to make it `wanted`: an apply leaves alone what another party wrote, as an
-/// administrator with a backup does.
-fn correction(wanted: &Status, written: Option<&Status>) -> Option<Map<String, Value>> {
-    let (mut wanted, written) = (fields(wanted), fields(written?));
+/// administrator with a backup does. What is `left` of that cannot be read.
+fn correction(
+    wanted: &Status,
+    written: Option<&Status>,
+    left: Vec<String>,
+) -> Option<Map<String, Value>> {
+    let (mut wanted, mut written) = (fields(wanted), fields(written?));
+    for field in left {
+        written.entry(field).or_insert(Value::Null);
+    }
     let differ = |(field, value): (String, Value)| {
         let wanted = wanted.remove(&field).unwrap_or_default();
-        (wanted != value).then_some((field, wanted))
+        (wanted != value || value.is_null()).then_some((field, wanted))
     };
     let differing: Map<_, _> = written.into_iter().filter_map(differ).collect();
     (!differing.is_empty()).then_some(differing)
@@ -97,17 +133,18 @@ mod tests {
             handled_request: Some("x".into()),
             ..Status::default()
         };
-        assert_eq!(correction(&wanted, Some(&wanted)), None);
-        assert_eq!(correction(&wanted, None), None);
+        assert_eq!(correction(&wanted, Some(&wanted), vec![]), None);
+        assert_eq!(correction(&wanted, None, vec![]), None);
         let written = Status {
             failures: Some(3),
             observed_generation: Some(1),
             ..wanted.clone()
         };
-        let correction = correction(&wanted, Some(&written)).map(Value::Object);
+        let left = vec!["retryAt".to_owned()];
+        let correction = correction(&wanted, Some(&written), left).map(Value::Object);
         assert_eq!(
             correction,
-            Some(json!({"failures": 2, "observedGeneration": null}))
+            Some(json!({"failures": 2, "observedGeneration": null, "retryAt": null}))
         );
     }
 }

@@ -10,6 +10,7 @@ use crate::decide::version::Drift;
 use crate::id::is_same;
 use crate::reason::{Blocked, Reason};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use std::sync::Arc;
 
@@ -73,10 +74,18 @@ impl Observed {
         now: Timestamp,
         settings: &Arc<Settings>,
     ) -> Self {
+        let mut resource = resource.clone();
+        let status = resource.status.as_mut();
+        let pending = status.and_then(|status| status.pending.as_mut());
+        // It counts as begun when it was first seen, which the next status says.
+        let unseen = pending.filter(|it| **it == Pending::unreadable());
+        if let Some(pending) = unseen {
+            pending.started_at = Time(now);
+        }
         Self {
             now,
-            resource: resource.clone(),
             schedule: Schedule::parse(&resource.spec.schedule, settings.minimum_interval),
+            resource,
             settings: settings.clone(),
             access: Access::Unknown,
             stored: Stored::Absent {
@@ -91,6 +100,19 @@ impl Observed {
             work: None,
             begun: Vec::new(),
             holder_done_at: None,
+        }
+    }
+
+    /// What is stored. An intent that cannot be read is taken for one that was to replace just that: stamp and record alone
+    /// then tell what became of it.
+    pub fn found(&mut self, stored: Stored) {
+        self.stored = stored;
+        let status = self.resource.status.as_mut();
+        let pending = status.and_then(|status| status.pending.as_mut());
+        let pending = pending.filter(|pending| pending.is_unreadable());
+        if let (Some(pending), Some(held)) = (pending, self.stored.value()) {
+            pending.token_id.clone_from(&held.stamp.token_id);
+            pending.replaces = held.stamp.version.clone();
         }
     }
 

@@ -64,6 +64,8 @@ table! {
     latest_call: Duration = 5_000, at least 3_000;
     /// How long a call may still take effect after its caller has died.
     landing: SignedDuration = 10_000, at least 1_000;
+    /// So long after an intent was recorded everything that is as it was before stays so.
+    rest: SignedDuration = 600_000, at least 60_000;
     /// Longest time from Astro's answer to the value in the Secret that others wait for.
     write_budget: Duration = 20_000, at least 2_000;
     /// A value older than this is not written over a Secret that was not read again.
@@ -207,6 +209,7 @@ mod tests {
                 ("list_fresh", 1.0),
                 ("latest_call", 5.0),
                 ("landing", 10.0),
+                ("rest", 600.0),
                 ("write_budget", 20.0),
                 ("fresh_write", 2.0),
                 ("late_write", 2.0),
@@ -260,6 +263,7 @@ mod tests {
                 // A recovery must not begin while the call of a dead process may still take effect, nor while a live
                 // one may still work.
                 ("landing < in flight", pace.landing < pace.in_flight()),
+                ("in flight < rest", pace.in_flight() < pace.rest),
                 (
                     "connect < call",
                     pace.vendor_connect_timeout < pace.vendor_timeout,

@@ -6,7 +6,7 @@ use crate::api::{
 use crate::decide::evidence::{Access, CredentialClaims, Held, Live, Observed};
 use crate::decide::plan::belief::{believe, counted, next_due};
 use crate::decide::plan::brake::needs_person;
-use crate::decide::plan::rules::plan;
+use crate::decide::plan::rules::{is_without_effect, plan};
 use crate::decide::plan::{Plan, Rotation, Setback};
 use crate::decide::requests::Requests;
 use crate::decide::version::{Drift, compare_records};
@@ -85,8 +85,8 @@ fn cron_status(seen: &Observed, old: &Status) -> Option<CronStatus> {
     known.or_else(|| old.schedule.clone())
 }
 
-/// The evidence once the pending rotation is booked, which the Secret proves or which is about a token that is none of ours
-/// any more.
+/// The evidence once the pending rotation is booked, which the Secret proves, which had no effect, or which is about a
+/// token that is none of ours any more.
 pub fn booked(seen: &Observed) -> Observed {
     let mut new = seen.resource.status.clone().unwrap_or_default();
     new.observed_generation = seen.resource.metadata.generation;
@@ -97,6 +97,7 @@ pub fn booked(seen: &Observed) -> Observed {
         })
     };
     match new.pending.take() {
+        Some(pending) if pending.is_unreadable() || is_without_effect(seen) => {}
         Some(pending) if is_stored(&pending) => {
             remember(&mut new, &pending, RotationOutcome::Stored);
             new.last_rotation = Some(LastRotation {

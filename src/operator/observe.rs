@@ -1,6 +1,8 @@
 //! The gatherer: fills in the evidence, decides nothing.
 
 mod secrets;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use self::secrets::Secrets;
@@ -77,7 +79,8 @@ impl Observer {
         work: Option<Work>,
     ) -> Result<Observed, Error> {
         let mut seen = self.begin(resource, now, work);
-        seen.stored = self.secrets.cached(resource, self.cluster(), now).await?;
+        let stored = self.secrets.cached(resource, self.cluster(), now).await?;
+        seen.found(stored);
         // First by what is known: a resource that has to wait for an older one makes no call.
         self.find_rival(&mut seen);
         if seen.rival.is_none() && is_workable(&seen) {
@@ -113,10 +116,8 @@ impl Observer {
         let resource = newest.as_deref().unwrap_or(&cached.resource);
         let mut seen = self.begin(resource, now(), cached.work.clone());
         seen.access = Access::Granted(grant.credential.claims());
-        seen.stored = self
-            .secrets
-            .read(resource, self.cluster(), seen.now)
-            .await?;
+        let stored = self.secrets.read(resource, self.cluster(), seen.now);
+        seen.found(stored.await?);
         seen.live = token::read(handles, &self.listings, &seen, &grant).await?;
         // Without an answer it is asked again soon, and not only at the next audit: the look had a reason.
         let answered = !matches!(seen.live, Live::Unavailable { .. });

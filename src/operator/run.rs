@@ -27,6 +27,7 @@ use std::time::Instant;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -188,10 +189,15 @@ async fn lead(
     metrics.leading(true);
     // Not a child of `stop`: the work must not be over before the select below is, which would poll it again.
     let work_stop = CancellationToken::new();
-    let synced = || health.set(SYNCED, true);
-    let mut work = std::pin::pin!(controller::run(setup, work_stop.clone(), synced));
+    let synced = {
+        let health = health.clone();
+        move || health.set(SYNCED, true)
+    };
+    // In a task of its own: hundreds of passes must not delay the end, while which they would go on.
+    let work = tokio::spawn(controller::run(setup, work_stop.clone(), synced));
+    let mut work = AbortOnDropHandle::new(work);
     let lost = tokio::select! {
-        () = &mut work => false,
+        ended = &mut work => return ended.context("the controller ended"),
         () = leadership.lost() => true,
         () = stop.cancelled() => false,
     };
@@ -200,7 +206,7 @@ async fn lead(
     work_stop.cancel();
     if lost {
         warn!("leadership lost; finishing what is in flight");
-        work.await;
+        work.await?;
         bail!("leadership lost");
     }
     // The lease is kept meanwhile, within bounds: another leader could only wait for the intents.
@@ -211,12 +217,15 @@ async fn lead(
         }
     };
     let is_done = tokio::select! {
-        () = &mut work => true,
+        ended = &mut work => {
+            ended?;
+            true
+        }
         () = bound => false,
     };
     leadership.release().await;
     if !is_done {
-        work.await;
+        work.await?;
     }
     Ok(())
 }

@@ -32,29 +32,64 @@ fn webhook(stage: &Stage, client: Value) -> Value {
     })
 }
 
-/// A policy that makes these changes to every Secret.
-async fn changing(stage: &Stage, changes: Value) {
-    let patch = STANDARD.encode(changes.to_string());
+/// Serves a policy; `answer` makes its response to a request.
+async fn serve(answer: impl Fn(&Value) -> Value + Clone + Send + Sync + 'static) -> Value {
     let review = move |axum::Json(review): axum::Json<Value>| async move {
-        let uid = review["request"]["uid"].clone();
+        let mut response = answer(&review["request"]);
+        response["uid"] = review["request"]["uid"].clone();
         axum::Json(json!({
-            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-            "response": {"uid": uid, "allowed": true, "patchType": "JSONPatch", "patch": patch},
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response,
         }))
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let front = Terminator::open(listener.local_addr().unwrap()).await;
     let router = Router::new().fallback(post(review));
     tokio::spawn(axum::serve(listener, router).into_future());
-    let client = json!({
+    json!({
         "url": format!("https://localhost:{}/", front.port), "caBundle": STANDARD.encode(&front.authority),
-    });
+    })
+}
+
+/// A policy that makes these changes to every Secret.
+async fn changing(stage: &Stage, changes: Value) {
+    let patch = STANDARD.encode(changes.to_string());
+    let client = serve(move |_| json!({"allowed": true, "patchType": "JSONPatch", "patch": patch}));
+    let policy = serde_json::from_value(webhook(stage, client.await)).unwrap();
     let policies: Api<MutatingWebhookConfiguration> = Api::all(stage.client.clone());
-    let policy = serde_json::from_value(webhook(stage, client)).unwrap();
     policies
         .create(&PostParams::default(), &policy)
         .await
         .unwrap();
+}
+
+/// A policy by which no Secret may hold a JWT; returns its name.
+async fn without_tokens(stage: &Stage) -> String {
+    let client = serve(|request| {
+        let data = request["object"]["data"].as_object();
+        let mut values = data.into_iter().flatten().filter_map(|(_, it)| it.as_str());
+        let is_token = |value: &str| {
+            let value = STANDARD.decode(value).unwrap();
+            value.starts_with(b"eyJ") && value.split(|byte| *byte == b'.').count() == 3
+        };
+        let message = "a Secret must not hold a JWT";
+        json!({"allowed": !values.any(is_token), "status": {"message": message}})
+    });
+    refuse(stage, client.await).await
+}
+
+async fn refuse(stage: &Stage, client: Value) -> String {
+    let policy: ValidatingWebhookConfiguration =
+        serde_json::from_value(webhook(stage, client)).unwrap();
+    let policies: Api<ValidatingWebhookConfiguration> = Api::all(stage.client.clone());
+    let params = PostParams::default();
+    let created = policies.create(&params, &policy).await.unwrap();
+    created.metadata.name.unwrap()
+}
+
+async fn allow(stage: &Stage, policy: &str) {
+    let policies: Api<ValidatingWebhookConfiguration> = Api::all(stage.client.clone());
+    let params = DeleteParams::default();
+    policies.delete(policy, &params).await.unwrap();
 }
 
 fn under_policy(stage: &Stage) -> Value {
@@ -97,13 +132,7 @@ async fn a_policy_that_changes_what_the_operator_depends_on_is_named_and_nothing
 #[tokio::test]
 async fn a_policy_that_is_down_is_told_and_rotates_nothing_until_it_is_back() {
     let stage = stage().await;
-    let policies: Api<ValidatingWebhookConfiguration> = Api::all(stage.client.clone());
-    let down = webhook(&stage, json!({"url": "https://127.0.0.1:1/"}));
-    let down: ValidatingWebhookConfiguration = serde_json::from_value(down).unwrap();
-    policies
-        .create(&PostParams::default(), &down)
-        .await
-        .unwrap();
+    let down = refuse(&stage, json!({"url": "https://127.0.0.1:1/"})).await;
     let token = stage.token("ci");
     stage.create("ci", under_policy(&stage)).await;
     let message = stage.until_blocked("ci", "KubernetesUnavailable").await;
@@ -112,13 +141,53 @@ async fn a_policy_that_is_down_is_told_and_rotates_nothing_until_it_is_back() {
     let status = stage.resources().get("ci").await.unwrap().status.unwrap();
     assert!(status.failures >= Some(1) && status.retry_at.is_some());
 
-    let name = down.metadata.name.unwrap();
-    policies
-        .delete(&name, &DeleteParams::default())
-        .await
-        .unwrap();
+    allow(&stage, &down).await;
     stage.until_rotated("ci", 1).await;
     assert_eq!(stage.astro.rotations(&token.id), 1);
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_policy_against_what_looks_like_a_token_is_met_before_the_rotation() {
+    let stage = stage().await;
+    let policy = without_tokens(&stage).await;
+    let token = stage.token("ci");
+    stage.create("ci", under_policy(&stage)).await;
+    let message = stage.until_blocked("ci", "TargetRefused").await;
+    assert!(message.contains("must not hold a JWT"), "{message}");
+    assert_eq!(stage.astro.rotations(&token.id), 0);
+
+    allow(&stage, &policy).await;
+    stage.until_rotated("ci", 1).await;
+    assert!(stage.holds_live("ci").await);
+    assert_eq!(stage.astro.rotations(&token.id), 1);
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_secret_without_room_for_a_longer_value_is_found_full_before_the_rotation() {
+    /// Of all data of a Secret, bytes.
+    const LIMIT: usize = 1024 * 1024;
+    const LEFT: usize = 4 * 1024;
+    let stage = stage().await;
+    let token = stage.token("ci");
+    stage.create("ci", json!({})).await;
+    stage.until_rotated("ci", 1).await;
+    let value = stage.value("ci-secret", "token").await.unwrap();
+    let others = "x".repeat(LIMIT - LEFT - value.len());
+    let others = json!({"data": {"others": STANDARD.encode(others)}});
+    stage.edit_secret("ci-secret", others).await;
+    stage.request("ci", "now").await;
+    let message = stage.until_blocked("ci", "TargetRefused").await;
+    assert!(message.contains("1048576"), "{message}");
+    assert_eq!(stage.astro.rotations(&token.id), 1);
+    assert!(stage.holds_live("ci").await);
+
+    let room = json!({"data": {"others": null}});
+    stage.edit_secret("ci-secret", room).await;
+    stage.until_rotated("ci", 2).await;
+    assert!(stage.holds_live("ci").await);
+    assert_eq!(stage.astro.rotations(&token.id), 2);
     stage.assert_no_leak().await;
 }
 

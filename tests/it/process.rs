@@ -1,5 +1,7 @@
 //! The operator as a process: what it says, when it starts, how it ends, and what its environment does to it.
 
+mod stop;
+
 use crate::stage::net::{Proxy, Terminator, http};
 use crate::stage::process::{Ended, Environment, Process, free_port, run};
 use crate::stage::{self, HOME, Mode, PACE, Stage, permit_to_lead, plane, spoilable};

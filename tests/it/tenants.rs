@@ -1,49 +1,63 @@
 //! Tenants who share an operator: none reaches into another's namespace, and none can crash, stall or slow the others.
 
 use crate::stage::process::run;
-use crate::stage::{self, DEADLINE, Mode, Shared, Stage, plane};
+use crate::stage::{self, DEADLINE, Mode, Operator, Shared, Stage, plane};
 use astro_token_operator::api::Status;
 use futures::future::join_all;
 use kube::api::{Patch, PatchParams};
 use lab::astro::{Astro, Fault, NewToken, Operation, Reply, Step};
+use lab::wait::poll;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// Noise of a busy machine that no comparison of times may trip over.
 const NOISE: Duration = Duration::from_secs(1);
 /// As many as the tests take.
-const NAMESPACES: usize = 20;
+const NAMESPACES: usize = 14;
+/// As shipped: many with one bad credential share each failure of its calls for as long. With the vendor's own limits for
+/// each credential.
+const FLAGS: &[&str] = &[
+    "--pace=1",
+    "--leader-election=false",
+    "--audit-interval=5s",
+    "--reads-per-second=25",
+    "--rotations-per-second=10",
+];
 
-/// With the vendor's own limits for each credential.
 async fn stage() -> Stage {
-    // As shipped: many with one bad credential share each failure of its calls for as long.
-    const FLAGS: &[&str] = &[
-        "--pace=1",
-        "--leader-election=false",
-        "--audit-interval=5s",
-        "--reads-per-second=25",
-        "--rotations-per-second=10",
-    ];
     static SHARED: Shared = Shared::of_namespaces(Mode::NAMESPACES, FLAGS, NAMESPACES);
     SHARED.stage().await
 }
 
-/// The time from a request to the rotation it asks for: the middle one of several.
-async fn time_to_rotate(stage: &Stage, name: &str, what: &str) -> Duration {
+/// Creates several resources, one after the other, each of which is rotated at once: no brake holds them back, as it does
+/// one that is rotated again and again. Returns the middle one of the times that they took.
+async fn time_to_rotate(stage: &Stage, what: &str) -> Duration {
     let mut times = Vec::new();
     for turn in 0..5 {
-        let text = format!("{what} {turn}");
+        let name = format!("{what}-{turn}");
+        // Not by name: a list that was read just before does not have it.
+        let token = json!({"token": {"name": null, "id": stage.token(&name).id}});
         let begun = Instant::now();
-        stage.request(name, &text).await;
-        stage
-            .until(name, &text, |_, status| {
-                status.handled_request.as_ref() == Some(&text) && status.pending.is_none()
-            })
-            .await;
+        stage.create(&name, token).await;
+        stage.until_rotated(&name, 1).await;
         times.push(begun.elapsed());
     }
     times.sort();
     times[times.len() / 2]
+}
+
+/// Rotations take no longer than `most`. What else the machine does has to disturb three measurements to be taken for a
+/// queue that starves, which delays them all.
+async fn assert_quick(stage: &Stage, what: &str, most: Duration) {
+    let mut all = Vec::new();
+    while all.len() < 3 {
+        let time = time_to_rotate(stage, &format!("{what}-{}", all.len())).await;
+        if time <= most {
+            return;
+        }
+        all.push(time);
+    }
+    panic!("{what}: {all:?}, at most {most:?} were expected");
 }
 
 /// Rotated, or with a reason that says why not.
@@ -265,7 +279,7 @@ async fn dozens_of_hostile_resources_harm_nobody_and_each_gets_its_answer() {
     let token = good.token("good");
     good.create("good", json!({})).await;
     good.until_rotated("good", 1).await;
-    let alone = time_to_rotate(&good, "good", "alone").await;
+    let alone = time_to_rotate(&good, "alone").await;
 
     // Secrets that look like ours, as large as metadata may be.
     let fat: serde_json::Map<String, Value> = (0..6_000)
@@ -316,11 +330,7 @@ async fn dozens_of_hostile_resources_harm_nobody_and_each_gets_its_answer() {
     };
     let spoilt = join_all(hostile_statuses().into_iter().map(|it| Box::pin(spoil(it)))).await;
 
-    let crowded = time_to_rotate(&good, "good", "crowded").await;
-    assert!(
-        crowded <= alone * 5 + NOISE,
-        "{crowded:?} among hostile resources, {alone:?} without"
-    );
+    assert_quick(&good, "crowded", alone * 5 + NOISE).await;
     for name in &taken {
         let resource = bad
             .until(name, "decided", |resource, status| {
@@ -364,8 +374,9 @@ async fn dozens_of_hostile_resources_harm_nobody_and_each_gets_its_answer() {
         assert!(bad.holds_live(name).await, "{name}");
     }
     // All of them at rest, the good one still is rotated.
-    time_to_rotate(&good, "good", "afterwards").await;
-    assert_eq!(good.astro.rotations(&token.id), 16);
+    good.request("good", "afterwards").await;
+    good.until_rotated("good", 2).await;
+    assert_eq!(good.astro.rotations(&token.id), 2);
     assert!(good.holds_live("good").await);
     good.assert_no_leak().await;
     bad.assert_no_leak().await;
@@ -373,54 +384,71 @@ async fn dozens_of_hostile_resources_harm_nobody_and_each_gets_its_answer() {
 
 #[tokio::test]
 async fn a_failing_credential_is_its_tenant_s_own_trouble() {
-    let good = stage().await;
-    good.token("good");
-    good.create("good", json!({})).await;
-    good.until_rotated("good", 1).await;
-    let alone = time_to_rotate(&good, "good", "alone").await;
-    let answer = |reply: Reply| vec![Step::Answer(reply)];
-    let rows: Vec<(&str, Vec<Step>, &str)> = vec![
-        ("rejected", answer(Reply::json(401)), "CredentialsRejected"),
-        ("forbidden", answer(Reply::json(403)), "Forbidden"),
-        (
-            "pausing",
-            answer(Reply::json(429).header("retry-after", "600")),
-            "VendorUnavailable",
-        ),
-        ("failing", answer(Reply::html(503)), "VendorUnavailable"),
-        ("hanging", vec![Step::Hold], "VendorUnavailable"),
+    /// Rotations that the operator has in flight at once for one credential, and as many as have to wait.
+    const IN_FLIGHT: usize = 32;
+    let answer = |reply: Reply| Fault::any().before(Step::Answer(reply));
+    let pausing = Reply::json(429).header("retry-after", "600");
+    // Rotations that take effect, and are answered when nobody waits any more.
+    let stuck = Fault::on(Operation::Rotate).after(Step::Hold);
+    let rows = [
+        ("rejected", 12, answer(Reply::json(401))),
+        ("forbidden", 12, answer(Reply::json(403))),
+        ("pausing", 12, answer(pausing)),
+        ("failing", 12, answer(Reply::html(503))),
+        ("hanging", 12, Fault::any().before(Step::Hold)),
+        ("stuck", IN_FLIGHT + 8, stuck),
     ];
+    let reason = |name| match name {
+        "rejected" => Some("CredentialsRejected"),
+        "forbidden" => Some("Forbidden"),
+        "pausing" | "failing" => Some("VendorUnavailable"),
+        // In doubt only once the call has timed out.
+        _ => None,
+    };
+    let astro = Astro::start().await.unwrap();
+    let good = Stage::new(&astro).await;
     let mut tenants = Vec::new();
-    for (name, steps, reason) in rows {
-        let tenant = stage().await;
-        let fault = Fault {
-            before: steps,
-            ..Fault::any().credential(&tenant.owner.id)
-        };
-        let fault = tenant.astro.fault(fault);
-        for index in 0..12 {
-            let name = format!("{name}-{index}");
-            tenant.token(&name);
-            tenant.create(&name, json!({})).await;
-        }
-        tenants.push((tenant, name, reason, fault));
+    for (name, count, fault) in rows {
+        let tenant = Stage::new(&astro).await;
+        let fault = astro.fault(fault.credential(&tenant.owner.id));
+        let all: Vec<_> = (0..count).map(|it| format!("{name}-{it}")).collect();
+        join_all(all.iter().map(async |name| {
+            tenant.token(name);
+            tenant.create(name, json!({})).await;
+        }))
+        .await;
+        tenants.push((tenant, reason(name), all, fault));
     }
-    let beside = time_to_rotate(&good, "good", "beside").await;
-    assert!(
-        beside <= alone * 5 + NOISE,
-        "{beside:?} beside failing credentials, {alone:?} without"
-    );
-    for (tenant, name, reason, _) in &tenants {
-        let all = (0..12).map(|index| format!("{name}-{index}"));
-        join_all(all.map(async |name| tenant.until_blocked(&name, reason).await)).await;
+    let stages = tenants.iter().map(|(tenant, ..)| tenant);
+    let stages: Vec<_> = stages.chain([&good]).collect();
+    // Longer than ten rotations take on a busy machine.
+    let flags: Vec<_> = FLAGS
+        .iter()
+        .copied()
+        .chain(["--vendor-timeout=40s"])
+        .collect();
+    let operator = Operator::start_in(&stages, &flags).await;
+    let (.., stuck) = &tenants[tenants.len() - 1];
+    stuck.reached_times(IN_FLIGHT).await;
+
+    time_to_rotate(&good, "beside").await;
+    for (tenant, reason, all, _) in &tenants {
+        let Some(reason) = reason else { continue };
+        join_all(
+            all.iter()
+                .map(async |name| tenant.until_blocked(name, reason).await),
+        )
+        .await;
     }
-    let late = time_to_rotate(&good, "good", "late").await;
-    assert!(late <= alone * 5 + NOISE, "{late:?}, {alone:?} without");
+    time_to_rotate(&good, "late").await;
+    // Nothing of it had to wait for one that is stuck: the first of them that gives up lets another one in.
+    assert_eq!(stuck.hits(), IN_FLIGHT);
     for (tenant, _, _, fault) in &tenants {
         fault.clear();
         tenant.assert_no_leak().await;
     }
     good.assert_no_leak().await;
+    operator.kill().await;
 }
 
 #[tokio::test]
@@ -515,13 +543,13 @@ async fn commands_name_each(stage: &Stage) {
         ("KUBECONFIG", kubeconfig.to_str().unwrap()),
         ("ASTRO_API_URL", &url),
     ];
-    for (command, code) in [("status", 0), ("plan", 3)] {
+    for command in ["status", "plan"] {
         let ended = run(&[command, "--namespace", &stage.namespace], &environment).await;
         let said = format!("{}\n{}", ended.stdout, ended.stderr.join("\n"));
-        for word in ["plain", "spoilt", "unreadable", "status.pending"] {
+        for word in ["plain", "spoilt", "unreadable"] {
             assert!(said.contains(word), "no {word} in {said}");
         }
-        assert_eq!(ended.code, Some(code), "{command}: {said}");
+        assert_eq!(ended.code, Some(0), "{command}: {said}");
     }
     let ended = run(
         &["trigger", "--namespace", &stage.namespace, "spoilt"],
@@ -590,12 +618,14 @@ async fn an_object_that_cannot_be_read_keeps_no_other_from_being_rotated_and_hea
         "id": "x", "reason": "Scheduled", "attempt": 1, "tokenId": unreadable.id, "holder": "x",
         "startedAt": "9999-12-31T23:59:59Z", "replaces": {},
     });
-    let pending = json!({"status": {"pending": pending}});
-    patch(&stage, "unreadable/status", MERGE, pending).await;
+    let late = "9999-12-31T23:59:59Z";
+    let status = json!({"pending": pending, "retryAt": late, "failures": 7, "nextRotation": late});
+    let status = json!({"status": status});
+    patch(&stage, "unreadable/status", MERGE, status).await;
     operator.stop().await.unwrap();
 
     let operator = stage.operator(&["--leader-election=false"]).await;
-    for name in ["unreadable", "spoilt", "plain"] {
+    for name in ["spoilt", "plain"] {
         let request = json!({"astro-token-operator.io/rotate": "now"});
         let request = json!({"metadata": {"annotations": request}});
         patch(&stage, name, MERGE, request).await;
@@ -612,11 +642,24 @@ async fn an_object_that_cannot_be_read_keeps_no_other_from_being_rotated_and_hea
     until(&spoilt.id, 4).await;
     assert_eq!(astro.rotations(&plain.id), 3);
 
-    stage.until_notice("unreadable", "Unreadable").await;
-    // What is not known to be settled is not worked on, and is as soon as it can be read.
+    // An intent that cannot be read is in flight for a while, and then stamp and record decide: nothing is lost.
+    let settled = poll("the intent is settled", DEADLINE, async || {
+        let status = stage.resources().get("unreadable").await;
+        let status = status.map(|it| it.status.unwrap_or_default());
+        let is_settled = |status: &Status| {
+            stage::is_ready(status)
+                && status.pending.is_none()
+                && status.retry_at.is_none()
+                && status.failures.is_none()
+        };
+        Ok(match status {
+            Ok(status) if is_settled(&status) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+    });
+    settled.await.unwrap();
     assert_eq!(astro.rotations(&unreadable.id), 1);
-    let settled = json!({"status": {"pending": null}});
-    patch(&stage, "unreadable/status", MERGE, settled).await;
+    stage.request("unreadable", "now").await;
     until(&unreadable.id, 2).await;
     stage.until_rotated("unreadable", 2).await;
     operator.stop().await.unwrap();

@@ -6,6 +6,7 @@ mod pending;
 mod step;
 
 pub use self::causes::asks_value;
+pub use self::pending::is_without_effect;
 pub use self::step::rotation;
 
 use self::causes::{
@@ -71,7 +72,7 @@ const RULES: &[Rule] = &[
     ),
     rule(
         "settle",
-        "The Secret proves that the recorded rotation is done, and the status is brought up to date.",
+        "The Secret proves that the recorded rotation is done, or all is as it was before it for long; the status is brought up to date.",
         settle,
     ),
     rule(

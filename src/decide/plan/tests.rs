@@ -169,6 +169,32 @@ fn begun(age: i64, live_version: i64) -> Observed {
     })
 }
 
+/// It as far as a list tells that was read some time ago.
+fn cached(mut seen: Observed) -> Observed {
+    if let Live::Token { fresh, .. } = &mut seen.live {
+        *fresh = false;
+    }
+    seen
+}
+
+fn empty() -> Stored {
+    Stored::Absent {
+        elsewhere: None,
+        resource_version: None,
+    }
+}
+
+/// The same with an intent that cannot be read, and was seen first `age` seconds ago.
+fn unreadable(age: i64, live_version: i64) -> Observed {
+    let mut seen = begun(age, live_version);
+    let mut resource = seen.resource.clone();
+    resource.status.as_mut().unwrap().pending = Some(Pending::unreadable());
+    seen.resource = Observed::begin(&resource, at(-age), &seen.settings).resource;
+    let stored = seen.stored.clone();
+    seen.found(stored);
+    seen
+}
+
 /// A plan in short: its kind and what matters of it.
 fn short(plan: &Plan) -> String {
     match plan {
@@ -482,6 +508,81 @@ fn each_rule_has_its_say() {
                 status_of(s).pending = Some(begun);
             }),
             "settle",
+        ),
+        (
+            "settle: all is as it was before, and no call can land any more",
+            begun(600, -4000),
+            "settle",
+        ),
+        (
+            "settle: not yet for sure",
+            begun(599, -4000),
+            "rotate Scheduled 2",
+        ),
+        (
+            "settle: the reading is from before that",
+            with(|s| {
+                *s = cached(begun(700, -4000));
+                s.asked_at = Some(at(-101));
+            }),
+            "look",
+        ),
+        (
+            "settle: the reading is from after that",
+            with(|s| {
+                *s = cached(begun(700, -4000));
+                s.asked_at = Some(at(-100));
+            }),
+            "settle",
+        ),
+        (
+            "settle: all is as it was before, while suspended",
+            with(|s| {
+                *s = begun(600, -4000);
+                s.resource.spec.suspend = Some(true);
+            }),
+            "settle",
+        ),
+        (
+            "settle: the Secret was behind before",
+            with(|s| {
+                *s = begun(600, -4000);
+                s.stored = Stored::Holds(held(version(-5000)));
+            }),
+            "rotate Scheduled 2",
+        ),
+        (
+            "settle: there was no value before",
+            with(|s| {
+                *s = begun(600, -4000);
+                s.stored = empty();
+            }),
+            "rotate Scheduled 2",
+        ),
+        (
+            "in-flight: an intent that cannot be read",
+            unreadable(20, -4000),
+            "wait 35 RotationInDoubt",
+        ),
+        (
+            "settle: an intent that cannot be read had no effect",
+            unreadable(60, -4000),
+            "settle",
+        ),
+        (
+            "resolve-pending: an intent that cannot be read had one",
+            unreadable(60, -50),
+            "rotate Lost 2",
+        ),
+        (
+            "no-value: an intent that cannot be read, and nothing is stored",
+            with(|s| {
+                *s = unreadable(60, -4000);
+                s.found(empty());
+                let pending = status_of(s).pending.as_mut().unwrap();
+                pending.token_id = Pending::unreadable().token_id;
+            }),
+            "rotate Initial 1",
         ),
         (
             "5 somebody may be at it",
@@ -1501,6 +1602,36 @@ fn an_intent_for_a_former_token_is_forgotten_and_not_called_stored() {
     assert_eq!(status.last_rotation, None);
     assert_eq!(status.history[0].outcome, RotationOutcome::Lost);
     assert!(status.ready().is_some_and(|ready| ready.status == "True"));
+}
+
+#[test]
+fn an_intent_without_effect_is_forgotten_and_the_value_is_believed_again() {
+    for seen in [begun(600, -4000), unreadable(60, -4000)] {
+        let status = status::next(&seen, &plan(&seen), None);
+        assert_eq!(status.pending, None);
+        assert_eq!(
+            (status.last_rotation.as_ref(), &status.history),
+            (None, &vec![])
+        );
+        assert!(status.ready().is_some_and(|ready| ready.status == "True"));
+    }
+}
+
+#[test]
+fn an_intent_that_cannot_be_read_is_in_flight_since_it_was_first_seen() {
+    let seen = unreadable(5, -4000);
+    let status = status::next(&seen, &plan(&seen), None);
+    let pending = status.pending.clone().unwrap();
+    assert!(pending.is_unreadable());
+    assert_eq!(
+        (pending.started_at, pending.token_id.as_str()),
+        (Time(at(-5)), "tok")
+    );
+    let mut resource = seen.resource.clone();
+    resource.status = Some(status.clone());
+    // And stays so, once the status says since when.
+    let later = Observed::begin(&resource, at(100), &seen.settings);
+    assert_eq!(later.resource.status, Some(status));
 }
 
 #[test]

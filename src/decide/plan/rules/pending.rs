@@ -25,7 +25,37 @@ pub(super) fn settle(seen: &Observed) -> Option<Plan> {
                 }
                 Drift::Same | Drift::Unknown => false,
             };
-    proven.then_some(Plan::Settle)
+    (proven || is_without_effect(seen)).then_some(Plan::Settle)
+}
+
+/// Whether so long after an intent was recorded everything is as it was before: the vendor's record, as read since then,
+/// and the Secret. No doubt is left then, and what the intent was for may ask again.
+pub fn is_without_effect(seen: &Observed) -> bool {
+    let (Some(pending), Some(held)) = (seen.pending(), seen.stored.value()) else {
+        return false;
+    };
+    let Live::Token { token, fresh } = &seen.live else {
+        return false;
+    };
+    let in_flight = in_flight_until(seen, pending);
+    let rest = match pending.is_unreadable() {
+        true => in_flight,
+        false => {
+            let rest = pending.started_at.0.saturating_add(seen.pace().rest);
+            rest.map_or(in_flight, |at| at.max(in_flight))
+        }
+    };
+    let read_at = if *fresh {
+        Some(seen.now)
+    } else {
+        seen.asked_at
+    };
+    seen.work.is_none()
+        && read_at.is_some_and(|at| at >= rest)
+        && token.id == pending.token_id
+        && held.stamp.token_id == token.id
+        && compare_records(&pending.replaces, &token.version) == Drift::Same
+        && held.stamp.compare(&token.version) == Drift::Same
 }
 
 /// A value that is only in memory is reported before anything else, even when the spec has become invalid.

@@ -40,6 +40,8 @@ struct Shared {
     changed: watch::Sender<()>,
     /// How many deaths there were: what was to land late lands when it rises.
     deaths: watch::Sender<usize>,
+    /// Whether answers that are held may go.
+    released: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -117,6 +119,7 @@ impl Gate {
             state: Mutex::default(),
             changed: watch::Sender::new(()),
             deaths: watch::Sender::new(0),
+            released: watch::Sender::new(false),
         });
         let cluster = Router::new()
             .fallback(to_cluster)
@@ -160,6 +163,7 @@ impl Gate {
 
     /// A new life begins: nothing is frozen, each resource has the trap given here or none, and counts start anew.
     pub fn arm(&self, traps: impl IntoIterator<Item = (String, Trap)>) {
+        self.shared.released.send_replace(false);
         let mut state = self.shared.state();
         for subject in state.subjects.values_mut() {
             (subject.trap, subject.frozen) = (None, Frozen::No);
@@ -183,6 +187,11 @@ impl Gate {
     /// The operator is dead: what was to land late lands now.
     pub fn bury(&self) {
         self.shared.deaths.send_modify(|deaths| *deaths += 1);
+    }
+
+    /// Lets go the answers that are held.
+    pub fn release(&self) {
+        self.shared.released.send_replace(true);
     }
 
     /// Tells of every request that came.
@@ -266,7 +275,7 @@ impl Shared {
             .filter(|trap| trap.site == site)
             .map(|trap| trap.end);
         subject.frozen = match end {
-            None => Frozen::No,
+            None | Some(End::Held) => Frozen::No,
             Some(End::After) => Frozen::Closing,
             Some(End::Before | End::Late) => Frozen::Yes,
         };
@@ -308,6 +317,7 @@ impl Shared {
         let shared = self.clone();
         let mut deaths = self.deaths.subscribe();
         deaths.mark_unchanged();
+        let mut released = self.released.subscribe();
         let (late, trapped) = (
             matches!(fate, Fate::Trapped(End::Late)),
             matches!(fate, Fate::Trapped(_)),
@@ -331,11 +341,17 @@ impl Shared {
         };
         let answer = match fate {
             Fate::Stop | Fate::Trapped(End::Before) => std::future::pending().await,
-            Fate::Pass | Fate::Trapped(End::Late | End::After) => tokio::spawn(forward).await,
+            Fate::Pass | Fate::Trapped(End::Late | End::After | End::Held) => {
+                tokio::spawn(forward).await
+            }
         };
+        if let Fate::Trapped(End::Held) = fate {
+            // Cannot fail: the sender is ours.
+            let _ = released.wait_for(|released| *released).await;
+        }
         call.answered = true;
         match fate {
-            Fate::Pass => answer.ok().flatten(),
+            Fate::Pass | Fate::Trapped(End::Held) => answer.ok().flatten(),
             _ => std::future::pending().await,
         }
     }

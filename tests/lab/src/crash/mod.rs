@@ -13,6 +13,7 @@ mod report;
 mod site;
 mod storm;
 
+pub use gate::Gate;
 pub use ledger::{Account, Cause};
 pub use plan::{Plan, Task, Trouble};
 pub use range::Range;

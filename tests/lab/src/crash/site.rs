@@ -46,9 +46,11 @@ pub enum End {
     Late,
     /// It has taken effect, and the answer never arrives.
     After,
+    /// It has taken effect, and its sender, who does not die, gets the answer only when [`super::Gate::release`] says so.
+    Held,
 }
 
-/// A request whose sender is to die.
+/// A request whose sender is to die, or to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Trap {
     /// Which request.
@@ -192,6 +194,7 @@ impl fmt::Display for Trap {
             End::Before => "before",
             End::Late => "sent, landing late,",
             End::After => "unanswered",
+            End::Held => "answered later",
         };
         write!(f, "{end} {}", self.site)
     }
