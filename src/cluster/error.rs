@@ -16,6 +16,9 @@ pub enum Error {
     /// A person has to fix something first.
     #[error("{}", .0.message)]
     Refused(Blocked),
+    /// It was written, and came back other than it was sent.
+    #[error("{}", .0.message)]
+    Changed(Blocked),
     /// No verdict: the API server did not answer, or with something that says nothing of the request.
     #[error("{}", api_error(.0, LONGEST_MESSAGE))]
     Unavailable(#[from] kube::Error),
@@ -25,7 +28,7 @@ impl From<Error> for Setback {
     fn from(error: Error) -> Self {
         match error {
             Error::Raced => Self::Raced,
-            Error::Refused(blocked) => Self::Refused(blocked),
+            Error::Refused(blocked) | Error::Changed(blocked) => Self::Refused(blocked),
             unavailable @ Error::Unavailable(_) => Self::Unavailable(Blocked::new(
                 Reason::KubernetesUnavailable,
                 format!("the API server gives no verdict: {unavailable}; it is retried"),
