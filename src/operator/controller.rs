@@ -3,11 +3,13 @@
 use super::grant::Grant;
 use super::handles::Handles;
 use super::observe::Observer;
+use super::rewrite::{self, Rewrite};
+use super::rotate::rehearse_first;
+use super::task;
 use super::works::Works;
-use super::{rewrite, task};
 use crate::api::{Key, Status, WorkspaceTokenRotation};
 use crate::astro::limits::Turn;
-use crate::clock::{now, until};
+use crate::clock::{self, now};
 use crate::cluster;
 use crate::cluster::decode::Item;
 use crate::cluster::error::Error as ClusterError;
@@ -15,14 +17,18 @@ use crate::cluster::events::Publisher;
 use crate::cluster::watch::{self, Scope, SecretAccess, Wake};
 use crate::decide::evidence::{Held, Live, Observed, Stored};
 use crate::decide::notice::{Notice, notice};
-use crate::decide::plan::rules::{after_look, plan};
-use crate::decide::plan::wake::wake;
+use crate::decide::plan::brake::tries::{doubted, purpose, racing};
+use crate::decide::plan::brake::{holds_back, lost_in_a_row};
+use crate::decide::plan::rules::{after_look, plan, rehearses_first};
+use crate::decide::plan::wake::{after_race, wake};
 use crate::decide::plan::{Plan, Rotation, Setback};
 use crate::decide::rivals::Claims;
 use crate::decide::status;
+use crate::decide::tries::{Came, Rewritten, Tries};
 use crate::process::metrics::ResourceSample;
 use crate::text::line;
 use futures::{FutureExt, StreamExt, stream};
+use jiff::Timestamp;
 use kube::runtime::applier;
 use kube::runtime::controller::{Action, Config, Error as ControllerError};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -162,17 +168,16 @@ async fn reconcile(
     let next = status::next(&pass.seen, &pass.plan, setback.as_ref());
     let written = context.record(&mut pass, next).await;
     context.handles().metrics.reconciled(begun.elapsed());
-    match written {
-        Err(ClusterError::Raced) => {
-            return Ok(Action::requeue(pass.seen.pace().raced_retry.unsigned_abs()));
-        }
-        other => other?,
+    if setback == Some(Setback::Raced) || matches!(written, Err(ClusterError::Raced)) {
+        return Ok(Action::requeue(clock::until(context.raced(&mut pass))));
     }
+    written?;
+    context.went_well(&pass);
     if pass.plan == Plan::Settle {
         pass.plan = plan(&pass.seen);
     }
     let at = wake(&pass.seen, &pass.plan, setback.as_ref());
-    Ok(Action::requeue(until(at)))
+    Ok(Action::requeue(clock::until(at)))
 }
 
 fn error_policy(
@@ -204,6 +209,8 @@ struct Pass {
     seen: Observed,
     plan: Plan,
     grant: Option<(Grant, Turn)>,
+    /// Why the plan cannot be carried out, where that is known already.
+    setback: Option<Setback>,
     /// What was done beside a rotation, for an event.
     done: Option<Notice>,
 }
@@ -213,8 +220,11 @@ impl Context {
     async fn decide(&self, resource: &WorkspaceTokenRotation) -> Result<Pass, Error> {
         let work = self.works.get(&resource.uid().unwrap_or_default());
         let mut seen = self.observer.cached(resource, now(), work).await?;
-        let (mut planned, mut grant) = (plan(&seen), None);
-        if planned == Plan::Look {
+        let (mut planned, mut grant, mut setback) = (plan(&seen), None, None);
+        if planned == Plan::Look && rehearses_first(&seen) {
+            setback = rehearse_first(&self.handles().client, &seen).await;
+        }
+        if planned == Plan::Look && setback.is_none() {
             // Hundreds may wait for their turn: none of them begins after the end has.
             (seen, grant) = tokio::select! {
                 biased;
@@ -228,18 +238,18 @@ impl Context {
             seen,
             plan: planned,
             grant,
+            setback,
             done: None,
         })
     }
 
     /// Carries the plan out; afterwards the pass holds what is then known and planned.
     async fn act(&self, pass: &mut Pass) -> Result<Option<Setback>, Error> {
-        let setback = match pass.plan.clone() {
+        Ok(match pass.plan.clone() {
             Plan::Rotate(rotation) => self.rotate(pass, *rotation).await?,
-            Plan::Rewrite { from } => self.rewrite(pass, *from).await.err(),
-            _ => None,
-        };
-        Ok(setback)
+            Plan::Rewrite { from } => self.rewrite(pass, *from).await,
+            _ => pass.setback.take(),
+        })
     }
 
     async fn rotate(&self, pass: &mut Pass, rotation: Rotation) -> Result<Option<Setback>, Error> {
@@ -309,19 +319,56 @@ impl Context {
     }
 
     /// Writes the Secret anew from the value that is already in the cluster.
-    async fn rewrite(&self, pass: &mut Pass, from: Held) -> Result<(), Setback> {
-        let (held, notice) = rewrite::rewrite(&self.handles().client, &pass.seen, &from).await?;
-        pass.done = Some(notice);
-        pass.seen.stored = Stored::Holds(held);
-        pass.plan = match plan(&pass.seen) {
-            // Another party undoes what we write: no race with it.
-            Plan::Rewrite { .. } => Plan::Wait {
-                until: pass.seen.now + pass.seen.pace().audit,
-                doubt: None,
-            },
-            plan => plan,
+    async fn rewrite(&self, pass: &mut Pass, from: Held) -> Option<Setback> {
+        let seen = &mut pass.seen;
+        let (came, stored) = match rewrite::rewrite(&self.handles().client, seen, &from).await {
+            Rewrite::Done(held, notice) => {
+                pass.done = Some(notice);
+                (Came::Written, Some(held))
+            }
+            Rewrite::Tried(came) => (came, None),
+            Rewrite::Failed(setback) => return Some(setback),
         };
-        Ok(())
+        let rewritten = Rewritten {
+            at: now(),
+            purpose: purpose(seen, &from),
+            came: came.clone(),
+        };
+        let (uid, quiet) = (seen.resource.uid(), seen.pace().undone_quiet);
+        let note = |tries: &mut Tries| tries.rewrote(rewritten, quiet);
+        let (tries, is_undone) = self.works.note(&uid.unwrap_or_default(), note);
+        if is_undone {
+            self.handles().metrics.target_write_undone();
+        }
+        seen.tries = tries;
+        seen.stored = match (came, stored) {
+            (Came::Changed(blocked) | Came::Refused(blocked), _) => {
+                return Some(Setback::Refused(blocked));
+            }
+            (_, Some(held)) => Stored::Holds(*held),
+            (_, None) => doubted(seen, Stored::Holds(from)),
+        };
+        pass.plan = plan(seen);
+        None
+    }
+
+    /// Remembers that something was changed while this pass worked; returns when to come back.
+    fn raced(&self, pass: &mut Pass) -> Timestamp {
+        if let Some((until, _)) = racing(&pass.seen) {
+            // It only meant to say so.
+            return until;
+        }
+        let uid = pass.seen.resource.uid().unwrap_or_default();
+        let note = |tries: &mut Tries| tries.raced(now());
+        (pass.seen.tries, ()) = self.works.note(&uid, note);
+        after_race(&pass.seen)
+    }
+
+    fn went_well(&self, pass: &Pass) {
+        if pass.seen.tries.races > 0 && racing(&pass.seen).is_none() {
+            let uid = pass.seen.resource.uid().unwrap_or_default();
+            self.works.note(&uid, Tries::went_well);
+        }
     }
 
     /// Writes the status when it differs, and tells of what a person should hear.
@@ -363,7 +410,9 @@ impl Context {
             tokio::time::sleep(self.handles().settings.pace.housekeeping).await;
             self.observer.forget_idle();
             let settings = &self.handles().settings;
-            let longest = settings.pace.longest_retry.max(settings.minimum_interval);
+            let pace = &settings.pace;
+            let longest = pace.longest_retry.max(pace.undone_quiet);
+            let longest = longest.max(settings.minimum_interval);
             self.works.forget_before(now() - longest);
         }
     }
@@ -393,6 +442,8 @@ pub fn samples(resources: &Store<WorkspaceTokenRotation>) -> Vec<ResourceSample>
             expires: status
                 .and_then(|s| s.token.as_ref()?.expires_at.as_ref())
                 .map(seconds),
+            lost: status.map_or(0, lost_in_a_row),
+            held_back: status.is_some_and(holds_back),
         }
     };
     resources.state().iter().map(sample).collect()

@@ -1,7 +1,8 @@
-//! What this process is doing for which resource and token right now, and when a rotation failed last.
+//! What this process is doing for which resource and token right now, and what it remembers of what it did.
 
 use crate::clock::now;
 use crate::decide::evidence::Work;
+use crate::decide::tries::Tries;
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,8 @@ struct All {
     ended: HashMap<String, Timestamp>,
     /// When the last rotations of a token were begun, newest first.
     begun: HashMap<String, Vec<Timestamp>>,
+    /// What was tried for a resource, by its uid.
+    tries: HashMap<String, Tries>,
 }
 
 /// Work that ends when this is dropped.
@@ -49,11 +52,29 @@ impl Works {
         self.lock().begun.get(token).cloned().unwrap_or_default()
     }
 
-    /// Forgets rotations from before `time`, which nothing depends on any more.
+    /// What was tried for a resource.
+    pub fn tries(&self, uid: &str) -> Tries {
+        self.lock().tries.get(uid).cloned().unwrap_or_default()
+    }
+
+    /// Remembers a try for a resource; returns what was tried for it by now, and what `note` says.
+    pub fn note<T>(&self, uid: &str, note: impl FnOnce(&mut Tries) -> T) -> (Tries, T) {
+        let mut all = self.lock();
+        let tries = all.tries.entry(uid.to_owned()).or_default();
+        let said = note(tries);
+        let after = tries.clone();
+        if after == Tries::default() {
+            all.tries.remove(uid);
+        }
+        (after, said)
+    }
+
+    /// Forgets what is from before `time`: nothing depends on it any more.
     pub fn forget_before(&self, time: Timestamp) {
         let mut all = self.lock();
         all.ended.retain(|_, ended| *ended >= time);
         all.begun.retain(|_, begun| begun.first() >= Some(&time));
+        all.tries.retain(|_, tries| tries.last() >= Some(time));
     }
 
     /// Begins work on a token for a resource; `None` while there is some for either.

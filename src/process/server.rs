@@ -143,6 +143,8 @@ mod tests {
             next: Some(0),
             last: None,
             expires: None,
+            lost: 0,
+            held_back: false,
         };
         let task = tokio::spawn(serve(
             listener,

@@ -3,6 +3,7 @@
 use crate::api::request;
 use crate::decide::evidence::{Access, Held, Live, Observed, Rival, Stored, said};
 use crate::decide::plan::Plan;
+use crate::decide::plan::brake::tries::racing;
 use crate::decide::schedule::ScheduleError;
 use crate::decide::validate::{check_spec, check_token};
 use crate::reason::{Blocked, Reason};
@@ -128,9 +129,13 @@ fn blocked_if_fresh(blocked: Blocked, fresh: bool) -> Plan {
     }
 }
 
-/// An edit of the spec or a new request ends the wait. It stands before the rules that rotate, so that no path can
+/// After a failure an edit of the spec or a new request ends the wait; edits may be what the work is disturbed by. It stands before the rules that rotate, so that no path can
 /// rotate a token again and again.
 pub(super) fn backing_off(seen: &Observed) -> Option<Plan> {
+    if let Some((until, told)) = racing(seen) {
+        let doubt = told.or_else(|| said_before(seen));
+        return Some(Plan::Wait { until, doubt });
+    }
     let status = seen.resource.status.as_ref()?;
     let until = status.retry_at.as_ref()?.0;
     let edited = status.observed_generation != seen.resource.metadata.generation;
