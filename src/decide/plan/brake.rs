@@ -199,7 +199,7 @@ fn vanished(seen: &Observed) -> Vec<Timestamp> {
 fn together(seen: &Observed, row: impl Iterator<Item = Timestamp>) -> Vec<Timestamp> {
     let quiet = fifths(seen, QUIET);
     let mut later = seen.now;
-    row.take_while(|at| later.duration_since(std::mem::replace(&mut later, *at)) <= quiet)
+    row.take_while(|at| std::mem::replace(&mut later, *at).duration_since(*at) <= quiet)
         .collect()
 }
 
@@ -352,6 +352,7 @@ mod tests {
         assert!(!driven.is_held(361, Cause::Initial));
         driven.seen.resource.metadata.generation = Some(1);
         assert!(!driven.is_held(90_000, Cause::Initial));
+        assert_eq!(vanished(&driven.seen), Vec::new(), "a day of quiet");
         driven.push(400, Cause::Scheduled, RotationOutcome::Stored);
         assert!(!driven.is_held(701, Cause::Initial));
     }
