@@ -37,6 +37,10 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
             fail(&mut new, seen, *retry_after);
         }
         (Some(Setback::InDoubt(_) | Setback::Unavailable(_)), _) => fail(&mut new, seen, None),
+        // What is repaired then is none of the objects that are watched, so it is tried with growing pauses.
+        (Some(Setback::Refused(blocked)), _) if blocked.reason == Reason::TargetRefused => {
+            fail(&mut new, seen, None);
+        }
         (None, Plan::Settle) => {
             let booked = booked(seen);
             return next(&booked, &plan(&booked), None);

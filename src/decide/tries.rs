@@ -1,5 +1,6 @@
 //! What this process remembers of its own tries for a resource: a new process begins with none. Pure.
 
+use crate::decide::requests::Requests;
 use crate::reason::Blocked;
 use jiff::{SignedDuration, Timestamp};
 
@@ -15,6 +16,8 @@ pub struct Tries {
     pub races: u32,
     /// When that was last.
     pub raced_at: Option<Timestamp>,
+    /// What the last try that failed was to answer, and when that was.
+    pub failed: Option<(Requests, Timestamp)>,
 }
 
 /// A rewrite of the Secret.
@@ -73,7 +76,7 @@ impl Tries {
     ) -> impl Iterator<Item = &Rewritten> {
         let mut later = now;
         self.rewrites.iter().take_while(move |it| {
-            let gap = later.duration_since(std::mem::replace(&mut later, it.at));
+            let gap = std::mem::replace(&mut later, it.at).duration_since(it.at);
             // A time that is to come was read from a clock that was wrong.
             it.purpose == *purpose && gap <= quiet && !gap.is_negative()
         })
@@ -90,9 +93,22 @@ impl Tries {
         (self.races, self.raced_at) = (0, None);
     }
 
+    /// Remembers that a try failed, and which requests it was to answer: a new one is a reason to try again at once, and one
+    /// that is only not answered yet is none.
+    pub fn failed(&mut self, requests: Requests, at: Timestamp) {
+        self.failed = Some((requests, at));
+    }
+
+    /// Whether these requests were there already when the last try failed.
+    pub fn has_failed(&self, requests: &Requests) -> bool {
+        let failed = self.failed.as_ref();
+        failed.is_some_and(|(failed, _)| failed == requests)
+    }
+
     /// The time of the last one.
     pub fn last(&self) -> Option<Timestamp> {
         let rewrite = self.rewrites.first().map(|it| it.at);
-        rewrite.max(self.raced_at)
+        let failed = self.failed.as_ref().map(|(_, at)| *at);
+        rewrite.max(self.raced_at).max(failed)
     }
 }

@@ -18,14 +18,12 @@ use crate::cluster::watch::{self, Scope, SecretAccess, Wake};
 use crate::decide::evidence::{Held, Live, Observed, Stored};
 use crate::decide::notice::{Notice, notice};
 use crate::decide::plan::brake::tries::{doubted, purpose, racing};
-use crate::decide::plan::brake::{holds_back, lost_in_a_row};
 use crate::decide::plan::rules::{after_look, plan, rehearses_first};
 use crate::decide::plan::wake::{after_race, wake};
 use crate::decide::plan::{Plan, Rotation, Setback};
 use crate::decide::rivals::Claims;
 use crate::decide::status;
 use crate::decide::tries::{Came, Rewritten, Tries};
-use crate::process::metrics::ResourceSample;
 use crate::text::line;
 use futures::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
@@ -172,6 +170,9 @@ async fn reconcile(
         return Ok(Action::requeue(clock::until(context.raced(&mut pass))));
     }
     written?;
+    if setback.is_some() || matches!(pass.plan, Plan::Retry { .. }) {
+        context.failed(&pass);
+    }
     context.went_well(&pass);
     if pass.plan == Plan::Settle {
         pass.plan = plan(&pass.seen);
@@ -364,6 +365,12 @@ impl Context {
         after_race(&pass.seen)
     }
 
+    fn failed(&self, pass: &Pass) {
+        let uid = pass.seen.resource.uid().unwrap_or_default();
+        let note = |tries: &mut Tries| tries.failed(pass.seen.requests(), now());
+        self.works.note(&uid, note);
+    }
+
     fn went_well(&self, pass: &Pass) {
         if pass.seen.tries.races > 0 && racing(&pass.seen).is_none() {
             let uid = pass.seen.resource.uid().unwrap_or_default();
@@ -420,31 +427,4 @@ impl Context {
     fn handles(&self) -> &Handles {
         &self.observer.handles
     }
-}
-
-/// The per-resource series, as of this moment.
-pub fn samples(resources: &Store<WorkspaceTokenRotation>) -> Vec<ResourceSample> {
-    let sample = |resource: &Arc<WorkspaceTokenRotation>| {
-        let status = resource.status.as_ref();
-        let ready = status.and_then(Status::ready);
-        let seconds =
-            |time: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Time| time.0.as_second();
-        let present = |type_| Some(status?.present(type_)?.reason.clone());
-        ResourceSample {
-            namespace: resource.namespace().unwrap_or_default(),
-            name: resource.name_any(),
-            ready: ready.is_some_and(|condition| condition.status == "True"),
-            reason: ready.map_or_else(|| "Unknown".into(), |condition| condition.reason.clone()),
-            stalled: present("Stalled"),
-            reconciling: present("Reconciling"),
-            next: status.and_then(|s| s.next_rotation.as_ref().map(seconds)),
-            last: status.and_then(|s| s.last_rotation.as_ref().map(|last| seconds(&last.at))),
-            expires: status
-                .and_then(|s| s.token.as_ref()?.expires_at.as_ref())
-                .map(seconds),
-            lost: status.map_or(0, lost_in_a_row),
-            held_back: status.is_some_and(holds_back),
-        }
-    };
-    resources.state().iter().map(sample).collect()
 }

@@ -12,7 +12,11 @@ pub fn wake(seen: &Observed, plan: &Plan, setback: Option<&Setback>) -> Timestam
     let retry_at = || Some(seen.resource.status.as_ref()?.retry_at.as_ref()?.0);
     let at = match (setback, plan) {
         (Some(Setback::Raced), _) => after_race(seen),
-        (Some(Setback::Refused(_)), _) | (None, Plan::Block(_)) => seen.now + blocked_retry(seen),
+        (Some(Setback::Refused(_)), _) => match retry_at().filter(|at| *at > seen.now) {
+            Some(at) => at,
+            None => seen.now + blocked_retry(seen),
+        },
+        (None, Plan::Block(_)) => seen.now + blocked_retry(seen),
         (Some(Setback::Definite { .. } | Setback::InDoubt(_) | Setback::Unavailable(_)), _) => {
             retry_at().unwrap_or(audit)
         }

@@ -1,5 +1,8 @@
 //! How often the operator tries what another party undoes or prevents, other than by a rotation.
 
+#[cfg(test)]
+mod tests;
+
 use crate::decide::evidence::{Held, Observed, Stored};
 use crate::decide::pace::doubled;
 use crate::decide::tries::{Came, Purpose, Rewritten};

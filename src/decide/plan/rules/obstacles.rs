@@ -139,7 +139,9 @@ pub(super) fn backing_off(seen: &Observed) -> Option<Plan> {
     let status = seen.resource.status.as_ref()?;
     let until = status.retry_at.as_ref()?.0;
     let edited = status.observed_generation != seen.resource.metadata.generation;
-    let asked = seen.pending().is_none() && seen.is_requested();
+    // One that is only not answered yet was tried before.
+    let is_new = seen.is_requested() && !seen.tries.has_failed(&seen.requests());
+    let asked = seen.pending().is_none() && is_new;
     let from_future = until.duration_since(seen.now) > seen.pace().longest_retry;
     if seen.now >= until || from_future || edited || asked {
         return None;
