@@ -65,6 +65,8 @@ async fn write(client: &Client, seen: &Observed, from: &Held) -> Result<Option<H
         replaces: None,
         force: true,
     };
+    // What a policy makes of it is found out while the value is still there.
+    secret::rehearse(client, &draft).await?;
     let held = secret::write(client, &draft, value.value()).await?;
     Ok(Some(held))
 }

@@ -65,15 +65,15 @@ pub fn purpose(seen: &Observed, from: &Held) -> Purpose {
     }
 }
 
-/// What is stored, after what was tried: where no value was found though the metadata says that there is one, the value has
-/// to be read.
+/// What is stored, after what was tried: where no value was found though the metadata says that there is one, or what was
+/// written came back changed, the value has to be read.
 pub fn doubted(seen: &Observed, stored: Stored) -> Stored {
+    let is_doubtful = |held: &Held| {
+        let last = row(seen, held).first().map(|last| &last.came);
+        matches!(last, Some(Came::NoValue | Came::Changed(_)))
+    };
     match stored {
-        Stored::Holds(held)
-            if row(seen, &held).first().map(|last| &last.came) == Some(&Came::NoValue) =>
-        {
-            Stored::Unread(held)
-        }
+        Stored::Holds(held) if is_doubtful(&held) => Stored::Unread(held),
         stored => stored,
     }
 }
