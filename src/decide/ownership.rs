@@ -117,6 +117,26 @@ pub fn answered(stored: Stored, is_live: Option<bool>) -> Stored {
     }
 }
 
+/// What is stored by the metadata alone, after a look has proven not long ago that the value is live though the metadata
+/// does not show it. `is_watched`: a Secret without our label is not among those that are known.
+pub fn recalled(stored: Stored, proven: Held, is_watched: bool) -> Stored {
+    let is_proven = match &stored {
+        Stored::Absent {
+            elsewhere: None, ..
+        } => is_watched,
+        Stored::Consented {
+            lacks: Some(_),
+            resource_version,
+            ..
+        } => *resource_version == proven.resource_version,
+        _ => false,
+    };
+    match is_proven {
+        true => Stored::Holds(proven),
+        false => stored,
+    }
+}
+
 /// The evidence on `secret`; `None` when it carries none.
 pub fn held(secret: &Metadata, owner: &WorkspaceTokenRotation) -> Option<Held> {
     let managed = Managed::of(secret);
@@ -558,6 +578,45 @@ mod tests {
             true,
         ));
         assert_eq!(held.key_written_by, None);
+    }
+
+    #[test]
+    fn what_a_look_has_proven_stands_for_what_metadata_does_not_show_and_for_nothing_else() {
+        let proven = || Held {
+            resource_version: Some("7".into()),
+            ..Held::default()
+        };
+        let is_recalled = |stored: &Stored, is_watched| {
+            recalled(stored.clone(), proven(), is_watched) == Stored::Holds(proven())
+        };
+        let absent = |elsewhere| Stored::Absent {
+            elsewhere,
+            resource_version: None,
+        };
+        let lacking = |version: &str| Stored::Consented {
+            lacks: Some("a label".into()),
+            used: Used::default(),
+            value_is_live: None,
+            resource_version: Some(version.into()),
+        };
+        let given = Stored::Consented {
+            lacks: None,
+            used: Used::default(),
+            value_is_live: None,
+            resource_version: Some("7".into()),
+        };
+        for (stored, is_watched, expected) in [
+            (absent(None), true, true),
+            // Then its absence was read.
+            (absent(None), false, false),
+            (absent(Some(proven())), true, false),
+            (lacking("7"), true, true),
+            (lacking("8"), true, false),
+            (given, true, false),
+            (Stored::Unread(proven()), true, false),
+        ] {
+            assert_eq!(is_recalled(&stored, is_watched), expected, "{stored:?}");
+        }
     }
 
     /// A text that any party may have written, often one that means something here.

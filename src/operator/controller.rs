@@ -246,6 +246,11 @@ impl Context {
 
     /// Carries the plan out; afterwards the pass holds what is then known and planned.
     async fn act(&self, pass: &mut Pass) -> Result<Option<Setback>, Error> {
+        if matches!(pass.plan, Plan::Rotate(_) | Plan::Rewrite { .. }) {
+            // Whatever comes of it, the Secret is another one then.
+            let uid = pass.seen.resource.uid().unwrap_or_default();
+            self.works.prove(&uid, None);
+        }
         Ok(match pass.plan.clone() {
             Plan::Rotate(rotation) => self.rotate(pass, *rotation).await?,
             Plan::Rewrite { from } => self.rewrite(pass, *from).await,
@@ -322,6 +327,7 @@ impl Context {
     /// Writes the Secret anew from the value that is already in the cluster.
     async fn rewrite(&self, pass: &mut Pass, from: Held) -> Option<Setback> {
         let seen = &mut pass.seen;
+        let uid = seen.resource.uid().unwrap_or_default();
         let (came, stored) = match rewrite::rewrite(&self.handles().client, seen, &from).await {
             Rewrite::Done(held, notice) => {
                 pass.done = Some(notice);
@@ -335,9 +341,9 @@ impl Context {
             purpose: purpose(seen, &from),
             came: came.clone(),
         };
-        let (uid, quiet) = (seen.resource.uid(), seen.pace().undone_quiet);
+        let quiet = seen.pace().undone_quiet;
         let note = |tries: &mut Tries| tries.rewrote(rewritten, quiet);
-        let (tries, is_undone) = self.works.note(&uid.unwrap_or_default(), note);
+        let (tries, is_undone) = self.works.note(&uid, note);
         if is_undone {
             self.handles().metrics.target_write_undone();
         }

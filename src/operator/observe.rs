@@ -15,7 +15,7 @@ use crate::cluster::error::Error;
 use crate::cluster::watch::Wake;
 use crate::decide::evidence::{Access, Held, Live, Observed, Stored, Work};
 use crate::decide::managed::Metadata;
-use crate::decide::ownership::answered;
+use crate::decide::ownership::{answered, recalled};
 use crate::decide::plan::brake::tries::doubted;
 use crate::decide::plan::rules::{asks_value, is_old_record};
 use crate::decide::plan::wake::reading_not_before;
@@ -79,6 +79,11 @@ impl Observer {
     ) -> Result<Observed, Error> {
         let mut seen = self.begin(resource, now, work);
         let stored = self.secrets.cached(resource, self.cluster(), now).await?;
+        let since = now - self.handles.settings.pace.audit;
+        let stored = match self.works.proven(uid(resource), since) {
+            Some(held) => recalled(stored, held, self.secrets.watched.is_some()),
+            None => stored,
+        };
         seen.stored = doubted(&seen, stored);
         // First by what is known: a resource that has to wait for an older one makes no call.
         self.find_rival(&mut seen);
@@ -117,6 +122,7 @@ impl Observer {
         seen.access = Access::Granted {
             own_token_id: grant.credential.own_token_id().map(str::to_owned),
         };
+        self.works.prove(uid(resource), None);
         let stored = self.secrets.read(resource, self.cluster(), seen.now);
         seen.stored = doubted(&seen, stored.await?);
         seen.live = token::read(handles, &self.listings, &seen, &grant).await?;
@@ -166,7 +172,7 @@ impl Observer {
         work: Option<Work>,
     ) -> Observed {
         let identity = &self.handles.identity;
-        let uid = resource.metadata.uid.as_deref().unwrap_or_default();
+        let uid = uid(resource);
         let pending = resource.status.as_ref().and_then(|s| s.pending.as_ref());
         let holder_done_at = pending.and_then(|pending| {
             if identity.succeeds(&pending.holder) {
@@ -236,6 +242,7 @@ impl Observer {
         // Ours, as its value shows, though its evidence is not whole; what a person gives away is taken over by a rule.
         let ours = |held: &Held| held.stamp.adopted_at.is_none();
         if let Some(held) = seen.taken_over().filter(ours) {
+            self.works.prove(uid(resource), Some(held.clone()));
             seen.stored = Stored::Holds(held);
         }
         Ok(())
@@ -249,4 +256,8 @@ impl Observer {
         }
         seen.rival = claims.rival(&seen.resource);
     }
+}
+
+fn uid(resource: &WorkspaceTokenRotation) -> &str {
+    resource.metadata.uid.as_deref().unwrap_or_default()
 }

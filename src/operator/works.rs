@@ -1,7 +1,7 @@
 //! What this process is doing for which resource and token right now, and what it remembers of what it did.
 
 use crate::clock::now;
-use crate::decide::evidence::Work;
+use crate::decide::evidence::{Held, Work};
 use crate::decide::tries::Tries;
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
@@ -26,6 +26,8 @@ struct All {
     begun: HashMap<String, Vec<Timestamp>>,
     /// What was tried for a resource, by its uid.
     tries: HashMap<String, Tries>,
+    /// What a look has found to be live in a Secret whose metadata does not show it, and when, by the uid of the resource.
+    proven: HashMap<String, (Held, Timestamp)>,
 }
 
 /// Work that ends when this is dropped.
@@ -69,12 +71,30 @@ impl Works {
         (after, said)
     }
 
+    /// Remembers what a look has found to be live in a Secret whose metadata does not show it, or that nothing is known of
+    /// that any more.
+    pub fn prove(&self, uid: &str, held: Option<Held>) {
+        let mut all = self.lock();
+        match held {
+            Some(held) => drop(all.proven.insert(uid.to_owned(), (held, now()))),
+            None => drop(all.proven.remove(uid)),
+        }
+    }
+
+    /// What was found so, if that was not before `time`.
+    pub fn proven(&self, uid: &str, time: Timestamp) -> Option<Held> {
+        let all = self.lock();
+        let found = all.proven.get(uid).filter(|(_, at)| *at >= time);
+        found.map(|(held, _)| held.clone())
+    }
+
     /// Forgets what is from before `time`: nothing depends on it any more.
     pub fn forget_before(&self, time: Timestamp) {
         let mut all = self.lock();
         all.ended.retain(|_, ended| *ended >= time);
         all.begun.retain(|_, begun| begun.first() >= Some(&time));
         all.tries.retain(|_, tries| tries.last() >= Some(time));
+        all.proven.retain(|_, (_, at)| *at >= time);
     }
 
     /// Begins work on a token for a resource; `None` while there is some for either.
@@ -130,6 +150,18 @@ impl Drop for WorkGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_look_has_proven_counts_for_a_while_and_until_it_is_taken_back() {
+        let works = Works::default();
+        let before = now();
+        works.prove("uid", Some(Held::default()));
+        assert_eq!(works.proven("uid", before), Some(Held::default()));
+        let later = now() + jiff::SignedDuration::from_secs(9);
+        assert_eq!(works.proven("uid", later), None);
+        works.prove("uid", None);
+        assert_eq!(works.proven("uid", before), None);
+    }
 
     #[test]
     fn a_token_is_worked_on_once_for_whatever_resource() {
