@@ -6,6 +6,7 @@ use crate::api::{
 use crate::decide::evidence::{Held, Live, Observed};
 use crate::decide::plan::belief::{believe, counted, next_due};
 use crate::decide::plan::brake::needs_person;
+use crate::decide::plan::brake::tries::racing;
 use crate::decide::plan::rules::plan;
 use crate::decide::plan::{Plan, Rotation, Setback};
 use crate::decide::requests::Requests;
@@ -31,6 +32,11 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
     };
     match (setback, decided) {
         (Some(Setback::Raced), _) => return old,
+        // Nothing was looked at, and there is nothing to tell yet.
+        (None, Plan::Wait { until, .. }) if matches!(racing(seen), Some((at, None)) if at == *until) =>
+        {
+            return old;
+        }
         (Some(Setback::Definite { retry_after, .. }), _) => {
             // It answers one attempt; whether an earlier one took effect is as open as before.
             new.pending = new.pending.filter(|pending| pending.attempt > 1);

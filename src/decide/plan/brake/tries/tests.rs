@@ -310,11 +310,23 @@ fn what_is_changed_whenever_it_is_worked_on_is_tried_less_and_less() {
 #[test]
 fn it_is_told_from_the_fifth_time_on_and_over_when_one_goes_well() {
     let mut driven = Driven::new();
+    driven.reads(-100, false);
+    let status = status::next(&driven.seen, &plan(&driven.seen), None);
+    driven.seen.resource.status = Some(status);
+    // The watch has lost it, which a look would explain.
+    driven.seen.stored = Stored::Absent {
+        elsewhere: None,
+        resource_version: None,
+    };
     let told = |driven: &Driven| racing(&driven.seen).map(|(_, told)| told.is_some());
     let mut all = Vec::new();
     for _ in 0..6 {
         driven.seen.tries.raced(at(0));
         all.push(told(&driven));
+        if told(&driven) == Some(false) {
+            let next = status::next(&driven.seen, &plan(&driven.seen), None);
+            assert_eq!(next, *driven.status());
+        }
     }
     let (quiet, loud) = (Some(false), Some(true));
     assert_eq!(all, [None, quiet, quiet, quiet, loud, loud]);
