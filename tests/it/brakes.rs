@@ -227,5 +227,11 @@ async fn a_key_that_is_emptied_is_no_value_and_no_reason_to_rotate_again_and_aga
     let message = stage.until_blocked("ci", "SecretNotOurs").await;
     assert!(message.contains("kubectl-edit"), "{message}");
     assert_eq!(stage.astro.rotations(&token.id), 1);
+    // Where nothing tells who emptied it, it is read that there is none.
+    let nobodys = json!({"metadata": {"managedFields": [{}]}});
+    stage.edit_secret("ci-secret", nobodys).await;
+    stage.until_rotated("ci", 2).await;
+    assert!(stage.holds_live("ci").await);
+    assert_eq!(stage.astro.rotations(&token.id), 2);
     stage.assert_no_leak().await;
 }

@@ -11,14 +11,15 @@ use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
-use lab::astro::Operation;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use lab::astro::{Fault, Operation, Step};
 use serde_json::{Value, json};
 use std::future::IntoFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 /// One webhook for the Secrets whose label `policy` is the namespace, so that no other test meets it.
 fn webhook(stage: &Stage, client: Value) -> Value {
@@ -252,4 +253,63 @@ async fn a_request_under_a_policy_that_is_down_is_tried_a_few_times_and_calls_no
     stage.until_rotated("ci", 2).await;
     assert!(stage.holds_live("ci").await);
     stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_value_that_a_policy_changes_as_it_lands_is_kept_and_stored_once_the_policy_is_gone() {
+    let label = "/metadata/labels/app.kubernetes.io~1managed-by";
+    for changes in [
+        json!([{"op": "add", "path": "/data/token", "value": "RVlK"}]),
+        json!([{"op": "move", "from": "/data/token", "path": "/data/TOKEN"}]),
+        json!([{"op": "remove", "path": label}]),
+    ] {
+        let stage = stage().await;
+        let token = stage.token("ci");
+        stage.create("ci", under_policy(&stage)).await;
+        stage.until_rotated("ci", 1).await;
+        let called = Fault::on(Operation::Rotate).token(&token.id).once();
+        let called = stage.astro.fault(called.after(Step::Hold));
+        stage.request("ci", "now").await;
+        called.reached().await;
+        let reviews = changing(&stage, changes.clone()).await;
+        let rotations = stage.astro.rotations(&token.id);
+        until_changed(&stage).await;
+        called.release();
+        let message = stage.until_blocked("ci", "ValueNotStored").await;
+        assert!(message.contains("kept in memory"), "{changes}: {message}");
+        let status = stage.resources().get("ci").await.unwrap().status.unwrap();
+        assert!(!stage::is_ready(&status), "{changes}: {status:?}");
+
+        reviews.remove(&stage).await;
+        stage.until_rotated("ci", 2).await;
+        assert!(stage.holds_live("ci").await, "{changes}");
+        assert_eq!(stage.astro.rotations(&token.id), rotations, "{changes}");
+        stage.assert_no_leak().await;
+    }
+}
+
+/// Waits until the API server asks the policy: a dry run comes back other than it was sent.
+async fn until_changed(stage: &Stage) {
+    let label = "app.kubernetes.io/managed-by";
+    let sent = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "probe", "labels": {label: "probe", "policy": stage.namespace}},
+        "data": {"token": "cHJvYmU="},
+    });
+    let params = PatchParams {
+        dry_run: true,
+        ..PatchParams::apply("a-person").force()
+    };
+    let deadline = Instant::now() + stage::DEADLINE;
+    loop {
+        let secrets = stage.secrets();
+        let patch = Patch::Apply(sent.clone());
+        let answer = secrets.patch("probe", &params, &patch);
+        let answer = json!(answer.await.unwrap());
+        if answer["data"] != sent["data"] || answer["metadata"]["labels"][label].is_null() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the policy is not asked");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

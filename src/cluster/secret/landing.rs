@@ -180,6 +180,22 @@ mod tests {
     }
 
     #[test]
+    fn a_429_that_says_for_how_long_is_kept_to_up_to_a_minute() {
+        let error = |code: u16, seconds: u32| {
+            let status = json!({
+                "kind": "Status", "status": "Failure", "code": code, "details": {"retryAfterSeconds": seconds},
+            });
+            Error::Unavailable(kube::Error::Api(serde_json::from_value(status).unwrap()))
+        };
+        let waits = |code, seconds| pause(&error(code, seconds), 1, &Pace::SHIPPED);
+        assert_eq!(waits(429, 7), Duration::from_secs(7));
+        assert_eq!(waits(429, 7_000), Duration::from_secs(60));
+        for short in [waits(429, 0), waits(503, 7)] {
+            assert!(short <= Pace::SHIPPED.write_retry, "{short:?}");
+        }
+    }
+
+    #[test]
     fn a_value_in_hand_is_written_over_what_is_known_to_be_older_and_over_nothing_else() {
         let owner = json!({
             "metadata": {"name": "ci", "namespace": "ns"},
