@@ -28,7 +28,10 @@ pub(crate) async fn rewrite(client: &Client, seen: &Observed, from: &Held) -> Re
         Ok(Some(held)) => Rewrite::Done(Box::new(held), done),
         Ok(None) => Rewrite::Tried(Came::NoValue),
         Err(Error::Changed(blocked)) => Rewrite::Tried(Came::Changed(blocked)),
-        Err(Error::Refused(blocked)) => Rewrite::Tried(Came::Refused(blocked)),
+        // A Secret that is being deleted refuses nothing for long.
+        Err(Error::Refused(blocked)) if !blocked.reason.passes() => {
+            Rewrite::Tried(Came::Refused(blocked))
+        }
         Err(error) => Rewrite::Failed(error.into()),
     }
 }

@@ -129,8 +129,8 @@ fn blocked_if_fresh(blocked: Blocked, fresh: bool) -> Plan {
     }
 }
 
-/// After a failure an edit of the spec or a new request ends the wait; edits may be what the work is disturbed by. It stands before the rules that rotate, so that no path can
-/// rotate a token again and again.
+/// After a failure an edit of the spec or a new request ends the wait; while others change what is worked on, nothing does,
+/// as edits may be what they do. It stands before the rules that rotate, so that no path can rotate a token again and again.
 pub(super) fn backing_off(seen: &Observed) -> Option<Plan> {
     if let Some((until, told)) = racing(seen) {
         let doubt = told.or_else(|| said_before(seen));

@@ -45,8 +45,8 @@ fn held() -> Held {
 /// A resource at rest, and what was done for it at which seconds.
 struct Driven {
     seen: Observed,
-    /// Whether a rotation is due, which asks for a look.
     tries: Vec<i64>,
+    /// Each takes a turn to rotate, and calls to the vendor.
     looks: usize,
     undone: usize,
 }
