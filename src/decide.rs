@@ -15,6 +15,7 @@ pub mod schedule;
 pub mod stamp;
 pub(crate) mod status;
 pub(crate) mod token;
+pub mod tries;
 pub(crate) mod upcoming;
 pub mod validate;
 pub(crate) mod version;

@@ -7,5 +7,7 @@ pub(crate) mod observe;
 pub(crate) mod rewrite;
 pub(crate) mod rotate;
 pub mod run;
+pub(crate) mod samples;
 pub(crate) mod task;
+pub(crate) mod teller;
 pub(crate) mod works;

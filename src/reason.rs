@@ -131,7 +131,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     ),
     row(
         Reason::KubernetesUnavailable,
-        "The API server, or a webhook that it has to ask, does not answer properly.",
+        "The API server, or a webhook that it has to ask, does not answer properly, or the resource changes faster than it can be worked on.",
         "Rotates nothing. Retries with growing pauses.",
         "Repair what the message names, often a webhook that is down.",
     ),
@@ -203,9 +203,9 @@ pub const EXPLANATIONS: &[Explanation] = &[
     ),
     row(
         Reason::TargetUnstable,
-        "The value in the target Secret is deleted again and again.",
-        "Replaces it by a rotation, with growing pauses: at once, then after 1, 5, 15 and 60 minutes, then every 6 hours.",
-        "Find who deletes the Secret or its key, and stop that.",
+        "The value in the target Secret is deleted again and again, or what the operator writes beside it is undone.",
+        "Replaces a deleted value by a rotation, with growing pauses: at once, then after 1, 5, 15 and 60 minutes, then every 6 hours. Writes the rest again, after 30 seconds at first and later every 30 minutes, with the value that is there, which stays valid.",
+        "Find who deletes or changes the Secret, and stop that. The message names the field, and who wrote it where that is known.",
     ),
     row(
         Reason::TemplateFailed,
@@ -263,7 +263,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     ),
     row(
         Reason::VendorUnavailable,
-        "A rotation is due, and Astro cannot be reached or does not answer properly.",
+        "A rotation is due, and Astro cannot be reached, does not answer properly, or answers with old records.",
         "Retries with growing pauses. Nothing was changed.",
         "Check the network, the operator's flag `--api-url` and the status page of Astro.",
     ),
@@ -302,7 +302,6 @@ impl Reason {
                 | Self::RotationInDoubt
                 | Self::SecretNotOurs
                 | Self::TargetConflict
-                | Self::TargetUnstable
                 // Another resource may rotate the token at any time.
                 | Self::TokenConflict
                 | Self::TokenExpired

@@ -168,7 +168,7 @@ fn obstacle(plan: &Plan) -> Option<String> {
             ..
         } => format!("{}: {}", blocked.reason, blocked.message),
         Plan::Wait { doubt: None, .. } => {
-            "Astro's record of the token is older than the Secret; try again in a minute".into()
+            "what is known by now does not tell; try again in a minute".into()
         }
         // What was asked for is a rotation, and no rule answers that with any of these.
         Plan::Idle { .. } | Plan::Look | Plan::Settle | Plan::Rewrite { .. } => {

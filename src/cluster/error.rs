@@ -18,6 +18,9 @@ pub enum Error {
     /// A person has to fix something first.
     #[error("{}", .0.message)]
     Refused(Blocked),
+    /// It was written, and came back other than it was sent.
+    #[error("{}", .0.message)]
+    Changed(Blocked),
     /// No verdict: the API server did not answer, or with something that says nothing of the request.
     #[error("{}", api_error(.0, LONGEST_MESSAGE))]
     Unavailable(#[from] kube::Error),
@@ -27,7 +30,7 @@ impl From<Error> for Setback {
     fn from(error: Error) -> Self {
         match error {
             Error::Raced => Self::Raced,
-            Error::Refused(blocked) => Self::Refused(blocked),
+            Error::Refused(blocked) | Error::Changed(blocked) => Self::Refused(blocked),
             Error::Unavailable(error) => Self::Unavailable {
                 retry_after: HeldBack::of(&error)
                     .and_then(|held| SignedDuration::try_from(held.after).ok()),

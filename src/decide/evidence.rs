@@ -6,6 +6,7 @@ use crate::decide::pace::Pace;
 use crate::decide::requests::{Requests, is_open};
 use crate::decide::schedule::{Schedule, ScheduleError};
 use crate::decide::stamp::Stamp;
+use crate::decide::tries::Tries;
 use crate::decide::version::Drift;
 use crate::id::is_same;
 use crate::reason::{Blocked, Reason};
@@ -43,6 +44,8 @@ pub struct Observed {
     pub work: Option<Work>,
     /// When this process began the last rotations of the token, for whatever resource.
     pub begun: Vec<Timestamp>,
+    /// What this process remembers of its tries for the resource.
+    pub tries: Tries,
     /// Since when the holder of the pending rotation is certain not to work on it any more; `None`: it is not certain.
     pub holder_done_at: Option<Timestamp>,
 }
@@ -99,6 +102,7 @@ impl Observed {
             rival: None,
             work: None,
             begun: Vec::new(),
+            tries: Tries::default(),
             holder_done_at: None,
         }
     }
@@ -146,6 +150,52 @@ impl Observed {
             return None;
         };
         Some((held.compare(&token.version), held, token, *fresh))
+    }
+
+    /// The token, as far as it is known.
+    pub fn known_token(&self) -> Token {
+        match &self.live {
+            Live::Token { token, .. } => token.clone(),
+            _ => Token {
+                id: (self.stored.value()).map_or_else(String::new, |it| it.stamp.token_id.clone()),
+                ..Token::default()
+            },
+        }
+    }
+
+    /// What is to be written on a Secret that was given away, or that lacks our evidence, and whose value is the live one.
+    pub fn taken_over(&self) -> Option<Held> {
+        let (
+            Stored::Consented {
+                lacks,
+                used,
+                value_is_live: Some(true),
+                resource_version,
+            },
+            Live::Token { token, fresh: true },
+        ) = (&self.stored, &self.live)
+        else {
+            return None;
+        };
+        let target = &self.resource.spec.target;
+        Some(Held {
+            secret: target.name.clone(),
+            stamp: Stamp {
+                owner: self.resource.name_any(),
+                key: target.key().into(),
+                token_id: token.id.clone(),
+                version: token.version.clone(),
+                expires: token.ends,
+                adopted: used.clone(),
+                adopted_at: lacks.is_none().then_some(self.now),
+                cluster: self.settings.cluster.clone(),
+                ..Stamp::default()
+            },
+            is_live: Some(true),
+            outdated: lacks.clone(),
+            resource_version: resource_version.clone(),
+            ..Held::default()
+        })
     }
 
     /// When the stored value expires: by the vendor where it speaks of that value, otherwise by the Secret.
@@ -218,8 +268,8 @@ pub enum Stored {
     Foreign(Blocked),
     /// Another party's, with consent to take it over.
     Consented {
-        /// By a person; otherwise it is a value of ours whose evidence is gone.
-        by_person: bool,
+        /// What is missing on a value of ours whose evidence is not whole; `None`: it was given by a person.
+        lacks: Option<String>,
         /// The consents that are used up with it.
         used: Used,
         /// The value is the live one of the token; only known after a live look.
@@ -255,8 +305,8 @@ pub struct Held {
     pub key_written_by: Option<String>,
     /// The Secret is being deleted.
     pub terminating: bool,
-    /// Labels, annotations, key or owner differ from what the spec asks for.
-    pub outdated: bool,
+    /// The first of labels, annotations, key and owner that differs from what the spec asks for, and who wrote it.
+    pub outdated: Option<String>,
     /// For the fence of the next write.
     pub resource_version: Option<String>,
 }

@@ -27,7 +27,7 @@ pub fn read(
         && !is_ours(secret, &name, cluster)
     {
         return Stored::Consented {
-            by_person: true,
+            lacks: None,
             used: used.with(text),
             value_is_live: None,
             resource_version,
@@ -37,7 +37,7 @@ pub fn read(
     let Some(held) = held(secret, owner).filter(|held| held.stamp.tells_version()) else {
         if is_our_value(secret, owner, &owned, cluster, exists) {
             return Stored::Consented {
-                by_person: false,
+                lacks: Some(lacks(secret, &owned)),
                 used,
                 value_is_live: None,
                 resource_version,
@@ -73,12 +73,12 @@ pub fn answered(stored: Stored, is_live: Option<bool>) -> Stored {
     let is_yes = is_live == Some(true);
     match stored {
         Stored::Consented {
-            by_person,
+            lacks,
             used,
             resource_version,
             ..
         } => Stored::Consented {
-            by_person,
+            lacks,
             used,
             value_is_live: Some(is_yes),
             resource_version,
@@ -114,6 +114,26 @@ pub fn answered(stored: Stored, is_live: Option<bool>) -> Stored {
             resource_version,
         },
         foreign @ Stored::Foreign(_) => foreign,
+    }
+}
+
+/// What is stored by the metadata alone, after a look has proven not long ago that the value is live though the metadata
+/// does not show it. `is_watched`: a Secret without our label is not among those that are known.
+pub fn recalled(stored: Stored, proven: Held, is_watched: bool) -> Stored {
+    let is_proven = match &stored {
+        Stored::Absent {
+            elsewhere: None, ..
+        } => is_watched,
+        Stored::Consented {
+            lacks: Some(_),
+            resource_version,
+            ..
+        } => *resource_version == proven.resource_version,
+        _ => false,
+    };
+    match is_proven {
+        true => Stored::Holds(proven),
+        false => stored,
     }
 }
 
@@ -183,40 +203,96 @@ fn is_our_value(
         && says(evidence::OWNED_BY).is_none_or(|it| *it == name || !exists(it))
 }
 
-/// Whether what we wrote is no longer what the spec asks for. What another party has taken since is left alone.
-fn outdated(secret: &Metadata, owner: &WorkspaceTokenRotation, owned: &Managed, key: &str) -> bool {
+/// The first thing that is missing of our evidence on a value of ours, and who changed it.
+fn lacks(secret: &Metadata, owned: &Managed) -> String {
+    let (label, value) = MANAGED_BY;
+    if secret.labels().get(label).map(String::as_str) != Some(value) {
+        return field(owned, "labels", label);
+    }
+    let needed = [
+        evidence::OWNED_BY,
+        evidence::CLUSTER,
+        evidence::KEY,
+        evidence::TOKEN_ID,
+    ];
+    let is_there = |key: &&str| {
+        secret.annotations().contains_key(*key) && owned.is_ours(&format!("annotations.{key}"))
+    };
+    let missing = needed.into_iter().find(|key| !is_there(key));
+    field(
+        owned,
+        "annotations",
+        missing.unwrap_or(evidence::ROTATED_AT),
+    )
+}
+
+/// A field of a Secret as people know it, and who else has written it.
+fn field(owned: &Managed, kind: &str, name: &str) -> String {
+    let by = match owned.writer(&format!("{kind}.{name}")) {
+        Some(writer) => format!(", written by {writer}"),
+        None => String::new(),
+    };
+    match kind {
+        "data" => format!("data[{name}]{by}"),
+        _ => format!("metadata.{kind}[{name}]{by}"),
+    }
+}
+
+/// The first thing of what we wrote that is no longer what the spec asks for, and who changed it. What another party has
+/// taken since is left alone.
+fn outdated(
+    secret: &Metadata,
+    owner: &WorkspaceTokenRotation,
+    owned: &Managed,
+    key: &str,
+) -> Option<String> {
     let target = &owner.spec.target;
     let mut wanted: BTreeSet<String> = [format!("data.{key}")].into();
-    let mut stale = false;
+    let mut stale = None;
     for (kind, want, have) in [
         ("labels", &target.labels, secret.labels()),
         ("annotations", &target.annotations, secret.annotations()),
     ] {
         for (name, value) in want {
             let path = format!("{kind}.{name}");
-            stale |= match have.get(name) {
+            let is_stale = match have.get(name) {
                 None => true,
                 Some(present) => present != value && owned.is_ours(&path),
             };
+            if is_stale {
+                stale.get_or_insert_with(|| field(owned, kind, name));
+            }
             wanted.insert(path);
         }
     }
     let is_evidence = |path: &&String| {
         path.starts_with("annotations.astro-token-operator.io/") || path.ends_with(MANAGED_BY.0)
     };
-    let surplus = owned.ours().filter(|path| !is_evidence(path));
+    let mut ours = owned.ours().filter(|path| !is_evidence(path));
     let uid = owner.meta().uid.as_deref().unwrap_or_default();
     let name = owner.name_any();
     let is_unused = |on: Used| given(secret, &name).is_some_and(|text| !on.has(text));
     let owned_by_uid = secret.owner_references().iter().any(|r| r.uid == uid);
-    stale
-        || surplus.into_iter().any(|path| !wanted.contains(path))
-        || key != target.key()
-        || Used::on(secret).is_some_and(is_unused)
-        || secret.annotations().get(evidence::OWNED_BY) != Some(&owner.name_any())
-        || owned_by_uid != target.is_deleted_with_owner()
+    let surplus = ours.find(|path| !wanted.contains(*path));
+    let surplus = surplus.and_then(|path| path.split_once('.'));
+    let annotation = |name| Some(field(owned, "annotations", name));
+    if stale.is_some() {
+        stale
+    } else if let Some((kind, name)) = surplus {
+        Some(field(owned, kind, name))
+    } else if key != target.key() {
+        Some(field(owned, "data", target.key()))
+    } else if Used::on(secret).is_some_and(is_unused) {
+        annotation(evidence::ADOPTED)
+    } else if secret.annotations().get(evidence::OWNED_BY) != Some(&name) {
+        annotation(evidence::OWNED_BY)
+    } else if owned_by_uid != target.is_deleted_with_owner() {
+        Some("metadata.ownerReferences".into())
+    } else {
         // Where no field has an owner, a policy removes managed fields, and would do so again.
-        || !owned.is_empty() && !owned.is_ours(&format!("data.{key}"))
+        let is_ours = owned.is_empty() || owned.is_ours(&format!("data.{key}"));
+        (!is_ours).then(|| field(owned, "data", key))
+    }
 }
 
 /// Drops what is not evidence, so that the watch store stays small.
@@ -310,7 +386,7 @@ mod tests {
             ("tok", "token")
         );
         assert_eq!(held.key_written_by, None);
-        assert!(!held.outdated && held.stamp.version.rotated_at.is_some());
+        assert!(held.outdated.is_none() && held.stamp.version.rotated_at.is_some());
     }
 
     #[test]
@@ -319,7 +395,10 @@ mod tests {
         assert_eq!(by_hand.key_written_by.as_deref(), Some("kubectl-edit"));
         let restored = holds(read_as(|s| *s = secret("velero", "velero"), true));
         assert_eq!(restored.key_written_by, None);
-        assert!(restored.outdated, "to be taken back under our own manager");
+        assert!(
+            restored.outdated.is_some(),
+            "to be taken back under our own manager"
+        );
     }
 
     #[test]
@@ -356,7 +435,7 @@ mod tests {
             panic!("not unread");
         };
         assert!(
-            !held.outdated,
+            held.outdated.is_none(),
             "a policy that strips managed fields would do so again"
         );
     }
@@ -368,7 +447,7 @@ mod tests {
         assert!(
             matches!(read_as(others, true), Stored::Foreign(b) if b.reason == Reason::TargetConflict)
         );
-        assert!(holds(read_as(others, false)).outdated);
+        assert!(holds(read_as(others, false)).outdated.is_some());
     }
 
     #[test]
@@ -389,13 +468,7 @@ mod tests {
             },
             true,
         );
-        assert!(matches!(
-            given,
-            Stored::Consented {
-                by_person: true,
-                ..
-            }
-        ));
+        assert!(matches!(given, Stored::Consented { lacks: None, .. }));
         holds(read_as(consent, true));
     }
 
@@ -419,7 +492,7 @@ mod tests {
                 matches!(
                     read_as(remove(key), true),
                     Stored::Consented {
-                        by_person: false,
+                        lacks: Some(_),
                         value_is_live: None,
                         ..
                     }
@@ -507,6 +580,45 @@ mod tests {
         assert_eq!(held.key_written_by, None);
     }
 
+    #[test]
+    fn what_a_look_has_proven_stands_for_what_metadata_does_not_show_and_for_nothing_else() {
+        let proven = || Held {
+            resource_version: Some("7".into()),
+            ..Held::default()
+        };
+        let is_recalled = |stored: &Stored, is_watched| {
+            recalled(stored.clone(), proven(), is_watched) == Stored::Holds(proven())
+        };
+        let absent = |elsewhere| Stored::Absent {
+            elsewhere,
+            resource_version: None,
+        };
+        let lacking = |version: &str| Stored::Consented {
+            lacks: Some("a label".into()),
+            used: Used::default(),
+            value_is_live: None,
+            resource_version: Some(version.into()),
+        };
+        let given = Stored::Consented {
+            lacks: None,
+            used: Used::default(),
+            value_is_live: None,
+            resource_version: Some("7".into()),
+        };
+        for (stored, is_watched, expected) in [
+            (absent(None), true, true),
+            // Then its absence was read.
+            (absent(None), false, false),
+            (absent(Some(proven())), true, false),
+            (lacking("7"), true, true),
+            (lacking("8"), true, false),
+            (given, true, false),
+            (Stored::Unread(proven()), true, false),
+        ] {
+            assert_eq!(is_recalled(&stored, is_watched), expected, "{stored:?}");
+        }
+    }
+
     /// A text that any party may have written, often one that means something here.
     fn text() -> impl Strategy<Value = String> {
         prop_oneof![
@@ -587,20 +699,23 @@ mod tests {
     fn only_what_we_own_and_no_longer_want_is_outdated() {
         let label = |text: Value| move |s: &mut Value| s["metadata"]["labels"]["team"] = text;
         assert!(
-            holds(read_as(label("ops".into()), true)).outdated,
+            holds(read_as(label("ops".into()), true)).outdated.is_some(),
             "the spec changed"
         );
         let taken = |s: &mut Value| {
             s["metadata"]["labels"]["team"] = "ops".into();
             s["metadata"]["managedFields"][1]["fieldsV1"]["f:metadata"]["f:labels"] = json!({});
         };
-        assert!(!holds(read_as(taken, true)).outdated, "another party's now");
+        assert!(
+            holds(read_as(taken, true)).outdated.is_none(),
+            "another party's now"
+        );
         let surplus = |s: &mut Value| {
             s["metadata"]["managedFields"][1]["fieldsV1"]["f:metadata"]["f:labels"]["f:old"] =
                 json!({});
         };
         assert!(
-            holds(read_as(surplus, true)).outdated,
+            holds(read_as(surplus, true)).outdated.is_some(),
             "a label we no longer want"
         );
     }

@@ -3,6 +3,9 @@
 use jiff::SignedDuration;
 use std::time::Duration;
 
+/// How many tries to store a value are made with short pauses, whatever comes of them: about a minute of them.
+const OFTEN: u32 = 17;
+
 /// Declares the table: for each wait its reason, its type, what is shipped, and the least that scaling leaves of it.
 macro_rules! table {
     ($($(#[$reason:meta])+ $name:ident: $type:ident = $shipped:expr, at least $floor:expr;)+) => {
@@ -76,6 +79,8 @@ table! {
     write_retry: Duration = 100, at least 50;
     /// The longest pause between two attempts to store a value.
     write_longest_retry: Duration = 5_000, at least 500;
+    /// The longest pause between two attempts to store a value that is refused again and again, or changed by others.
+    refused_longest_retry: Duration = 60_000, at least 2_000;
     /// How much longer than a call a pass waits for a rotation, before it lets the task go on alone.
     pass_patience: Duration = 10_000, at least 2_000;
 
@@ -89,12 +94,22 @@ table! {
     unanswered_retry: SignedDuration = 60_000, at least 2_000;
     /// Between two looks while Astro answers with a record older than what is stored.
     stale_retry: SignedDuration = 5_000, at least 1_000;
+    /// The longest pause between two such looks.
+    stale_longest_retry: SignedDuration = 300_000, at least 2_000;
     /// Until an older resource was looked at once more; it wakes this one as soon as it was.
     rival_retry: SignedDuration = 5_000, at least 1_000;
     /// After a fresh look that did not settle the matter.
     look_retry: SignedDuration = 5_000, at least 1_000;
-    /// After a write that another party's write came before.
+    /// After a write that another party's write came before; doubled with each one that follows.
     raced_retry: SignedDuration = 1_000, at least 1_000;
+    /// The longest pause after such writes.
+    raced_longest_retry: SignedDuration = 60_000, at least 2_000;
+    /// Until what another party has undone is written again, the second time; doubled with each one that follows.
+    undone_retry: SignedDuration = 30_000, at least 1_000;
+    /// The longest pause until it is written again.
+    undone_longest_retry: SignedDuration = 1_800_000, at least 2_000;
+    /// After so long without such a write the next one is at once again.
+    undone_quiet: SignedDuration = 3_600_000, at least 3_000;
     /// The first pause between two looks at something that a person has to fix.
     blocked_retry: SignedDuration = 5_000, at least 1_000;
     /// The longest pause between two looks at something that a person has to fix.
@@ -174,10 +189,33 @@ impl Pace {
 
     /// How long to wait after so many `failures` in a row, of which there is at least one.
     pub fn after_failures(&self, failures: u32) -> SignedDuration {
-        let doublings = failures.saturating_sub(1).min(16);
-        let pause = self.failure_retry.saturating_mul(1 << doublings);
-        pause.min(self.failure_longest_retry)
+        doubled(self.failure_retry, failures, self.failure_longest_retry)
     }
+
+    /// How long to wait after so many tries in a row that another party's write came before.
+    pub fn after_races(&self, races: u32) -> SignedDuration {
+        doubled(self.raced_retry, races, self.raced_longest_retry)
+    }
+
+    /// How long to wait after a value could not be stored for so many times. Those that are refused, or changed by others as
+    /// soon as they are stored, are tried often at first and then more and more rarely.
+    pub fn after_writes(&self, failures: u32, is_refused: bool) -> Duration {
+        let signed = |it: Duration| SignedDuration::try_from(it).unwrap_or(SignedDuration::MAX);
+        let longest = signed(self.write_longest_retry);
+        let pause = match failures.checked_sub(OFTEN) {
+            Some(more) if is_refused && more > 0 => {
+                doubled(longest, more + 1, signed(self.refused_longest_retry))
+            }
+            _ => doubled(signed(self.write_retry), failures, longest),
+        };
+        pause.unsigned_abs()
+    }
+}
+
+/// A pause that doubles with each of `times`, of which there is at least one.
+pub fn doubled(first: SignedDuration, times: u32, longest: SignedDuration) -> SignedDuration {
+    let doublings = times.saturating_sub(1).min(16);
+    first.saturating_mul(1 << doublings).min(longest)
 }
 
 /// Milliseconds by a factor; of what lasts a second or longer, whole seconds.
@@ -215,14 +253,20 @@ mod tests {
                 ("late_write", 2.0),
                 ("write_retry", 0.1),
                 ("write_longest_retry", 5.0),
+                ("refused_longest_retry", 60.0),
                 ("pass_patience", 10.0),
                 ("audit", 600.0),
                 ("recovery_audit", 60.0),
                 ("unanswered_retry", 60.0),
                 ("stale_retry", 5.0),
+                ("stale_longest_retry", 300.0),
                 ("rival_retry", 5.0),
                 ("look_retry", 5.0),
                 ("raced_retry", 1.0),
+                ("raced_longest_retry", 60.0),
+                ("undone_retry", 30.0),
+                ("undone_longest_retry", 1_800.0),
+                ("undone_quiet", 3_600.0),
                 ("blocked_retry", 5.0),
                 ("blocked_longest_retry", 300.0),
                 ("failure_retry", 15.0),
@@ -284,6 +328,10 @@ mod tests {
                     "first write retry < longest",
                     pace.write_retry < pace.write_longest_retry,
                 ),
+                (
+                    "longest write retry < that of a refused one",
+                    pace.write_longest_retry < pace.refused_longest_retry,
+                ),
                 ("look again < audit", pace.look_retry <= pace.audit),
                 // The first look after a recovery comes when the call has landed.
                 (
@@ -303,6 +351,14 @@ mod tests {
                 (
                     "a pause < a request's patience",
                     pace.held_back_retry < pace.held_back_patience,
+                ),
+                ("stale", pace.stale_retry < pace.stale_longest_retry),
+                ("raced", pace.raced_retry < pace.raced_longest_retry),
+                ("undone", pace.undone_retry < pace.undone_longest_retry),
+                // What is undone for ever must not be forgotten between two tries.
+                (
+                    "longest undone < quiet",
+                    pace.undone_longest_retry < pace.undone_quiet,
                 ),
                 ("stale < contest", pace.stale_for < pace.contest_window),
                 ("watch", pace.watch_retry < pace.watch_longest_retry),

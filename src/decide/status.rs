@@ -6,6 +6,7 @@ use crate::api::{
 use crate::decide::evidence::{Access, CredentialClaims, Held, Live, Observed};
 use crate::decide::plan::belief::{believe, counted, next_due};
 use crate::decide::plan::brake::needs_person;
+use crate::decide::plan::brake::tries::racing;
 use crate::decide::plan::rules::{is_without_effect, plan};
 use crate::decide::plan::{Plan, Rotation, Setback};
 use crate::decide::requests::Requests;
@@ -33,6 +34,11 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
     };
     match (setback, decided) {
         (Some(Setback::Raced), _) => return old,
+        // Nothing was looked at, and there is nothing to tell yet.
+        (None, Plan::Wait { until, .. }) if matches!(racing(seen), Some((at, None)) if at == *until) =>
+        {
+            return old;
+        }
         (Some(Setback::Definite { retry_after, .. }), _) => {
             // It answers one attempt; whether an earlier one took effect is as open as before.
             new.pending = new.pending.filter(|pending| pending.attempt > 1);
@@ -40,6 +46,10 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
         }
         (Some(Setback::Unavailable { retry_after, .. }), _) => fail(&mut new, seen, *retry_after),
         (Some(Setback::InDoubt(_)), _) => fail(&mut new, seen, None),
+        // What is repaired then is none of the objects that are watched, so it is tried with growing pauses.
+        (Some(Setback::Refused(blocked)), _) if blocked.reason == Reason::TargetRefused => {
+            fail(&mut new, seen, None);
+        }
         (None, Plan::Settle) => {
             let booked = booked(seen);
             return next(&booked, &plan(&booked), None);

@@ -82,7 +82,7 @@ fn rewritten(seen: &Observed, from: &Held) -> Observed {
                 ..from.stamp.clone()
             },
             key_written_by: None,
-            outdated: false,
+            outdated: None,
             ..from.clone()
         }),
         ..seen.clone()
@@ -273,6 +273,9 @@ mod tests {
             },
             ..Held::default()
         };
+        if let Live::Token { token, .. } = &mut seen.live {
+            token.version.clone_from(&held.stamp.version);
+        }
         let rewrite = Plan::Rewrite {
             from: Box::new(held.clone()),
         };
@@ -291,7 +294,7 @@ mod tests {
         seen.access = Access::Granted(CredentialClaims::default());
         seen.stored = Stored::Consented {
             used: Default::default(),
-            by_person: true,
+            lacks: None,
             value_is_live: Some(true),
             resource_version: None,
         };

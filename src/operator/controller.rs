@@ -3,43 +3,40 @@
 use super::grant::Grant;
 use super::handles::Handles;
 use super::observe::Observer;
+use super::rewrite::{self, Rewrite};
+use super::rotate::rehearse_first;
+use super::task;
+use super::teller::{self, Teller};
 use super::works::Works;
-use super::{rewrite, task};
 use crate::api::{Key, Status, WorkspaceTokenRotation};
 use crate::astro::limits::Turn;
-use crate::clock::{now, until};
+use crate::clock::{self, now};
 use crate::cluster;
 use crate::cluster::decode::Item;
 use crate::cluster::error::Error as ClusterError;
-use crate::cluster::events::Publisher;
-use crate::cluster::watch::{self, Report, Scope, SecretAccess, Wake};
+use crate::cluster::watch::{self, Scope, SecretAccess, Wake};
 use crate::decide::evidence::{Held, Live, Observed, Stored};
 use crate::decide::notice::{Notice, expiring, notice};
-use crate::decide::plan::rules::{after_look, plan};
-use crate::decide::plan::wake::wake;
+use crate::decide::plan::brake::tries::{doubted, purpose, racing};
+use crate::decide::plan::rules::{after_look, plan, rehearses_first};
+use crate::decide::plan::wake::{after_race, wake};
 use crate::decide::plan::{Plan, Rotation, Setback};
 use crate::decide::rivals::Claims;
 use crate::decide::status;
-use crate::process::metrics::ResourceSample;
-use crate::text::line;
+use crate::decide::tries::{Came, Rewritten, Tries};
 use futures::{FutureExt, StreamExt, stream};
-use k8s_openapi::api::core::v1::ObjectReference;
+use jiff::Timestamp;
 use kube::runtime::applier;
 use kube::runtime::controller::{Action, Config, Error as ControllerError};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
-
-/// Objects that cannot be read and whose event is not published yet; more than that are only in the log.
-const UNREADABLE: usize = 100;
-/// Longest text of an event and its log line, characters.
-const LONGEST_NOTE: usize = 1000;
 
 /// Everything the controller is made of.
 pub struct Setup {
@@ -60,17 +57,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
     let handles = setup.handles;
     let (wake, mut receiver) = Wake::channel();
     let claims: Arc<Mutex<Claims>> = Arc::default();
-    let (unreadable, unreadable_found) = mpsc::channel(UNREADABLE);
-    let on_unreadable = Report {
-        count: {
-            let metrics = handles.metrics.clone();
-            Arc::new(move |kind, count| metrics.unreadable(kind, count))
-        },
-        // One that is too many is in the log all the same.
-        found: Arc::new(move |object, why| {
-            let _ = unreadable.try_send((object, why.to_owned()));
-        }),
-    };
+    let (on_unreadable, unreadable) = teller::unreadable(&handles.metrics);
     let (watched, feeds) = watch::watch(
         &setup.watch_client,
         &setup.scope,
@@ -83,11 +70,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
     let resources = watched.resources.clone();
     let works = Works::default();
     let context = Arc::new(Context {
-        events: Publisher::new(
-            handles.client.clone(),
-            handles.identity.to_string(),
-            handles.settings.pace,
-        ),
+        teller: Teller::new(&handles),
         observer: Observer::new(
             handles,
             resources.clone(),
@@ -105,7 +88,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
         tokio::join!(
             feeds,
             context.clean_up(),
-            context.tell_of_unreadable(unreadable_found)
+            context.teller.tell_of_unreadable(unreadable)
         )
     };
     let work = async {
@@ -150,7 +133,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
 struct Context {
     observer: Observer,
     works: Works,
-    events: Publisher,
+    teller: Teller,
     wake: Wake,
     tasks: TaskTracker,
     /// Nothing is begun any more.
@@ -179,17 +162,19 @@ async fn reconcile(
     let next = status::next(&pass.seen, &pass.plan, setback.as_ref());
     let written = context.record(&mut pass, next).await;
     context.handles().metrics.reconciled(begun.elapsed());
-    match written {
-        Err(ClusterError::Raced) => {
-            return Ok(Action::requeue(pass.seen.pace().raced_retry.unsigned_abs()));
-        }
-        other => other?,
+    if setback == Some(Setback::Raced) || matches!(written, Err(ClusterError::Raced)) {
+        return Ok(Action::requeue(clock::until(context.raced(&mut pass))));
     }
+    written?;
+    if setback.is_some() || matches!(pass.plan, Plan::Retry { .. }) {
+        context.failed(&pass);
+    }
+    context.went_well(&pass);
     if pass.plan == Plan::Settle {
         pass.plan = plan(&pass.seen);
     }
     let at = wake(&pass.seen, &pass.plan, setback.as_ref());
-    Ok(Action::requeue(until(at)))
+    Ok(Action::requeue(clock::until(at)))
 }
 
 fn error_policy(
@@ -221,6 +206,8 @@ struct Pass {
     seen: Observed,
     plan: Plan,
     grant: Option<(Grant, Turn)>,
+    /// Why the plan cannot be carried out, where that is known already.
+    setback: Option<Setback>,
     /// What was done beside a rotation, for an event.
     done: Option<Notice>,
 }
@@ -230,8 +217,11 @@ impl Context {
     async fn decide(&self, resource: &WorkspaceTokenRotation) -> Result<Pass, Error> {
         let work = self.works.get(&resource.uid().unwrap_or_default());
         let mut seen = self.observer.cached(resource, now(), work).await?;
-        let (mut planned, mut grant) = (plan(&seen), None);
-        if planned == Plan::Look {
+        let (mut planned, mut grant, mut setback) = (plan(&seen), None, None);
+        if planned == Plan::Look && rehearses_first(&seen) {
+            setback = rehearse_first(&self.handles().client, &seen).await;
+        }
+        if planned == Plan::Look && setback.is_none() {
             // Hundreds may wait for their turn: none of them begins after the end has.
             (seen, grant) = tokio::select! {
                 biased;
@@ -245,18 +235,23 @@ impl Context {
             seen,
             plan: planned,
             grant,
+            setback,
             done: None,
         })
     }
 
     /// Carries the plan out; afterwards the pass holds what is then known and planned.
     async fn act(&self, pass: &mut Pass) -> Result<Option<Setback>, Error> {
-        let setback = match pass.plan.clone() {
+        if matches!(pass.plan, Plan::Rotate(_) | Plan::Rewrite { .. }) {
+            // Whatever comes of it, the Secret is another one then.
+            let uid = pass.seen.resource.uid().unwrap_or_default();
+            self.works.prove(&uid, None);
+        }
+        Ok(match pass.plan.clone() {
             Plan::Rotate(rotation) => self.rotate(pass, *rotation).await?,
-            Plan::Rewrite { from } => self.rewrite(pass, *from).await.err(),
-            _ => None,
-        };
-        Ok(setback)
+            Plan::Rewrite { from } => self.rewrite(pass, *from).await,
+            _ => pass.setback.take(),
+        })
     }
 
     async fn rotate(&self, pass: &mut Pass, rotation: Rotation) -> Result<Option<Setback>, Error> {
@@ -326,19 +321,63 @@ impl Context {
     }
 
     /// Writes the Secret anew from the value that is already in the cluster.
-    async fn rewrite(&self, pass: &mut Pass, from: Held) -> Result<(), Setback> {
-        let (held, notice) = rewrite::rewrite(&self.handles().client, &pass.seen, &from).await?;
-        pass.done = Some(notice);
-        pass.seen.stored = Stored::Holds(held);
-        pass.plan = match plan(&pass.seen) {
-            // Another party undoes what we write: no race with it.
-            Plan::Rewrite { .. } => Plan::Wait {
-                until: pass.seen.now + pass.seen.pace().audit,
-                doubt: None,
-            },
-            plan => plan,
+    async fn rewrite(&self, pass: &mut Pass, from: Held) -> Option<Setback> {
+        let seen = &mut pass.seen;
+        let uid = seen.resource.uid().unwrap_or_default();
+        let (came, stored) = match rewrite::rewrite(&self.handles().client, seen, &from).await {
+            Rewrite::Done(held, notice) => {
+                pass.done = Some(notice);
+                (Came::Written, Some(held))
+            }
+            Rewrite::Tried(came) => (came, None),
+            Rewrite::Failed(setback) => return Some(setback),
         };
-        Ok(())
+        let rewritten = Rewritten {
+            at: now(),
+            purpose: purpose(seen, &from),
+            came: came.clone(),
+        };
+        let quiet = seen.pace().undone_quiet;
+        let note = |tries: &mut Tries| tries.rewrote(rewritten, quiet);
+        let (tries, is_undone) = self.works.note(&uid, note);
+        if is_undone {
+            self.handles().metrics.target_write_undone();
+        }
+        seen.tries = tries;
+        seen.stored = match (came, stored) {
+            (Came::Changed(blocked) | Came::Refused(blocked), _) => {
+                return Some(Setback::Refused(blocked));
+            }
+            (_, Some(held)) => Stored::Holds(*held),
+            (_, None) => doubted(seen, Stored::Holds(from)),
+        };
+        pass.plan = plan(seen);
+        None
+    }
+
+    /// Remembers that something was changed while this pass worked; returns when to come back.
+    fn raced(&self, pass: &mut Pass) -> Timestamp {
+        if let Some((until, _)) = racing(&pass.seen) {
+            // It only meant to say so.
+            return until;
+        }
+        let uid = pass.seen.resource.uid().unwrap_or_default();
+        let note = |tries: &mut Tries| tries.raced(now());
+        (pass.seen.tries, ()) = self.works.note(&uid, note);
+        after_race(&pass.seen)
+    }
+
+    fn failed(&self, pass: &Pass) {
+        let uid = pass.seen.resource.uid().unwrap_or_default();
+        let note = |tries: &mut Tries| tries.failed(pass.seen.requests(), now());
+        self.works.note(&uid, note);
+    }
+
+    fn went_well(&self, pass: &Pass) {
+        if pass.seen.tries.races > 0 && racing(&pass.seen).is_none() {
+            let uid = pass.seen.resource.uid().unwrap_or_default();
+            self.works.note(&uid, Tries::went_well);
+        }
     }
 
     /// Writes the status when it differs, and tells of what a person should hear.
@@ -351,47 +390,9 @@ impl Context {
         }
         let notices = [pass.done.take(), notice(&old, &next), expiring(&old, &next)];
         for notice in notices.into_iter().flatten() {
-            self.tell(&pass.seen.resource, &notice).await;
+            self.teller.tell(&pass.seen.resource, &notice).await;
         }
         Ok(())
-    }
-
-    /// One log line and one event; neither can fail a pass.
-    async fn tell(&self, resource: &WorkspaceTokenRotation, notice: &Notice) {
-        let (namespace, name) = (resource.namespace(), resource.name_any());
-        let notice = Notice {
-            // Some of it is the text of other parties.
-            message: line(&notice.message, LONGEST_NOTE),
-            ..notice.clone()
-        };
-        let (reason, message) = (&notice.reason, &notice.message);
-        let rotation_id = notice.rotation_id.as_deref();
-        match notice.warning {
-            true => warn!(namespace, name, rotation_id, reason, "{message}"),
-            false => info!(namespace, name, rotation_id, reason, "{message}"),
-        }
-        self.publish(&resource.object_ref(&()), &notice).await;
-    }
-
-    /// An event on each object that cannot be read: its owner reads no log of ours, and its status stays as it is.
-    async fn tell_of_unreadable(&self, mut found: mpsc::Receiver<(ObjectReference, String)>) {
-        while let Some((object, why)) = found.recv().await {
-            let notice = Notice {
-                reason: "Unreadable".into(),
-                message: format!("the operator leaves it out until it can be read: {why}"),
-                action: "Read".into(),
-                rotation_id: None,
-                warning: true,
-            };
-            self.publish(&object, &notice).await;
-        }
-    }
-
-    async fn publish(&self, object: &ObjectReference, notice: &Notice) {
-        if let Err(error) = self.events.publish(object, notice).await {
-            let (namespace, name) = (&object.namespace, &object.name);
-            debug!(namespace, name, %error, "event not published");
-        }
     }
 
     async fn clean_up(&self) {
@@ -399,7 +400,9 @@ impl Context {
             tokio::time::sleep(self.handles().settings.pace.housekeeping).await;
             self.observer.forget_idle();
             let settings = &self.handles().settings;
-            let longest = settings.pace.longest_retry.max(settings.minimum_interval);
+            let pace = &settings.pace;
+            let longest = pace.longest_retry.max(pace.undone_quiet);
+            let longest = longest.max(settings.minimum_interval);
             self.works.forget_before(now() - longest);
         }
     }
@@ -407,30 +410,4 @@ impl Context {
     fn handles(&self) -> &Handles {
         &self.observer.handles
     }
-}
-
-/// The per-resource series, as of this moment.
-pub fn samples(resources: &Store<WorkspaceTokenRotation>) -> Vec<ResourceSample> {
-    let sample = |resource: &Arc<WorkspaceTokenRotation>| {
-        let status = resource.status.as_ref();
-        let ready = status.and_then(Status::ready);
-        let seconds =
-            |time: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Time| time.0.as_second();
-        let present = |type_| Some(status?.present(type_)?.reason.clone());
-        ResourceSample {
-            namespace: resource.namespace().unwrap_or_default(),
-            name: resource.name_any(),
-            ready: ready.is_some_and(|condition| condition.status == "True"),
-            reason: ready.map_or_else(|| "Unknown".into(), |condition| condition.reason.clone()),
-            stalled: present("Stalled"),
-            reconciling: present("Reconciling"),
-            next: status.and_then(|s| s.next_rotation.as_ref().map(seconds)),
-            last: status.and_then(|s| s.last_rotation.as_ref().map(|last| seconds(&last.at))),
-            expires: status
-                .and_then(|s| s.token.as_ref()?.expires_at.as_ref())
-                .map(seconds),
-            credential_expires: status.and_then(|s| s.credential_expires_at.as_ref().map(seconds)),
-        }
-    };
-    resources.state().iter().map(sample).collect()
 }

@@ -15,10 +15,11 @@ use crate::astro::listing::{Failure, Listings};
 use crate::clock;
 use crate::cluster::error::Error;
 use crate::cluster::watch::Wake;
-use crate::decide::evidence::{Access, Live, Observed, Stored, Work};
+use crate::decide::evidence::{Access, Held, Live, Observed, Stored, Work};
 use crate::decide::managed::Metadata;
-use crate::decide::ownership::answered;
-use crate::decide::plan::rules::asks_value;
+use crate::decide::ownership::{answered, recalled};
+use crate::decide::plan::brake::tries::doubted;
+use crate::decide::plan::rules::{asks_value, is_old_record};
 use crate::decide::plan::wake::reading_not_before;
 use crate::decide::rivals::{Claims, is_able};
 use crate::decide::validate::is_workable;
@@ -80,6 +81,12 @@ impl Observer {
     ) -> Result<Observed, Error> {
         let mut seen = self.begin(resource, now, work);
         let stored = self.secrets.cached(resource, self.cluster(), now).await?;
+        let since = now - self.handles.settings.pace.audit;
+        let stored = match self.works.proven(uid(resource), since) {
+            Some(held) => recalled(stored, held, self.secrets.watched.is_some()),
+            None => stored,
+        };
+        let stored = doubted(&seen, stored);
         seen.found(stored);
         // First by what is known: a resource that has to wait for an older one makes no call.
         self.find_rival(&mut seen);
@@ -116,8 +123,10 @@ impl Observer {
         let resource = newest.as_deref().unwrap_or(&cached.resource);
         let mut seen = self.begin(resource, now(), cached.work.clone());
         seen.access = Access::Granted(grant.credential.claims());
+        self.works.prove(uid(resource), None);
         let stored = self.secrets.read(resource, self.cluster(), seen.now);
-        seen.found(stored.await?);
+        let stored = doubted(&seen, stored.await?);
+        seen.found(stored);
         seen.live = token::read(handles, &self.listings, &seen, &grant).await?;
         // Without an answer it is asked again soon, and not only at the next audit: the look had a reason.
         let answered = !matches!(seen.live, Live::Unavailable { .. });
@@ -125,6 +134,9 @@ impl Observer {
         seen.vendor_time = handles.astro.time().filter(|_| answered);
         if let Live::Token { token, .. } = &seen.live {
             seen.begun = self.works.begun(&token.id);
+        }
+        if is_old_record(&seen) {
+            handles.metrics.vendor_stale_read();
         }
         if let Err(unavailable) = self.ask_value(&mut seen, &grant).await {
             seen.live = unavailable;
@@ -163,18 +175,19 @@ impl Observer {
         work: Option<Work>,
     ) -> Observed {
         let identity = &self.handles.identity;
+        let uid = uid(resource);
         let pending = resource.status.as_ref().and_then(|s| s.pending.as_ref());
         let holder_done_at = pending.and_then(|pending| {
             if identity.succeeds(&pending.holder) {
                 return Some(self.started);
             }
             let is_ours = pending.holder == identity.to_string();
-            let uid = resource.metadata.uid.as_deref().unwrap_or_default();
             self.works.ended(uid).filter(|_| is_ours && work.is_none())
         });
         Observed {
             work,
             holder_done_at,
+            tries: self.works.tries(uid),
             ..Observed::begin(resource, now, &self.handles.settings)
         }
     }
@@ -227,6 +240,12 @@ impl Observer {
         };
         let is_live = token::is_live(handles, resource, grant, token, (secret, key)).await?;
         seen.stored = answered(seen.stored.clone(), is_live);
+        // Ours, as its value shows, though its evidence is not whole; what a person gives away is taken over by a rule.
+        let ours = |held: &Held| held.stamp.adopted_at.is_none();
+        if let Some(held) = seen.taken_over().filter(ours) {
+            self.works.prove(uid(resource), Some(held.clone()));
+            seen.stored = Stored::Holds(held);
+        }
         Ok(())
     }
 
@@ -238,4 +257,8 @@ impl Observer {
         }
         seen.rival = claims.rival(&seen.resource);
     }
+}
+
+fn uid(resource: &WorkspaceTokenRotation) -> &str {
+    resource.metadata.uid.as_deref().unwrap_or_default()
 }

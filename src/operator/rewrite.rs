@@ -1,38 +1,57 @@
 //! A value that is in the cluster already, written anew: under another name or key, with other labels, or taken over.
 
 use crate::astro::credential::Credential;
+use crate::cluster::error::Error;
 use crate::cluster::secret::{self, Draft};
 use crate::decide::evidence::{Held, Observed, Stored};
 use crate::decide::notice::Notice;
 use crate::decide::plan::Setback;
 use crate::decide::stamp::Stamp;
+use crate::decide::tries::Came;
 use kube::{Client, ResourceExt};
 use secrecy::ExposeSecret;
 
-/// Writes the target Secret from the value that `from` is the evidence of; returns the evidence as stored.
-///
-/// # Errors
-/// What kept it from being done; nothing was written then.
-pub(crate) async fn rewrite(
-    client: &Client,
-    seen: &Observed,
-    from: &Held,
-) -> Result<(Held, Notice), Setback> {
+/// What came of a rewrite.
+pub(crate) enum Rewrite {
+    /// It is written, and this is the evidence as stored, and what a person should hear of it.
+    Done(Box<Held>, Notice),
+    /// It is not, or not for long.
+    Tried(Came),
+    /// Another party came before, or there was no verdict.
+    Failed(Setback),
+}
+
+/// Writes the target Secret from the value that `from` is the evidence of.
+pub(crate) async fn rewrite(client: &Client, seen: &Observed, from: &Held) -> Rewrite {
     let done = notice(seen, from);
+    match write(client, seen, from).await {
+        Ok(Some(held)) => Rewrite::Done(Box::new(held), done),
+        Ok(None) => Rewrite::Tried(Came::NoValue),
+        Err(Error::Changed(blocked)) => Rewrite::Tried(Came::Changed(blocked)),
+        // A Secret that is being deleted refuses nothing for long.
+        Err(Error::Refused(blocked)) if !blocked.reason.passes() => {
+            Rewrite::Tried(Came::Refused(blocked))
+        }
+        Err(error) => Rewrite::Failed(error.into()),
+    }
+}
+
+/// The evidence as stored; `None`: there is no value that could be written.
+async fn write(client: &Client, seen: &Observed, from: &Held) -> Result<Option<Held>, Error> {
     let resource = &seen.resource;
     let target = &resource.spec.target;
     let found = secret::value(client, resource, &from.secret, &from.stamp.key).await?;
     let Some((content, version)) = found else {
-        return Err(Setback::Raced);
-    };
-    // Consumers get the exact value, whatever a file or a person has put around it.
-    let Ok(value) = Credential::adopt(content.expose_secret()) else {
-        return Err(Setback::Raced);
+        return Ok(None);
     };
     // The evidence is of the Secret as it was seen; a newer one may hold another value.
     if version != from.resource_version {
-        return Err(Setback::Raced);
+        return Err(Error::Raced);
     }
+    // Consumers get the exact value, whatever a file or a person has put around it.
+    let Ok(value) = Credential::adopt(content.expose_secret()) else {
+        return Ok(None);
+    };
     let draft = Draft {
         owner: resource,
         name: target.name.clone(),
@@ -49,8 +68,10 @@ pub(crate) async fn rewrite(
         replaces: None,
         force: true,
     };
+    // What a policy makes of it is found out while the value is still there.
+    secret::rehearse(client, &draft).await?;
     let held = secret::write(client, &draft, value.value()).await?;
-    Ok((held, done))
+    Ok(Some(held))
 }
 
 /// What a person should hear of it once it is done.

@@ -1,19 +1,20 @@
 //! One rotation: the one ordered sequence of effects, the same for a resource of the cluster and for one token by hand.
 
 use super::grant::Grant;
-use crate::api::{Status, Version, WorkspaceTokenRotation};
+use crate::api::{Cause, Status, Version, WorkspaceTokenRotation};
 use crate::astro::client::{Astro, Rotated};
 use crate::astro::credential::Credential;
 use crate::astro::error::Error as VendorError;
 use crate::clock::now;
-use crate::cluster::secret::Draft;
+use crate::cluster::secret::{self, Draft};
 use crate::decide::evidence::{Observed, Stored, Token};
+use crate::decide::plan::rules::{is_refusal, rotation};
 use crate::decide::plan::{Rotation, Setback};
 use crate::decide::stamp::{Stamp, rotation_id};
 use crate::decide::status;
 use crate::id::is_same;
 use crate::reason::{Blocked, Reason};
-use kube::ResourceExt;
+use kube::{Client, ResourceExt};
 use secrecy::ExposeSecret;
 use std::time::Instant;
 use uuid::Uuid;
@@ -133,6 +134,20 @@ pub(crate) async fn rotate<H: Hands>(
         begun,
     };
     hands.hand_over(issued).await
+}
+
+/// Why the target Secret could not be written now, asked before anything else is. What else stands in the way is found out
+/// by a look.
+pub(crate) async fn rehearse_first(client: &Client, seen: &Observed) -> Option<Setback> {
+    let token = seen.known_token();
+    let rotation = rotation(seen, &token, Cause::Initial, 1);
+    let draft = rehearsal(
+        seen,
+        &rotation,
+        rotation_id(seen.now, Uuid::new_v4().as_u128()),
+    );
+    let setback = Setback::from(secret::rehearse(client, &draft).await.err()?);
+    is_refusal(&setback).then_some(setback)
 }
 
 /// What a rotation of this id will write, as far as it is known before the call: enough to rehearse the write.

@@ -11,6 +11,7 @@ use crate::astro::limits::Turn;
 use crate::cluster;
 use crate::cluster::secret::{self, Draft, Landed};
 use crate::decide::evidence::{Held, Observed, Token};
+use crate::decide::plan::brake::is_vanished;
 use crate::decide::plan::{Rotation, Setback};
 use crate::decide::status;
 use kube::ResourceExt;
@@ -102,8 +103,12 @@ impl Hands for Task<'_> {
     async fn record(&mut self, intent: &Status) -> Result<WorkspaceTokenRotation, Setback> {
         let written = cluster::status::write(&self.handles.client, &self.seen.resource, intent);
         let written = written.await?;
-        if status::lost(self.seen, self.rotation).is_some() {
-            self.handles.metrics.value_lost();
+        let (metrics, rotation) = (&self.handles.metrics, self.rotation);
+        if status::lost(self.seen, rotation).is_some() {
+            metrics.value_lost();
+        }
+        if is_vanished(self.seen, &rotation.token, rotation.cause) {
+            metrics.secret_vanished();
         }
         Ok(written)
     }

@@ -1,7 +1,8 @@
-//! What this process is doing for which resource and token right now, and when a rotation failed last.
+//! What this process is doing for which resource and token right now, and what it remembers of what it did.
 
 use crate::clock::now;
-use crate::decide::evidence::Work;
+use crate::decide::evidence::{Held, Work};
+use crate::decide::tries::Tries;
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,10 @@ struct All {
     ended: HashMap<String, Timestamp>,
     /// When the last rotations of a token were begun, newest first.
     begun: HashMap<String, Vec<Timestamp>>,
+    /// What was tried for a resource, by its uid.
+    tries: HashMap<String, Tries>,
+    /// What a look has found to be live in a Secret whose metadata does not show it, and when, by the uid of the resource.
+    proven: HashMap<String, (Held, Timestamp)>,
 }
 
 /// Work that ends when this is dropped.
@@ -49,11 +54,47 @@ impl Works {
         self.lock().begun.get(token).cloned().unwrap_or_default()
     }
 
-    /// Forgets rotations from before `time`, which nothing depends on any more.
+    /// What was tried for a resource.
+    pub fn tries(&self, uid: &str) -> Tries {
+        self.lock().tries.get(uid).cloned().unwrap_or_default()
+    }
+
+    /// Remembers a try for a resource; returns what was tried for it by now, and what `note` says.
+    pub fn note<T>(&self, uid: &str, note: impl FnOnce(&mut Tries) -> T) -> (Tries, T) {
+        let mut all = self.lock();
+        let tries = all.tries.entry(uid.to_owned()).or_default();
+        let said = note(tries);
+        let after = tries.clone();
+        if after == Tries::default() {
+            all.tries.remove(uid);
+        }
+        (after, said)
+    }
+
+    /// Remembers what a look has found to be live in a Secret whose metadata does not show it, or that nothing is known of
+    /// that any more.
+    pub fn prove(&self, uid: &str, held: Option<Held>) {
+        let mut all = self.lock();
+        match held {
+            Some(held) => drop(all.proven.insert(uid.to_owned(), (held, now()))),
+            None => drop(all.proven.remove(uid)),
+        }
+    }
+
+    /// What was found so, if that was not before `time`.
+    pub fn proven(&self, uid: &str, time: Timestamp) -> Option<Held> {
+        let all = self.lock();
+        let found = all.proven.get(uid).filter(|(_, at)| *at >= time);
+        found.map(|(held, _)| held.clone())
+    }
+
+    /// Forgets what is from before `time`: nothing depends on it any more.
     pub fn forget_before(&self, time: Timestamp) {
         let mut all = self.lock();
         all.ended.retain(|_, ended| *ended >= time);
         all.begun.retain(|_, begun| begun.first() >= Some(&time));
+        all.tries.retain(|_, tries| tries.last() >= Some(time));
+        all.proven.retain(|_, (_, at)| *at >= time);
     }
 
     /// Begins work on a token for a resource; `None` while there is some for either.
@@ -109,6 +150,18 @@ impl Drop for WorkGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_look_has_proven_counts_for_a_while_and_until_it_is_taken_back() {
+        let works = Works::default();
+        let before = now();
+        works.prove("uid", Some(Held::default()));
+        assert_eq!(works.proven("uid", before), Some(Held::default()));
+        let later = now() + jiff::SignedDuration::from_secs(9);
+        assert_eq!(works.proven("uid", later), None);
+        works.prove("uid", None);
+        assert_eq!(works.proven("uid", before), None);
+    }
 
     #[test]
     fn a_token_is_worked_on_once_for_whatever_resource() {

@@ -40,6 +40,9 @@ pub struct Metrics {
     rotate_to_stored: Histogram,
     values_lost: Counter,
     unsaved_values: Gauge,
+    target_writes_undone: Counter,
+    vendor_stale_reads: Counter,
+    secrets_vanished: Counter,
     unreadable_objects: Family<Labels<1>, Gauge>,
     api_held_back: Family<Labels<1>, Counter>,
     reconcile: Histogram,
@@ -73,6 +76,10 @@ pub struct ResourceSample {
     pub expires: Option<i64>,
     /// When the credential ends that it is rotated with.
     pub credential_expires: Option<i64>,
+    /// How many of its values in a row were issued and lost.
+    pub lost: usize,
+    /// Whether its rotation waits because there were too many.
+    pub held_back: bool,
 }
 
 /// The resources of one scrape, so that a deleted one leaves no series behind.
@@ -96,6 +103,9 @@ impl Metrics {
             rotate_to_stored: Histogram::new(exponential_buckets(0.005, 2.0, 16)),
             values_lost: Counter::default(),
             unsaved_values: Gauge::default(),
+            target_writes_undone: Counter::default(),
+            vendor_stale_reads: Counter::default(),
+            secrets_vanished: Counter::default(),
             unreadable_objects: Family::default(),
             api_held_back: Family::default(),
             // 0.1 ms to 26 s: an idle pass makes no request.
@@ -133,6 +143,21 @@ impl Metrics {
             "unsaved_values",
             "Values in memory that no Secret holds yet",
             metrics.unsaved_values.clone(),
+        );
+        registry.register(
+            "secrets_vanished",
+            "Values that were deleted from their Secret, each replaced by a rotation",
+            metrics.secrets_vanished.clone(),
+        );
+        registry.register(
+            "target_writes_undone",
+            "Writes of Secrets that another party has undone",
+            metrics.target_writes_undone.clone(),
+        );
+        registry.register(
+            "vendor_stale_reads",
+            "Answers of the Astro API that were older than what was known",
+            metrics.vendor_stale_reads.clone(),
         );
         registry.register(
             "unreadable_objects",
@@ -190,6 +215,21 @@ impl Metrics {
     /// Counts a value that was issued but never stored.
     pub fn value_lost(&self) {
         self.values_lost.inc();
+    }
+
+    /// Counts a value that was deleted and is replaced.
+    pub fn secret_vanished(&self) {
+        self.secrets_vanished.inc();
+    }
+
+    /// Counts a write of a Secret that another party has undone.
+    pub fn target_write_undone(&self) {
+        self.target_writes_undone.inc();
+    }
+
+    /// Counts an answer of the vendor that is older than what was known.
+    pub fn vendor_stale_read(&self) {
+        self.vendor_stale_reads.inc();
     }
 
     /// Counts a value as unsaved until the guard is dropped.
@@ -278,6 +318,28 @@ impl Collector for Resources {
             "What the operator works on or waits for.",
             |s| s.reconciling.as_deref(),
         )?;
+        let mut lost = encoder.encode_descriptor(
+            "values_lost_in_a_row",
+            "How many values of the resource were issued and lost, one after another.",
+            None,
+            MetricType::Gauge,
+        )?;
+        for sample in &self.samples {
+            let labels = [
+                ("namespace", sample.namespace.as_str()),
+                ("name", sample.name.as_str()),
+            ];
+            let number = i64::try_from(sample.lost).unwrap_or(i64::MAX);
+            ConstGauge::new(number).encode(lost.encode_family(&labels)?)?;
+        }
+        let held_back = self.samples.iter().filter(|sample| sample.held_back);
+        let held_back = i64::try_from(held_back.count()).unwrap_or(i64::MAX);
+        ConstGauge::new(held_back).encode(encoder.encode_descriptor(
+            "rotations_held_back",
+            "Resources whose rotation waits because there were too many.",
+            None,
+            MetricType::Gauge,
+        )?)?;
         self.encode_seconds(
             &mut encoder,
             "next_rotation_timestamp",
@@ -373,6 +435,8 @@ mod tests {
             last: Some(900),
             expires: None,
             credential_expires: Some(2_000),
+            lost: 2,
+            held_back: true,
         }
     }
 
@@ -392,6 +456,12 @@ astro_token_operator_ready{namespace="data",name="etl",reason="Rotated"} 1
 astro_token_operator_stalled{namespace="data",name="etl",reason="Forbidden"} 1
 # HELP astro_token_operator_reconciling What the operator works on or waits for.
 # TYPE astro_token_operator_reconciling gauge
+# HELP astro_token_operator_values_lost_in_a_row How many values of the resource were issued and lost, one after another.
+# TYPE astro_token_operator_values_lost_in_a_row gauge
+astro_token_operator_values_lost_in_a_row{namespace="data",name="etl"} 2
+# HELP astro_token_operator_rotations_held_back Resources whose rotation waits because there were too many.
+# TYPE astro_token_operator_rotations_held_back gauge
+astro_token_operator_rotations_held_back 1
 # HELP astro_token_operator_next_rotation_timestamp_seconds When the resource is due next.
 # TYPE astro_token_operator_next_rotation_timestamp_seconds gauge
 # UNIT astro_token_operator_next_rotation_timestamp_seconds seconds
@@ -424,6 +494,9 @@ astro_token_operator_rotation_overdue_seconds{namespace="data",name="etl"} 60
         metrics.vendor_request("rotate", "error", Duration::from_secs(30));
         metrics.stored(Duration::from_millis(20));
         metrics.value_lost();
+        metrics.secret_vanished();
+        metrics.target_write_undone();
+        metrics.vendor_stale_read();
         metrics.unreadable("Secret", 2);
         metrics.held_back(429);
         metrics.reconciled(Duration::from_micros(50));
@@ -439,6 +512,9 @@ astro_token_operator_rotation_overdue_seconds{namespace="data",name="etl"} 60
             r#"vendor_request_seconds_count{operation="rotate"} 2"#,
             "rotate_to_stored_seconds_count 1",
             "values_lost_total 1",
+            "secrets_vanished_total 1",
+            "target_writes_undone_total 1",
+            "vendor_stale_reads_total 1",
             "unsaved_values 1",
             r#"unreadable_objects{kind="Secret"} 2"#,
             r#"api_held_back_total{code="429"} 1"#,

@@ -144,6 +144,8 @@ mod tests {
             last: None,
             expires: None,
             credential_expires: None,
+            lost: 0,
+            held_back: false,
         };
         let task = tokio::spawn(serve(
             listener,

@@ -31,6 +31,8 @@ mod scope;
 mod rivals;
 // Tenants who share an operator cannot reach, crash, stall or slow each other.
 mod tenants;
+// What others undo, and what fails, again and again.
+mod brakes;
 // A value that the API server does not take is kept, reported and stored as soon as possible.
 mod refused;
 

@@ -11,10 +11,15 @@ use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use lab::astro::{Fault, Operation, Step};
 use serde_json::{Value, json};
 use std::future::IntoFuture;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 /// One webhook for the Secrets whose label `policy` is the namespace, so that no other test meets it.
 fn webhook(stage: &Stage, client: Value) -> Value {
@@ -50,16 +55,40 @@ async fn serve(answer: impl Fn(&Value) -> Value + Clone + Send + Sync + 'static)
     })
 }
 
+/// What a policy was asked for.
+struct Reviews {
+    name: String,
+    /// Writes that are no dry runs.
+    written: Arc<AtomicUsize>,
+}
+
+impl Reviews {
+    /// Takes the policy away.
+    async fn remove(&self, stage: &Stage) {
+        let policies: Api<MutatingWebhookConfiguration> = Api::all(stage.client.clone());
+        let params = DeleteParams::default();
+        policies.delete(&self.name, &params).await.unwrap();
+    }
+}
+
 /// A policy that makes these changes to every Secret.
-async fn changing(stage: &Stage, changes: Value) {
+async fn changing(stage: &Stage, changes: Value) -> Reviews {
     let patch = STANDARD.encode(changes.to_string());
-    let client = serve(move |_| json!({"allowed": true, "patchType": "JSONPatch", "patch": patch}));
+    let written = Arc::new(AtomicUsize::new(0));
+    let count = written.clone();
+    let client = serve(move |request| {
+        if request["dryRun"] != true {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        json!({"allowed": true, "patchType": "JSONPatch", "patch": patch})
+    });
     let policy = serde_json::from_value(webhook(stage, client.await)).unwrap();
     let policies: Api<MutatingWebhookConfiguration> = Api::all(stage.client.clone());
-    policies
-        .create(&PostParams::default(), &policy)
-        .await
-        .unwrap();
+    let created = policies.create(&PostParams::default(), &policy).await;
+    Reviews {
+        name: created.unwrap().metadata.name.unwrap(),
+        written,
+    }
 }
 
 /// A policy by which no Secret may hold a JWT; returns its name.
@@ -115,6 +144,10 @@ async fn a_policy_that_changes_what_the_operator_depends_on_is_named_and_nothing
         (
             "data[token]",
             json!([{"op": "add", "path": "/data/token", "value": "RVlK"}]),
+        ),
+        (
+            "data[token]",
+            json!([{"op": "move", "from": "/data/token", "path": "/data/TOKEN"}]),
         ),
     ];
     for (field, changes) in rows {
@@ -213,4 +246,140 @@ async fn a_secret_that_is_being_deleted_is_not_written_and_then_replaced_once() 
     assert!(stage.holds_live("ci").await);
     assert_eq!(stage.astro.rotations(&token.id), 2);
     stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn what_a_policy_would_take_off_is_not_written_and_the_value_stays_as_it_is() {
+    let stage = stage().await;
+    let token = stage.token("ci");
+    stage.create("ci", under_policy(&stage)).await;
+    stage.until_rotated("ci", 1).await;
+    let label = "/metadata/labels/app.kubernetes.io~1managed-by";
+    let changes = json!([{"op": "remove", "path": label}]);
+    let reviews = changing(&stage, changes).await;
+    // Only now does the policy see a write, in which nothing of it is needed.
+    let edit = json!({"spec": {"target": {"annotations": {"edited": "yes"}}}});
+    stage.edit("ci", edit).await;
+    let message = stage.until_blocked("ci", "TargetRefused").await;
+    assert!(message.contains("managed-by"), "{message}");
+    let asked = |reviews: &Reviews| reviews.written.load(Ordering::Relaxed);
+    let before = stage.astro.requests().len();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    // A dry run tells what would be written.
+    assert_eq!(asked(&reviews), 0, "written");
+    assert!(stage.astro.requests().len() - before < 60);
+    let status = stage.resources().get("ci").await.unwrap().status.unwrap();
+    assert!(stage::is_ready(&status), "its value is live: {status:?}");
+
+    reviews.remove(&stage).await;
+    let at_rest = |_: &_, status: &astro_token_operator::api::Status| {
+        stage::is_ready(status) && status.present("Stalled").is_none()
+    };
+    stage.until("ci", "free of the policy", at_rest).await;
+    stage
+        .until_secret("ci-secret", |secret| {
+            let labels = json!(secret.metadata.labels);
+            labels["app.kubernetes.io/managed-by"] == "astro-token-operator"
+        })
+        .await;
+    assert!(stage.holds_live("ci").await);
+    assert_eq!(stage.astro.rotations(&token.id), 1);
+    stage.assert_no_leak().await;
+}
+
+/// A request that cannot be answered is tried with pauses, though each failure wakes the resource.
+#[tokio::test]
+async fn a_request_under_a_policy_that_is_down_is_tried_a_few_times_and_calls_nobody() {
+    let stage = stage().await;
+    let token = stage.token("ci");
+    stage.create("ci", under_policy(&stage)).await;
+    stage.until_rotated("ci", 1).await;
+    let policies: Api<ValidatingWebhookConfiguration> = Api::all(stage.client.clone());
+    let down = webhook(&stage, json!({"url": "https://127.0.0.1:1/"}));
+    let down: ValidatingWebhookConfiguration = serde_json::from_value(down).unwrap();
+    let params = PostParams::default();
+    policies.create(&params, &down).await.unwrap();
+    // The first dry run is the one that tells; it may take a moment until the policy is asked.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stage.request("ci", "now").await;
+    stage.until_blocked("ci", "KubernetesUnavailable").await;
+    let gets = || {
+        stage.astro.count_requests(|request| {
+            request.operation == Operation::Get && request.token_id.as_ref() == Some(&token.id)
+        })
+    };
+    let before = gets();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let status = stage.resources().get("ci").await.unwrap().status.unwrap();
+    assert!(stage::is_ready(&status), "its value is live: {status:?}");
+    // After 2, 4, 8 seconds of this pace.
+    assert!(status.failures <= Some(4), "{:?}", status.failures);
+    assert_eq!(gets(), before, "the vendor was asked");
+    assert_eq!(stage.astro.rotations(&token.id), 1);
+
+    let name = down.metadata.name.unwrap();
+    let params = DeleteParams::default();
+    policies.delete(&name, &params).await.unwrap();
+    stage.until_rotated("ci", 2).await;
+    assert!(stage.holds_live("ci").await);
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_value_that_a_policy_changes_as_it_lands_is_kept_and_stored_once_the_policy_is_gone() {
+    let label = "/metadata/labels/app.kubernetes.io~1managed-by";
+    for changes in [
+        json!([{"op": "add", "path": "/data/token", "value": "RVlK"}]),
+        json!([{"op": "move", "from": "/data/token", "path": "/data/TOKEN"}]),
+        json!([{"op": "remove", "path": label}]),
+    ] {
+        let stage = stage().await;
+        let token = stage.token("ci");
+        stage.create("ci", under_policy(&stage)).await;
+        stage.until_rotated("ci", 1).await;
+        let called = Fault::on(Operation::Rotate).token(&token.id).once();
+        let called = stage.astro.fault(called.after(Step::Hold));
+        stage.request("ci", "now").await;
+        called.reached().await;
+        let reviews = changing(&stage, changes.clone()).await;
+        let rotations = stage.astro.rotations(&token.id);
+        until_changed(&stage).await;
+        called.release();
+        let message = stage.until_blocked("ci", "ValueNotStored").await;
+        assert!(message.contains("kept in memory"), "{changes}: {message}");
+        let status = stage.resources().get("ci").await.unwrap().status.unwrap();
+        assert!(!stage::is_ready(&status), "{changes}: {status:?}");
+
+        reviews.remove(&stage).await;
+        stage.until_rotated("ci", 2).await;
+        assert!(stage.holds_live("ci").await, "{changes}");
+        assert_eq!(stage.astro.rotations(&token.id), rotations, "{changes}");
+        stage.assert_no_leak().await;
+    }
+}
+
+/// Waits until the API server asks the policy: a dry run comes back other than it was sent.
+async fn until_changed(stage: &Stage) {
+    let label = "app.kubernetes.io/managed-by";
+    let sent = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "probe", "labels": {label: "probe", "policy": stage.namespace}},
+        "data": {"token": "cHJvYmU="},
+    });
+    let params = PatchParams {
+        dry_run: true,
+        ..PatchParams::apply("a-person").force()
+    };
+    let deadline = Instant::now() + stage::DEADLINE;
+    loop {
+        let secrets = stage.secrets();
+        let patch = Patch::Apply(sent.clone());
+        let answer = secrets.patch("probe", &params, &patch);
+        let answer = json!(answer.await.unwrap());
+        if answer["data"] != sent["data"] || answer["metadata"]["labels"][label].is_null() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the policy is not asked");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

@@ -106,6 +106,8 @@ fn its_metrics_are_all_that_there_are() {
         last: Some(0),
         expires: Some(0),
         credential_expires: Some(0),
+        lost: 0,
+        held_back: false,
     };
     let text = metrics.render(vec![sample], 0);
     let families = text

@@ -178,9 +178,10 @@ impl Looker {
 /// What the API server said, when it said no; otherwise it did not answer.
 pub fn refusal(error: &Error) -> Option<String> {
     match error {
-        Error::Unavailable(kube::Error::Api(_)) | Error::Refused(_) | Error::Raced => {
-            Some(format!("the API server gives no evidence: {error}"))
-        }
+        Error::Unavailable(kube::Error::Api(_))
+        | Error::Refused(_)
+        | Error::Changed(_)
+        | Error::Raced => Some(format!("the API server gives no evidence: {error}")),
         Error::Unavailable(_) => None,
     }
 }

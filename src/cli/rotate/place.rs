@@ -128,12 +128,12 @@ impl Site {
                 },
                 // Live or not: a new value is what was asked for.
                 Some(Stored::Consented {
-                    by_person,
+                    lacks,
                     used,
                     resource_version,
                     ..
                 }) => Stored::Consented {
-                    by_person,
+                    lacks,
                     used,
                     value_is_live: Some(false),
                     resource_version,

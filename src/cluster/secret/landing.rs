@@ -8,9 +8,13 @@ use crate::decide::managed::Metadata;
 use crate::decide::ownership;
 use crate::decide::pace::Pace;
 use crate::decide::version::Drift;
-use backon::{BackoffBuilder, ExponentialBuilder};
 use kube::{Client, ResourceExt};
 use secrecy::SecretString;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// So many tries that another party's write came before are nothing to tell of.
+const QUIET_RACES: u32 = 3;
 
 /// How a value was got rid of.
 pub enum Landed {
@@ -39,13 +43,9 @@ pub async fn land(
     let secrets = api(client, draft.owner);
     let read = |found: Option<Item<Metadata>>| found.map(Item::read).transpose();
     let name = draft.name.clone();
-    let mut pauses = ExponentialBuilder::default()
-        .with_min_delay(pace.write_retry)
-        .with_max_delay(pace.write_longest_retry)
-        .without_max_times()
-        .with_jitter()
-        .build();
+    let mut failures: u32 = 0;
     loop {
+        failures = failures.saturating_add(1);
         let place = match fresh && draft.resource_version.is_some() {
             true => Place::Free,
             false => match secrets.get_opt(&name).await.and_then(read) {
@@ -64,21 +64,38 @@ pub async fn land(
             Place::Foreign(error) => Err(error),
             Place::Taken => return Landed::Superseded,
         };
-        match outcome {
+        let error = match outcome {
             Ok(held) => return Landed::Stored(Box::new(held)),
-            Err(Error::Raced) => tokio::time::sleep(pace.write_retry).await,
             Err(Error::Unavailable(kube::Error::Api(status)))
                 if status.code == 404 && draft.resource_version.is_none() =>
             {
                 return Landed::NoPlace;
             }
-            Err(error) => {
-                failing(&error);
-                let pause = pauses.next().unwrap_or(pace.write_longest_retry);
-                tokio::time::sleep(pause).await;
-            }
+            Err(error) => error,
+        };
+        if !matches!(error, Error::Raced) || failures > QUIET_RACES {
+            failing(&error);
         }
+        tokio::time::sleep(pause(&error, failures, pace)).await;
     }
+}
+
+/// How long to wait after the try of this number has failed.
+fn pause(error: &Error, failures: u32, pace: &Pace) -> Duration {
+    let is_refused = matches!(error, Error::Refused(_) | Error::Changed(_));
+    // Up to a quarter less: after an outage not all values are tried in step.
+    let spread = f64::from(Uuid::new_v4().as_bytes()[0]) / 1024.0;
+    let pause = pace
+        .after_writes(failures, is_refused)
+        .mul_f64(1.0 - spread);
+    let asked = match error {
+        Error::Unavailable(kube::Error::Api(status)) if status.code == 429 => {
+            let details = status.details.as_ref();
+            details.map_or(0, |details| details.retry_after_seconds)
+        }
+        _ => 0,
+    };
+    pause.max(Duration::from_secs(asked.into()).min(pace.refused_longest_retry))
 }
 
 /// What a Secret that was read again is to a value in hand.
@@ -160,6 +177,22 @@ mod tests {
         }]))
         .unwrap();
         secret
+    }
+
+    #[test]
+    fn a_429_that_says_for_how_long_is_kept_to_up_to_a_minute() {
+        let error = |code: u16, seconds: u32| {
+            let status = json!({
+                "kind": "Status", "status": "Failure", "code": code, "details": {"retryAfterSeconds": seconds},
+            });
+            Error::Unavailable(kube::Error::Api(serde_json::from_value(status).unwrap()))
+        };
+        let waits = |code, seconds| pause(&error(code, seconds), 1, &Pace::SHIPPED);
+        assert_eq!(waits(429, 7), Duration::from_secs(7));
+        assert_eq!(waits(429, 7_000), Duration::from_secs(60));
+        for short in [waits(429, 0), waits(503, 7)] {
+            assert!(short <= Pace::SHIPPED.write_retry, "{short:?}");
+        }
     }
 
     #[test]

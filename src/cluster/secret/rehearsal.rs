@@ -23,7 +23,12 @@ pub async fn rehearse(client: &Client, draft: &Draft<'_>) -> Result<(), Error> {
         ..params(draft)
     };
     let longest = LONGEST_VALUE.load(Ordering::Relaxed);
-    let answer = apply(client, draft, &stand_in(SHORTEST.max(2 * longest)), &params).await?;
+    let answer = apply(client, draft, &stand_in(SHORTEST.max(2 * longest)), &params).await;
+    let answer = answer.map_err(|error| match error {
+        // Nothing was written: it was a dry run.
+        Error::Changed(blocked) => Error::Refused(blocked),
+        error => error,
+    })?;
     if answer.pointer("/metadata/deletionTimestamp").is_some() {
         return Err(Error::Refused(Blocked::new(
             Reason::TargetTerminating,

@@ -67,7 +67,7 @@ pub async fn write(
     let metadata = metadata.ok();
     let held = metadata.and_then(|metadata| held(&metadata, draft.owner));
     held.ok_or_else(|| {
-        Error::Refused(Blocked::new(
+        Error::Changed(Blocked::new(
             Reason::TargetRefused,
             format!("the metadata of Secret {} cannot be read", draft.name),
         ))
@@ -133,7 +133,7 @@ pub(super) async fn apply(
     let answer = answer(client, request).await;
     let answer = answer.map_err(|error| verdict(&draft.name, error))?;
     match altered(&sent, &answer) {
-        Some(field) => Err(Error::Refused(Blocked::new(
+        Some(field) => Err(Error::Changed(Blocked::new(
             Reason::TargetRefused,
             format!(
                 "{field} of Secret {} is not stored as the operator writes it: an admission policy or another \

@@ -1,6 +1,8 @@
 //! How often a token may be rotated, whatever asks for it: every rotation that a rule begins passes through here.
 
-use crate::api::{Cause, HistoryEntry, RotationOutcome};
+pub mod tries;
+
+use crate::api::{Cause, HistoryEntry, RotationOutcome, Status};
 use crate::decide::evidence::{Observed, Token};
 use crate::reason::{Blocked, Reason};
 use jiff::{SignedDuration, Timestamp};
@@ -34,10 +36,43 @@ pub fn brake(seen: &Observed, token: &Token, cause: Cause) -> Option<(Timestamp,
 pub fn needs_person(seen: &Observed, reason: Reason) -> bool {
     let row = match reason {
         Reason::ValueLost => lost(seen),
+        // By what is written into a Secret that holds a value, or by the value itself.
+        Reason::TargetUnstable if seen.held().is_some() => return tries::is_tug_of_war(seen),
         Reason::TargetUnstable => vanished(seen),
         _ => return false,
     };
     row.len() >= NEEDS_PERSON
+}
+
+/// Whether a status says that a rotation waits because there were too many.
+pub fn holds_back(status: &Status) -> bool {
+    let is_suspended = status.present("Suspended").is_some();
+    status.obstacles().any(|condition| {
+        let is_beside = condition.type_ != "Ready";
+        match Reason::from_name(&condition.reason) {
+            Some(Reason::TooManyRotations) => true,
+            Some(Reason::TargetUnstable) => is_beside && !status.is_ready(),
+            Some(Reason::ValueLost) => is_beside && !is_suspended,
+            _ => false,
+        }
+    })
+}
+
+/// How many values in a row a status says were lost, with the one that is about to be replaced.
+pub fn lost_in_a_row(status: &Status) -> usize {
+    let entries = status.history.iter();
+    let recorded = entries.take_while(|entry| entry.outcome == RotationOutcome::Lost);
+    let lost = Reason::ValueLost.to_string();
+    let is_known = status.ready().is_some_and(|ready| ready.reason == lost);
+    recorded.count() + usize::from(is_known && status.pending.is_some())
+}
+
+/// Whether a rotation is to replace a value that was there before, and is gone.
+pub fn is_vanished(seen: &Observed, token: &Token, cause: Cause) -> bool {
+    let is_stored = |entry: &HistoryEntry| {
+        entry.outcome == RotationOutcome::Stored && entry.token_id == token.id
+    };
+    cause == Cause::Initial && history(seen).any(is_stored)
 }
 
 /// Three in any interval.
@@ -164,7 +199,7 @@ fn vanished(seen: &Observed) -> Vec<Timestamp> {
 fn together(seen: &Observed, row: impl Iterator<Item = Timestamp>) -> Vec<Timestamp> {
     let quiet = fifths(seen, QUIET);
     let mut later = seen.now;
-    row.take_while(|at| later.duration_since(std::mem::replace(&mut later, *at)) <= quiet)
+    row.take_while(|at| std::mem::replace(&mut later, *at).duration_since(*at) <= quiet)
         .collect()
 }
 
@@ -317,6 +352,7 @@ mod tests {
         assert!(!driven.is_held(361, Cause::Initial));
         driven.seen.resource.metadata.generation = Some(1);
         assert!(!driven.is_held(90_000, Cause::Initial));
+        assert_eq!(vanished(&driven.seen), Vec::new(), "a day of quiet");
         driven.push(400, Cause::Scheduled, RotationOutcome::Stored);
         assert!(!driven.is_held(701, Cause::Initial));
     }

@@ -5,9 +5,9 @@ mod obstacles;
 mod pending;
 mod step;
 
-pub use self::causes::asks_value;
+pub use self::causes::{asks_value, is_old_record};
 pub use self::pending::is_without_effect;
-pub use self::step::rotation;
+pub use self::step::{is_refusal, rehearses_first, rotation};
 
 use self::causes::{
     adopt, drift, expired, idle, no_value, outdated, requested, scheduled, stale_read,
@@ -107,7 +107,7 @@ const RULES: &[Rule] = &[
     ),
     rule(
         "backing-off",
-        "After a failure the next attempt waits.",
+        "After a failure, or while others change what is worked on, the next attempt waits.",
         backing_off,
     ),
     rule(

@@ -15,6 +15,7 @@ use crate::decide::pace::Pace;
 use crate::decide::schedule::{Schedule, ScheduleError};
 use crate::decide::stamp::{Stamp, rotation_id};
 use crate::decide::status;
+use crate::decide::tries::Tries;
 use crate::decide::version::Drift;
 use crate::reason::{EXPLANATIONS, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -117,6 +118,7 @@ fn calm() -> Observed {
         rival: None,
         work: None,
         begun: Vec::new(),
+        tries: Tries::default(),
         holder_done_at: None,
     }
 }
@@ -762,7 +764,7 @@ fn each_rule_has_its_say() {
         (
             "8/9 an answer older than the intent",
             begun(500, -5000),
-            "wait 5 RotationInDoubt",
+            "retry 5 RotationInDoubt",
         ),
         (
             "8/9 vendor down",
@@ -778,7 +780,7 @@ fn each_rule_has_its_say() {
         (
             "10 a stale reading is no drift",
             with(|s| live(s, version(-200))),
-            "wait 5 calm",
+            "retry 5 VendorUnavailable",
         ),
         (
             "10 an old list is no drift either",
@@ -1030,7 +1032,7 @@ fn each_rule_has_its_say() {
             "14 labels differ",
             with(|s| {
                 s.stored = Stored::Holds(Held {
-                    outdated: true,
+                    outdated: Some("data[token]".into()),
                     ..held(version(-100))
                 })
             }),
@@ -1089,7 +1091,7 @@ fn each_rule_has_its_say() {
                     resource_version: None,
                 };
             }),
-            "wait 5 calm",
+            "retry 5 VendorUnavailable",
         ),
         (
             "storing: a value in memory is reported first, even when the spec is invalid",
@@ -1124,7 +1126,7 @@ fn each_rule_has_its_say() {
                     it.version = Version::default();
                 }));
             }),
-            "wait 5 calm",
+            "retry 5 VendorUnavailable",
         ),
         (
             "outdated: the versions do not tell, and the value is live",
@@ -1165,7 +1167,7 @@ fn each_rule_has_its_say() {
             with(|s| {
                 s.stored = Stored::Consented {
                     used: Used::default(),
-                    by_person: true,
+                    lacks: None,
                     value_is_live: Some(true),
                     resource_version: None,
                 }
@@ -1177,7 +1179,7 @@ fn each_rule_has_its_say() {
             with(|s| {
                 s.stored = Stored::Consented {
                     used: Used::default(),
-                    by_person: true,
+                    lacks: None,
                     value_is_live: Some(false),
                     resource_version: None,
                 }
@@ -1189,7 +1191,7 @@ fn each_rule_has_its_say() {
             with(|s| {
                 s.stored = Stored::Consented {
                     used: Used::default(),
-                    by_person: true,
+                    lacks: None,
                     value_is_live: None,
                     resource_version: None,
                 }
@@ -1480,7 +1482,7 @@ fn only_what_a_person_gave_away_counts_as_adopted_now() {
         let mut seen = adopted(r#"{"every": "30d"}"#, None, 9_999_999);
         seen.stored = Stored::Consented {
             used: Used::default(),
-            by_person,
+            lacks: (!by_person).then(|| "a label".into()),
             value_is_live: Some(true),
             resource_version: None,
         };
@@ -1734,7 +1736,7 @@ fn each_reason_has_its_conditions() {
         (TargetRefused, KEEPS, "Stalled"),
         (TargetTerminating, KEEPS, "Reconciling"),
         (TargetTypeDiffers, KEEPS, "Stalled"),
-        (TargetUnstable, DENIES, "Reconciling"),
+        (TargetUnstable, KEEPS, "Reconciling"),
         (TemplateFailed, KEEPS, "Stalled"),
         (TokenAmbiguous, KEEPS, "Stalled"),
         (TokenConflict, DENIES, "Stalled"),
@@ -1884,7 +1886,7 @@ prop_compose! {
 prop_compose! {
     fn any_held()(version in any_version(), token in "tok|other", outdated: bool, age in prop::option::of(0i64..5000), cluster in "this-cluster|other", edited in prop::option::of("kubectl"), expires in prop::option::of(-100i64..5000), adopted in prop::option::of(-100i64..5000)) -> Held {
         Held {
-            outdated, key_written_by: edited,
+            outdated: outdated.then(|| "data[token]".into()), key_written_by: edited,
             stamp: Stamp {
                 version, token_id: token, cluster, expires: expires.map(at), adopted_at: adopted.map(|age| at(-age)),
                 rotation_id: age.map(|a| rotation_id(at(-a), 9)),
@@ -1904,7 +1906,7 @@ fn any_stored() -> impl Strategy<Value = Stored> {
         Just(Stored::Foreign(blocked(Reason::SecretNotOurs))),
         any::<(bool, Option<bool>)>().prop_map(|(by_person, value_is_live)| Stored::Consented {
             used: Used::default(),
-            by_person,
+            lacks: (!by_person).then(|| "a label".into()),
             value_is_live,
             resource_version: None
         }),

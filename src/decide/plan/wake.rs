@@ -1,5 +1,6 @@
 //! When a resource is looked at again, and how old a reading of the vendor may be. Pure.
 
+use super::brake::tries::racing;
 use super::{Plan, Setback};
 use crate::api::{Cause, Status};
 use crate::decide::evidence::Observed;
@@ -10,8 +11,12 @@ pub fn wake(seen: &Observed, plan: &Plan, setback: Option<&Setback>) -> Timestam
     let audit = next_audit(seen);
     let retry_at = || Some(seen.resource.status.as_ref()?.retry_at.as_ref()?.0);
     let at = match (setback, plan) {
-        (Some(Setback::Raced), _) => seen.now + seen.pace().raced_retry,
-        (Some(Setback::Refused(_)), _) | (None, Plan::Block(_)) => seen.now + blocked_retry(seen),
+        (Some(Setback::Raced), _) => after_race(seen),
+        (Some(Setback::Refused(_)), _) => match retry_at().filter(|at| *at > seen.now) {
+            Some(at) => at,
+            None => seen.now + blocked_retry(seen),
+        },
+        (None, Plan::Block(_)) => seen.now + blocked_retry(seen),
         (Some(Setback::Definite { .. } | Setback::InDoubt(_) | Setback::Unavailable { .. }), _) => {
             retry_at().unwrap_or(audit)
         }
@@ -22,6 +27,15 @@ pub fn wake(seen: &Observed, plan: &Plan, setback: Option<&Setback>) -> Timestam
     recovery_audit(seen)
         .filter(|at| *at > seen.now)
         .map_or(at, |recovery| at.min(recovery))
+}
+
+/// When it is tried again after something was changed while the operator worked on it. What is to be told of that is told
+/// first.
+pub fn after_race(seen: &Observed) -> Timestamp {
+    match racing(seen) {
+        Some((until, None)) => until,
+        None | Some((_, Some(_))) => seen.now + seen.pace().raced_retry,
+    }
 }
 
 /// When the vendor's record is too old to count as known; a second later, because times have no fractions.
@@ -59,6 +73,11 @@ fn recovery_audit(seen: &Observed) -> Option<Timestamp> {
 
 /// As long again as it has been blocked: soon at first, rarely later, without a counter.
 fn blocked_retry(seen: &Observed) -> SignedDuration {
+    age_of_obstacle(seen).clamp(seen.pace().blocked_retry, seen.pace().blocked_longest_retry)
+}
+
+/// For how long something has stood in the way, by the status.
+pub fn age_of_obstacle(seen: &Observed) -> SignedDuration {
     let since = seen
         .resource
         .status
@@ -66,7 +85,5 @@ fn blocked_retry(seen: &Observed) -> SignedDuration {
         .flat_map(Status::obstacles)
         .next()
         .map_or(seen.now, |condition| condition.last_transition_time.0);
-    seen.now
-        .duration_since(since)
-        .clamp(seen.pace().blocked_retry, seen.pace().blocked_longest_retry)
+    seen.now.duration_since(since)
 }

@@ -1,14 +1,15 @@
 //! Rules about what there is to do: to keep a value, to replace it, or to write it anew.
 
-use super::step::{fresh, rotate};
-use crate::api::{Cause, ExternalRotation, RotationOutcome, Version};
+use super::step::{fresh, rewrite, rotate};
+use crate::api::{Cause, ExternalRotation, Pending, RotationOutcome, Version};
 use crate::decide::evidence::{Held, Live, Observed, Stored};
 use crate::decide::plan::Plan;
 use crate::decide::plan::belief::{next_due, rotated_elsewhere, token_expired};
+use crate::decide::plan::wake::age_of_obstacle;
 use crate::decide::stamp::Stamp;
-use crate::decide::version::Drift;
+use crate::decide::version::{Drift, compare_records};
 use crate::reason::{Blocked, Reason};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// Also where the versions do not tell, and no answer did for now.
 pub(super) fn stale_read(seen: &Observed) -> Option<Plan> {
@@ -18,10 +19,42 @@ pub(super) fn stale_read(seen: &Observed) -> Option<Plan> {
 }
 
 fn undecided(seen: &Observed) -> Plan {
-    Plan::Wait {
-        until: seen.now + seen.pace().stale_retry,
-        doubt: None,
+    let held = seen.stored.value();
+    let name = held.map_or(&seen.resource.spec.target.name, |held| &held.secret);
+    let message = match is_old_record(seen) {
+        true => format!(
+            "Astro answers with old records: Secret {name} holds a newer value of the token than its record tells of"
+        ),
+        false => format!(
+            "Astro does not tell whether Secret {name} holds the live value: neither its record of the token nor an answer to \
+             the value itself does"
+        ),
+    };
+    Plan::Retry {
+        until: seen.now + stale_pause(seen),
+        blocked: Blocked::new(Reason::VendorUnavailable, message),
     }
+}
+
+/// As long again as it has been so: soon at first, and rarely later.
+pub(super) fn stale_pause(seen: &Observed) -> SignedDuration {
+    let pace = seen.pace();
+    age_of_obstacle(seen).clamp(pace.stale_retry, pace.stale_longest_retry)
+}
+
+/// Whether the vendor's record, as just read, is older than what is known of the token.
+pub fn is_old_record(seen: &Observed) -> bool {
+    let Live::Token { token, fresh: true } = &seen.live else {
+        return false;
+    };
+    let is_newer = |held: &Held| {
+        held.stamp.token_id == token.id && held.compare(&token.version) == Drift::StoredNewer
+    };
+    let is_replaced = |pending: &Pending| {
+        pending.token_id == token.id
+            && compare_records(&pending.replaces, &token.version) == Drift::StoredNewer
+    };
+    seen.stored.value().is_some_and(is_newer) || seen.pending().is_some_and(is_replaced)
 }
 
 /// Whether the stored value has to be asked whether it is live, because the versions do not tell: a stored one that is
@@ -69,9 +102,7 @@ pub(super) fn drift(seen: &Observed) -> Option<Plan> {
         other.stamp.token_id == token.id && other.compare(&token.version) == Drift::Same
     };
     if let Some(other) = seen.elsewhere.as_ref().filter(is_live) {
-        return Some(Plan::Rewrite {
-            from: Box::new(other.clone()),
-        });
+        return Some(rewrite(seen, other.clone()));
     }
     if seen.resource.spec.external_rotation == Some(ExternalRotation::Report) {
         return (!seen.is_requested()).then(|| Plan::Block(rotated_elsewhere(held, token)));
@@ -132,30 +163,12 @@ pub(super) fn adopt(seen: &Observed) -> Option<Plan> {
             ..
         } => held.clone(),
         Stored::Consented {
-            by_person,
-            used,
             value_is_live: Some(true),
-            resource_version,
-        } => {
-            let Live::Token { token, fresh: true } = &seen.live else {
-                return Some(Plan::Look);
-            };
-            Held {
-                secret: seen.resource.spec.target.name.clone(),
-                stamp: Stamp {
-                    key: seen.resource.spec.target.key().into(),
-                    token_id: token.id.clone(),
-                    version: token.version.clone(),
-                    expires: token.ends,
-                    adopted: used.clone(),
-                    adopted_at: by_person.then_some(seen.now),
-                    cluster: seen.settings.cluster.clone(),
-                    ..Stamp::default()
-                },
-                resource_version: resource_version.clone(),
-                ..Held::default()
-            }
-        }
+            ..
+        } => match seen.taken_over() {
+            Some(held) => held,
+            None => return Some(Plan::Look),
+        },
         Stored::Consented {
             value_is_live: None,
             ..
@@ -165,9 +178,7 @@ pub(super) fn adopt(seen: &Observed) -> Option<Plan> {
     match &seen.live {
         Live::Token { token, fresh: true } if token.id == from.stamp.token_id => {
             match from.compare(&token.version) {
-                Drift::Same => Some(Plan::Rewrite {
-                    from: Box::new(from),
-                }),
+                Drift::Same => Some(rewrite(seen, from)),
                 Drift::StoredNewer | Drift::Unknown => Some(undecided(seen)),
                 Drift::LiveNewer => None,
             }
@@ -220,22 +231,25 @@ pub(super) fn outdated(seen: &Observed) -> Option<Plan> {
         // The rotate answer did not say, or a person removed it; the record does. An old reading may be of the value before.
         let version = token.version.clone();
         return Some(match fresh {
-            true => Plan::Rewrite {
-                from: Box::new(Held {
-                    stamp: Stamp {
-                        version,
-                        expires: token.ends,
-                        ..held.stamp.clone()
-                    },
+            true => {
+                let stamp = Stamp {
+                    version,
+                    expires: token.ends,
+                    ..held.stamp.clone()
+                };
+                let outdated = Some("the annotations that tell which value it is".into());
+                let from = Held {
+                    stamp,
+                    outdated,
                     ..held.clone()
-                }),
-            },
+                };
+                rewrite(seen, from)
+            }
             false => Plan::Look,
         });
     }
-    held.outdated.then(|| Plan::Rewrite {
-        from: Box::new(held.clone()),
-    })
+    held.outdated.as_ref()?;
+    Some(rewrite(seen, held.clone()))
 }
 
 pub(super) fn idle(seen: &Observed) -> Plan {

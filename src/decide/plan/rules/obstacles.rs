@@ -3,6 +3,7 @@
 use crate::api::request;
 use crate::decide::evidence::{Access, Held, Live, Observed, Rival, Stored, said};
 use crate::decide::plan::Plan;
+use crate::decide::plan::brake::tries::racing;
 use crate::decide::schedule::ScheduleError;
 use crate::decide::validate::{check_spec, check_token};
 use crate::reason::{Blocked, Reason};
@@ -128,13 +129,19 @@ fn blocked_if_fresh(blocked: Blocked, fresh: bool) -> Plan {
     }
 }
 
-/// An edit of the spec or a new request ends the wait. It stands before the rules that rotate, so that no path can
-/// rotate a token again and again.
+/// After a failure an edit of the spec or a new request ends the wait; while others change what is worked on, nothing does,
+/// as edits may be what they do. It stands before the rules that rotate, so that no path can rotate a token again and again.
 pub(super) fn backing_off(seen: &Observed) -> Option<Plan> {
+    if let Some((until, told)) = racing(seen) {
+        let doubt = told.or_else(|| said_before(seen));
+        return Some(Plan::Wait { until, doubt });
+    }
     let status = seen.resource.status.as_ref()?;
     let until = status.retry_at.as_ref()?.0;
     let edited = status.observed_generation != seen.resource.metadata.generation;
-    let asked = seen.pending().is_none() && seen.is_requested();
+    // One that is only not answered yet was tried before.
+    let is_new = seen.is_requested() && !seen.tries.has_failed(&seen.requests());
+    let asked = seen.pending().is_none() && is_new;
     let from_future = until.duration_since(seen.now) > seen.pace().longest_retry;
     if seen.now >= until || from_future || edited || asked {
         return None;

@@ -1,5 +1,6 @@
 //! Rules about a rotation that was begun and may or may not be done.
 
+use super::causes::stale_pause;
 use super::obstacles::said_before;
 use super::step::{fresh, rotate};
 use crate::api::{Cause, Pending};
@@ -124,9 +125,9 @@ pub(super) fn resolve_pending(seen: &Observed) -> Option<Plan> {
         Drift::Same => pending.reason,
         Drift::LiveNewer => Cause::Lost,
         Drift::StoredNewer | Drift::Unknown => {
-            return Some(Plan::Wait {
-                until: seen.now + seen.pace().stale_retry,
-                doubt: Some(in_doubt(pending, "the vendor answers with an old record")),
+            return Some(Plan::Retry {
+                until: seen.now + stale_pause(seen),
+                blocked: in_doubt(pending, "the vendor answers with an old record"),
             });
         }
     };

@@ -1,10 +1,11 @@
 //! What rules begin: a fresh look, and a rotation on it.
 
+use super::obstacles::said_before;
 use crate::api::Cause;
-use crate::decide::evidence::{Live, Observed, Token};
-use crate::decide::plan::brake::brake;
-use crate::decide::plan::{Plan, Rotation, clocks};
-use crate::reason::Blocked;
+use crate::decide::evidence::{Held, Live, Observed, Token};
+use crate::decide::plan::brake::{brake, tries};
+use crate::decide::plan::{Plan, Rotation, Setback, clocks};
+use crate::reason::{Blocked, Reason};
 
 /// The token as read just now, or the plan that gets it.
 pub(super) fn fresh(seen: &Observed, doubt: impl Fn(&str) -> Blocked) -> Result<&Token, Plan> {
@@ -26,6 +27,29 @@ pub(super) fn fresh(seen: &Observed, doubt: impl Fn(&str) -> Blocked) -> Result<
     }
 }
 
+/// Whether a look has to wait for a dry run of the Secret's write: it was refused the last time, and while it is, a look costs
+/// a turn to rotate and calls to the vendor for nothing.
+pub fn rehearses_first(seen: &Observed) -> bool {
+    said_before(seen).is_some_and(|said| is_of_write(said.reason))
+}
+
+/// Whether a dry run that ended so says that nothing can be written for now.
+pub fn is_refusal(setback: &Setback) -> bool {
+    match setback {
+        Setback::Refused(blocked) | Setback::Unavailable { blocked, .. } => {
+            is_of_write(blocked.reason)
+        }
+        Setback::Raced | Setback::Definite { .. } | Setback::InDoubt(_) => false,
+    }
+}
+
+fn is_of_write(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::TargetRefused | Reason::KubernetesUnavailable
+    )
+}
+
 /// The only way to a planned rotation, so that no rule can do without the brake.
 pub(super) fn rotate(seen: &Observed, token: &Token, cause: Cause, attempt: i32) -> Plan {
     match clocks::differ(seen, cause).or_else(|| brake(seen, token, cause)) {
@@ -34,6 +58,19 @@ pub(super) fn rotate(seen: &Observed, token: &Token, cause: Cause, attempt: i32)
             doubt: Some(blocked),
         },
         None => Plan::Rotate(Box::new(rotation(seen, token, cause, attempt))),
+    }
+}
+
+/// The only way to a planned rewrite from the value that `from` is the evidence of, so that no rule can do without the brake.
+pub(super) fn rewrite(seen: &Observed, from: Held) -> Plan {
+    match tries::rewriting(seen, &from) {
+        Some((until, blocked)) => Plan::Wait {
+            until,
+            doubt: Some(blocked),
+        },
+        None => Plan::Rewrite {
+            from: Box::new(from),
+        },
     }
 }
 
