@@ -95,6 +95,14 @@ mod tests {
         ] {
             assert_eq!(given(&secret(text), "ci").is_some(), is_given, "{text:?}");
         }
+        for (text, is_given) in [
+            ("ci ", false),
+            ("ci/deployer ", false),
+            ("ci-deployer ", true),
+        ] {
+            let given = given(&secret(text), "ci-deployer").is_some();
+            assert_eq!(given, is_given, "{text:?}");
+        }
     }
 
     #[test]

@@ -85,6 +85,8 @@ async fn a_value_that_is_given_to_the_operator_is_kept_only_where_it_is_the_toke
         let (key, value, consents_to) = match name {
             "before" => ("token", &token.value, name),
             "for-another" => ("token", &token.value, "somebody"),
+            "for-one" => ("token", &token.value, "for-one-more "),
+            "spaced" => ("token", &token.value, "spaced "),
             "other-token" => ("token", &other.value, name),
             "other-key" => ("value", &token.value, name),
             _ => ("token", &name.to_owned(), name),
@@ -94,13 +96,13 @@ async fn a_value_that_is_given_to_the_operator_is_kept_only_where_it_is_the_toke
         stage.edit_secret(&secret, consent(consents_to)).await;
         stage.create(name, json!({})).await;
         match name {
-            "for-another" => {
+            "for-another" | "for-one" => {
                 stage.until_blocked(name, "SecretNotOurs").await;
                 until_audited(&stage).await;
                 assert!(stage.astro.is_live(&token.value));
                 assert_eq!(stage.value(&secret, key).await.as_ref(), Some(value));
             }
-            "before" => {
+            "before" | "spaced" => {
                 assert_rests(&stage, name, &token, 0, name).await;
                 assert_eq!(stage.events(name).await, ["Adopted"]);
             }
@@ -113,7 +115,9 @@ async fn a_value_that_is_given_to_the_operator_is_kept_only_where_it_is_the_toke
     };
     let rows = [
         "before",
+        "spaced",
         "for-another",
+        "for-one",
         "other-token",
         "other-key",
         "no-token",
@@ -494,9 +498,44 @@ async fn a_target_that_is_renamed_there_and_back_keeps_its_live_value() {
     stage.until_rotated("ci", 2).await;
     assert!(stage.holds_live("ci").await);
     rename("third").await;
+    stage.request("ci", "again").await;
+    stage.until_rotated("ci", 3).await;
+    rename("fourth").await;
     rename("ci-secret").await;
     assert!(stage.holds_live("ci").await);
-    assert_eq!(stage.astro.rotations(&token.id), 2);
+    assert_rests(&stage, "ci", &token, 3, "there and back by two others").await;
+}
+
+#[tokio::test]
+async fn a_secret_that_is_replaced_with_a_used_consent_is_not_taken() {
+    let stage = stage().await;
+    let token = stage.token("ci");
+    let value = json!({"token": token.value});
+    stage.put_secret("ci-secret", value).await;
+    stage.edit_secret("ci-secret", consent("ci")).await;
+    stage.create("ci", json!({})).await;
+    assert_rests(&stage, "ci", &token, 0, "adopted").await;
+
+    // As `kubectl replace` does with the file of then: no label, no stamp, and the consent.
+    let file = json!({
+        "metadata": {"name": "ci-secret", "annotations": consent("ci")["metadata"]["annotations"]},
+        "stringData": {"token": "of a person"},
+    });
+    let file = serde_json::from_value(file).unwrap();
+    let (secrets, params) = (stage.secrets(), PostParams::default());
+    let replaced = secrets.replace("ci-secret", &params, &file);
+    replaced.await.unwrap();
+    let message = stage.until_blocked("ci", "SecretNotOurs").await;
+    until_audited(&stage).await;
+    let left = stage.value("ci-secret", "token").await;
+    assert_eq!(left.as_deref(), Some("of a person"));
+    assert_eq!(stage.astro.rotations(&token.id), 0);
+
+    // The message has the text that counts.
+    let offered = "astro-token-operator.io/adopt=ci/2";
+    assert!(message.contains(offered), "{message}");
+    stage.edit_secret("ci-secret", consent("ci/2")).await;
+    assert_rests(&stage, "ci", &token, 1, "taken with a new consent").await;
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use kube::{
     Api, Client, Config, ResourceExt,
     api::{Patch, PatchParams, PostParams},
 };
+use serde_json::json;
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -136,6 +137,27 @@ async fn a_restarted_pod_succeeds_itself_at_once() {
 }
 
 #[tokio::test]
+async fn a_lease_with_times_that_cannot_be_read_is_taken_once_it_has_expired() {
+    let (client, namespace) = start().await;
+    // The API server takes them; they are later than any that can be represented here.
+    let late = "9999-12-31T23:59:59.000000Z";
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": LEASE},
+        "spec": {"holderIdentity": "another", "acquireTime": late, "renewTime": late, "leaseDurationSeconds": 1},
+    });
+    let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
+    let request = axum::http::Request::post(path).header("content-type", "application/json");
+    let request = request.body(lease.to_string().into_bytes()).unwrap();
+    client.request_text(request).await.unwrap();
+
+    let mut leader = lead(&client, &namespace, "first").await;
+    let kept = timeout(TIMING.lease, leader.lost()).await;
+    assert!(kept.is_err(), "lost although it renews");
+    let spec = self::lease(&client, &namespace).await.spec.unwrap();
+    assert!(spec.holder_identity.unwrap().starts_with("first/"));
+}
+
+#[tokio::test]
 async fn an_edit_of_the_lease_does_not_end_leadership_but_another_holder_does() {
     let (client, namespace) = start().await;
     // Long enough that a busy machine does not pass for a leader that waits for its end.
@@ -161,11 +183,11 @@ async fn an_edit_of_the_lease_does_not_end_leadership_but_another_holder_does() 
         }
     };
 
-    edit(serde_json::json!({"metadata": {"annotations": {"note": "by hand"}}})).await;
+    edit(json!({"metadata": {"annotations": {"note": "by hand"}}})).await;
     let kept = timeout(TIMING.lease, leader.lost()).await;
     assert!(kept.is_err(), "an annotation ended leadership");
 
-    edit(serde_json::json!({"spec": {"holderIdentity": "another"}})).await;
+    edit(json!({"spec": {"holderIdentity": "another"}})).await;
     // By what it read, not only by the time that passed without a renewal.
     let soon = timing.renew_deadline - timing.retry * 2;
     timeout(soon, leader.lost()).await.expect("two lead");
