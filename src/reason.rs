@@ -221,8 +221,8 @@ pub const EXPLANATIONS: &[Explanation] = &[
     ),
     row(
         Reason::TokenConflict,
-        "An older resource rotates the same token.",
-        "Makes no call, and takes over as soon as the other resource is deleted, or if that one cannot rotate the token and never did.",
+        "Another resource has stored a value of the same token, or, while none has, an older one rotates it.",
+        "Makes no call, and takes over as soon as the other resource is deleted, or if that one has stored no value and does not show within a minute that it can rotate the token.",
         "Delete one of the two resources.",
     ),
     row(

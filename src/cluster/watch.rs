@@ -10,6 +10,7 @@ use self::changes::{Change, changes, is_refused, text};
 pub use self::unreadable::Count;
 use self::unreadable::Unreadable;
 use crate::api::{Key, MANAGED_BY, WorkspaceTokenRotation, evidence};
+use crate::clock::now;
 use crate::decide::managed::Metadata;
 use crate::decide::names::is_object_name;
 use crate::decide::ownership;
@@ -227,7 +228,7 @@ fn resources(
                 Change::Apply(key, resource) => {
                     unreadable.remove(&key);
                     woken.push(key);
-                    woken.extend(claims.apply(&resource));
+                    woken.extend(claims.apply(&resource, now()));
                     writer.apply_watcher_event(&Event::Apply(resource));
                 }
                 Change::Unreadable(key, version, why) => {

@@ -34,7 +34,7 @@ pub struct Observed {
     pub live: Live,
     /// When the vendor was asked that, give or take a second; `None`: not, or without an answer.
     pub asked_at: Option<Timestamp>,
-    /// An older resource with a claim to the same token or Secret.
+    /// A resource with a better claim to the same token or Secret.
     pub rival: Option<Rival>,
     /// What this process is doing for the resource right now.
     pub work: Option<Work>,
@@ -44,13 +44,13 @@ pub struct Observed {
     pub holder_done_at: Option<Timestamp>,
 }
 
-/// An older resource with a claim to the same token or Secret.
+/// A resource with a better claim to the same token or Secret.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rival {
     /// What it keeps this one from.
     pub blocked: Blocked,
-    /// Whether it is known that it can work; otherwise that is known in a moment.
-    pub looked_at: bool,
+    /// Until when it does so at the most, where it has not shown yet that it can work, or may have a rotation in flight.
+    pub until: Option<Timestamp>,
 }
 
 /// Settings that decisions depend on.

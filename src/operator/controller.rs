@@ -264,6 +264,7 @@ impl Context {
         };
         match ended {
             Some(Ok(Ok(done))) => {
+                self.observer.book(&done.resource);
                 pass.seen.resource = done.resource;
                 pass.seen.stored = Stored::Holds(done.held);
                 pass.seen.live = Live::Token {
@@ -330,6 +331,7 @@ impl Context {
         if next != old {
             let written =
                 cluster::status::write(&self.handles().client, &pass.seen.resource, &next).await?;
+            self.observer.book(&written);
             pass.seen.resource = written;
         }
         let notices = [pass.done.take(), notice(&old, &next)];

@@ -78,7 +78,7 @@ impl Observer {
     ) -> Result<Observed, Error> {
         let mut seen = self.begin(resource, now, work);
         seen.stored = self.secrets.cached(resource, self.cluster(), now).await?;
-        // First by what is known: a resource that has to wait for an older one makes no call.
+        // First by what is known: a resource that has to wait for another makes no call.
         self.find_rival(&mut seen);
         if seen.rival.is_none() && is_workable(&seen) {
             self.find_in_list(&mut seen).await?;
@@ -142,6 +142,11 @@ impl Observer {
         if let Some(able) = is_able(seen) {
             self.wake.send(self.claims().judge(&seen.resource, able));
         }
+    }
+
+    /// Takes note of a status that was just written.
+    pub fn book(&self, resource: &WorkspaceTokenRotation) {
+        self.wake.send(self.claims().book(resource));
     }
 
     /// Forgets lists that no resource has asked for in three audits.
@@ -232,12 +237,12 @@ impl Observer {
         Ok(())
     }
 
-    /// Remembers which token a resource means, and looks for an older one that means the same.
+    /// Remembers which token a resource means, and looks for one with a better claim to the same.
     fn find_rival(&self, seen: &mut Observed) {
         let mut claims = self.claims();
         if let Live::Token { token, .. } = &seen.live {
             self.wake.send(claims.learn(&seen.resource, token));
         }
-        seen.rival = claims.rival(&seen.resource);
+        seen.rival = claims.rival(&seen.resource, seen.now, seen.pace());
     }
 }
