@@ -347,7 +347,7 @@ impl<'a> Conditions<'a> {
             type_: type_.into(),
             status: status.into(),
             reason: reason.into(),
-            message: message.chars().take(LONGEST_MESSAGE).collect(),
+            message: line(&message, LONGEST_MESSAGE),
             observed_generation: self.generation,
             last_transition_time: since,
         };

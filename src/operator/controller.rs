@@ -10,7 +10,7 @@ use crate::astro::limits::Turn;
 use crate::clock::{now, until};
 use crate::cluster;
 use crate::cluster::decode::Item;
-use crate::cluster::error::Error as ClusterError;
+use crate::cluster::error::{Error as ClusterError, LONGEST_MESSAGE};
 use crate::cluster::events::Publisher;
 use crate::cluster::watch::{self, Scope, SecretAccess, Wake};
 use crate::decide::evidence::{Held, Live, Observed, Stored};
@@ -21,7 +21,7 @@ use crate::decide::plan::{Plan, Rotation, Setback};
 use crate::decide::rivals::Claims;
 use crate::decide::status;
 use crate::process::metrics::ResourceSample;
-use crate::text::line;
+use crate::text::{api_error, line};
 use futures::{FutureExt, StreamExt, stream};
 use kube::runtime::applier;
 use kube::runtime::controller::{Action, Config, Error as ControllerError};
@@ -356,7 +356,8 @@ impl Context {
             false => info!(namespace, name, rotation_id, reason, "{message}"),
         }
         if let Err(error) = self.events.publish(resource, &notice).await {
-            debug!(namespace, name, %error, "event not published");
+            let error = api_error(&error, LONGEST_MESSAGE);
+            debug!(namespace, name, error, "event not published");
         }
     }
 
