@@ -107,9 +107,9 @@ pub const EXPLANATIONS: &[Explanation] = &[
     ),
     row(
         Reason::CredentialsNotAllowed,
-        "The resource names no credentials, and the operator's own credential may not be used in this namespace.",
+        "The resource names no credentials, and the operator's own credential may not be used in this namespace for this Workspace.",
         RETRIES,
-        "Set `credentials.secretRef`, or ask an administrator to add the namespace to `--default-credentials-namespaces`.",
+        "Set `credentials.secretRef`, or ask the cluster administrator to add the namespace with the Workspace to `--default-credentials-namespaces`.",
     ),
     row(
         Reason::CredentialsRejected,
