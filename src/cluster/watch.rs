@@ -231,9 +231,12 @@ fn resources(
                     woken.extend(claims.apply(&resource, now()));
                     writer.apply_watcher_event(&Event::Apply(resource));
                 }
-                Change::Unreadable(key, version, why) => {
+                Change::Unreadable(key, version, why, part) => {
                     unreadable.add(&key, version, &why);
                     delete(&mut writer, &present, &key);
+                    // What is known of it from before stays.
+                    let part = part.iter();
+                    woken.extend(part.flat_map(|part| claims.apply_part(part, now())));
                 }
                 Change::Delete(key) => {
                     unreadable.remove(&key);
@@ -320,7 +323,7 @@ fn secrets(
                     writer.apply_watcher_event(&Event::Apply(secret.clone()));
                     tell(&secret);
                 }
-                Change::Unreadable(key, version, why) => {
+                Change::Unreadable(key, version, why, _) => {
                     unreadable.add(&key, version, &why);
                     gone.push(key);
                 }

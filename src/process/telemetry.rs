@@ -263,6 +263,7 @@ mod tests {
     fn an_event_is_one_bounded_line_whatever_text_is_in_it() {
         let text = "a\nb\r\n\u{1b}[2Jc\u{202e}d\u{9b}1m\u{7}";
         let long = "x".repeat(100_000);
+        let colours = regex::Regex::new("\u{1b}\\[[0-9;]*m").unwrap();
         for ansi in [false, true] {
             let log = Log::default();
             let writer = {
@@ -278,7 +279,6 @@ mod tests {
             let lines: Vec<_> = log.split_terminator('\n').collect();
             assert_eq!(lines.len(), 2, "{log:?}");
             for line in lines {
-                let colours = regex::Regex::new("\u{1b}\\[[0-9;]*m").unwrap();
                 let plain = colours.replace_all(line, "");
                 assert!(!plain.chars().any(char::is_control), "{plain:?}");
                 assert!(!plain.contains('\u{202e}'), "{plain:?}");

@@ -21,8 +21,8 @@ const LONGEST_MESSAGE: usize = 400;
 /// What one watch tells.
 pub(super) enum Change<T> {
     Apply(Key, T),
-    /// It is there, and this version of it cannot be read, for this reason.
-    Unreadable(Key, Option<String>, String),
+    /// It is there, and this version of it cannot be read, for this reason; what could be read of it.
+    Unreadable(Key, Option<String>, String, Option<T>),
     Delete(Key),
     /// A list is complete: what is not of these is gone.
     Listed(HashSet<Key>),
@@ -35,7 +35,7 @@ impl<T: Decode> Change<T> {
         let (key, version) = (item.key(), item.resource_version());
         match item.object {
             Ok(object) => Self::Apply(key, object),
-            Err(why) => Self::Unreadable(key, version, why),
+            Err(why) => Self::Unreadable(key, version, why, item.part),
         }
     }
 }
