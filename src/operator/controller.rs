@@ -1,12 +1,10 @@
 //! Reconcile, error policy and wiring.
 
-use super::grant::Grant;
 use super::handles::Handles;
-use super::observe::Observer;
+use super::observe::{Granted, Observer};
 use super::works::Works;
 use super::{rewrite, task};
 use crate::api::{Key, Status, WorkspaceTokenRotation};
-use crate::astro::limits::Turn;
 use crate::clock::{now, until};
 use crate::cluster;
 use crate::cluster::decode::Item;
@@ -203,7 +201,7 @@ fn report<Q: std::error::Error>(
 struct Pass {
     seen: Observed,
     plan: Plan,
-    grant: Option<(Grant, Turn)>,
+    grant: Option<Granted>,
     /// What was done beside a rotation, for an event.
     done: Option<Notice>,
 }
@@ -214,13 +212,16 @@ impl Context {
         let work = self.works.get(&resource.uid().unwrap_or_default());
         let mut seen = self.observer.cached(resource, now(), work).await?;
         let (mut planned, mut grant) = (plan(&seen), None);
-        if planned == Plan::Look {
-            // Hundreds may wait for their turn: none of them begins after the end has.
-            (seen, grant) = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Err(Error::Stopping),
-                live = self.observer.live(&seen, now) => live?,
-            };
+        let is_known = matches!(seen.live, Live::Token { .. });
+        if planned == Plan::Look && !is_known {
+            // A turn to rotate is for those whose token is known. Whoever has not shown yet that it can work takes none from
+            // them, however many there are.
+            (seen, _) = self.look(&seen, false).await?;
+            planned = after_look(&seen, plan(&seen));
+            self.observer.judge(&seen);
+        }
+        if planned == Plan::Look && is_known || matches!(planned, Plan::Rotate(_)) {
+            (seen, grant) = self.look(&seen, true).await?;
             planned = after_look(&seen, plan(&seen));
         }
         self.observer.judge(&seen);
@@ -230,6 +231,19 @@ impl Context {
             grant,
             done: None,
         })
+    }
+
+    /// Looks now. Hundreds may wait for their turn: none of them begins after the end has.
+    async fn look(
+        &self,
+        seen: &Observed,
+        takes_turn: bool,
+    ) -> Result<(Observed, Option<Granted>), Error> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(Error::Stopping),
+            live = self.observer.live(seen, now, takes_turn) => Ok(live?),
+        }
     }
 
     /// Carries the plan out; afterwards the pass holds what is then known and planned.
@@ -244,7 +258,7 @@ impl Context {
 
     async fn rotate(&self, pass: &mut Pass, rotation: Rotation) -> Result<Option<Setback>, Error> {
         // Only fresh evidence makes this plan, and fresh evidence comes with its grant.
-        let Some(granted) = pass.grant.take() else {
+        let Some((grant, Some(turn))) = pass.grant.take() else {
             return Ok(Some(Setback::Raced));
         };
         let stuck = Arc::new(Notify::new());
@@ -253,6 +267,7 @@ impl Context {
             let (seen, stuck) = (pass.seen.clone(), stuck.clone());
             let stop = self.stop.clone();
             self.tasks.spawn(async move {
+                let granted = (grant, turn);
                 task::run(&handles, &works, &seen, &rotation, granted, (&stuck, &stop)).await
             })
         };

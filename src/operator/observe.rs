@@ -26,6 +26,9 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// What a rotation is made with: the turn is there if it was waited for.
+pub type Granted = (Grant, Option<Turn>);
+
 /// Where evidence comes from.
 pub struct Observer {
     /// What it is read with.
@@ -87,7 +90,8 @@ impl Observer {
         Ok(seen)
     }
 
-    /// Fresh evidence: Secret and vendor are read now. Grant and turn are for a rotation decided on it.
+    /// Fresh evidence: Secret and vendor are read now. Grant and turn are for a rotation decided on it; without `takes_turn`
+    /// nothing can be rotated on it, and it waits for none.
     ///
     /// # Errors
     /// When the API server does not answer.
@@ -95,7 +99,8 @@ impl Observer {
         &self,
         cached: &Observed,
         now: impl FnOnce() -> Timestamp,
-    ) -> Result<(Observed, Option<(Grant, Turn)>), Error> {
+        takes_turn: bool,
+    ) -> Result<(Observed, Option<Granted>), Error> {
         let handles = &self.handles;
         let grant = match handles.grants.of(&cached.resource).await {
             Ok(grant) => grant,
@@ -107,7 +112,10 @@ impl Observer {
             Err(error) => return Err(error),
         };
         // Wait first and read afterwards: what is read has to be fresh when it is acted on.
-        let turn = handles.astro.turn(&grant.credential).await;
+        let turn = match takes_turn {
+            true => Some(handles.astro.turn(&grant.credential).await),
+            false => None,
+        };
         let newest = ObjectRef::from(&cached.resource);
         let newest = self.secrets.resources.get(&newest);
         // The grant is for the spec it was asked for. One that was edited meanwhile is looked at in the pass that follows, and

@@ -87,12 +87,11 @@ impl Looker {
             });
         }
         begun.rival = self.rival(resource);
-        let (seen, granted) = self.observer.live(&begun, now).await?;
+        let (seen, granted) = self.observer.live(&begun, now, false).await?;
         self.observer.judge(&seen);
         self.looked_at.extend(resource.uid());
         Ok(Look {
             seen,
-            // Its turn is given up at once: nothing is rotated.
             grant: granted.map(|(grant, _)| grant),
         })
     }
