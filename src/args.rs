@@ -1,6 +1,8 @@
 //! Flags that `run` and the other commands share. Those of `run` are environment variables too, as `--help` shows.
 
 use crate::cluster::watch::SecretAccess;
+use crate::decide::allowed::Entry;
+use crate::decide::names::is_namespace;
 use crate::decide::pace::Pace;
 use crate::decide::schedule::parse_duration;
 use crate::id::{canonical, is_id};
@@ -89,15 +91,18 @@ pub struct DecisionArgs {
     )]
     pub secret_access: SecretAccess,
 
-    /// Namespaces whose resources may use the operator's own credential, separated by commas; * for all
+    /// Whose resources may use the operator's own credential: NAMESPACE=WORKSPACE, separated by commas; * for all namespaces
+    ///
+    /// Entries add up. A namespace without a Workspace may use any that the credential reaches.
     #[arg(
         long,
         env = "DEFAULT_CREDENTIALS_NAMESPACES",
         value_delimiter = ',',
-        value_name = "NAMESPACES",
+        value_parser = Entry::parse,
+        value_name = "ENTRIES",
         help_heading = "Astro"
     )]
-    pub default_credentials_namespaces: Vec<String>,
+    pub default_credentials_namespaces: Vec<Entry>,
 
     /// How often the tokens of each Workspace are read from Astro, to notice changes by other parties
     #[arg(long, env = "AUDIT_INTERVAL", default_value = "10m", value_parser = signed, value_name = "DURATION", help_heading = "Rotation")]
@@ -244,12 +249,10 @@ fn non_empty(text: &str) -> Result<String, String> {
 }
 
 fn namespace(text: &str) -> Result<String, String> {
-    let name = text.trim();
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if name.is_empty() || name.len() > 63 || !name.bytes().all(allowed) {
-        return Err("expected names of namespaces; leave the flag out for all of them".into());
+    match text.trim() {
+        name if is_namespace(name) => Ok(name.to_owned()),
+        _ => Err("expected names of namespaces; leave the flag out for all of them".into()),
     }
-    Ok(name.to_owned())
 }
 
 /// An id at Astro, in the way Astro writes it.

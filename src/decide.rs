@@ -1,5 +1,6 @@
 //! Decisions: pure functions from evidence to a plan and a status.
 
+pub mod allowed;
 pub(crate) mod consent;
 pub mod evidence;
 pub mod identity;

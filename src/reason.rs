@@ -107,9 +107,9 @@ pub const EXPLANATIONS: &[Explanation] = &[
     ),
     row(
         Reason::CredentialsNotAllowed,
-        "The resource names no credentials, and the operator's own credential may not be used in this namespace.",
+        "The resource names no credentials, and the operator's own credential may not be used in this namespace for this Workspace.",
         RETRIES,
-        "Set `credentials.secretRef`, or ask an administrator to add the namespace to `--default-credentials-namespaces`.",
+        "Set `credentials.secretRef`, or ask the cluster administrator to add the namespace with the Workspace to `--default-credentials-namespaces`.",
     ),
     row(
         Reason::CredentialsRejected,
@@ -221,8 +221,8 @@ pub const EXPLANATIONS: &[Explanation] = &[
     ),
     row(
         Reason::TokenConflict,
-        "An older resource rotates the same token.",
-        "Makes no call, and takes over as soon as the other resource is deleted, or if that one cannot rotate the token and never did.",
+        "Another resource has stored a value of the same token, or, while none has, an older one rotates it.",
+        "Makes no call, and takes over as soon as the other resource is deleted, or if that one has stored no value and does not show within a minute that it can rotate the token.",
         "Delete one of the two resources.",
     ),
     row(

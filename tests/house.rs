@@ -16,7 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("reason", &["text"]),
     ("decide", &["api", "id", "reason", "text"]),
-    ("process", &["api", "clock"]),
+    ("process", &["api", "clock", "text"]),
     (
         "astro",
         &["api", "decide", "id", "process", "reason", "text"],

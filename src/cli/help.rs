@@ -3,8 +3,9 @@
 pub(super) const RUN: &str = "Examples:
   Every resource has its own credential (spec.credentials):
     astro-token-operator run
-  Resources in the namespace data may use the operator's own credential:
-    astro-token-operator run --api-token-file /etc/astro/token --default-credentials-namespaces data
+  Resources in the namespace data may use the operator's own credential, for one Workspace:
+    astro-token-operator run --api-token-file /etc/astro/token \\
+      --default-credentials-namespaces data=clm8q7f6q000008lcgyougpsk
   Work in two namespaces only, with a Role in each, and without permission to list Secrets:
     astro-token-operator run --namespaces data,ml --secret-access get
   Try it on a laptop against the current kubeconfig, with a more detailed log:

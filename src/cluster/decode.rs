@@ -31,6 +31,11 @@ pub fn shallow(text: &str) -> serde_json::Result<Value> {
 pub trait Decode: Resource<DynamicType = ()> + DeserializeOwned {
     /// Takes out of an object what the operator does not need, so that it need not be readable.
     fn reduce(object: &mut Value);
+
+    /// What claims something for it, of an object that cannot be read as a whole.
+    fn part(_object: &Value) -> Option<Self> {
+        None
+    }
 }
 
 /// An object of which at least the key is known. Decoding one never fails.
@@ -40,6 +45,8 @@ pub struct Item<T> {
     pub metadata: ObjectMeta,
     /// The object, or why it cannot be read.
     pub object: Result<T, String>,
+    /// Of one that cannot be read, what can and claims something for it.
+    pub part: Option<T>,
 }
 
 impl<T> Item<T> {
@@ -67,6 +74,7 @@ impl<T> From<T> for Item<T> {
         Self {
             metadata: ObjectMeta::default(),
             object: Ok(object),
+            part: None,
         }
     }
 }
@@ -83,11 +91,12 @@ impl<'de, T: Decode> Deserialize<'de> for Item<T> {
             ..ObjectMeta::default()
         };
         T::reduce(&mut object);
-        let object = serde_path_to_error::deserialize(object);
+        let read = serde_path_to_error::deserialize(&object);
         let why = |error: serde_path_to_error::Error<_>| scrub(&error.to_string(), LONGEST_MESSAGE);
         Ok(Self {
             metadata,
-            object: object.map_err(why),
+            part: read.is_err().then(|| T::part(&object)).flatten(),
+            object: read.map_err(why),
         })
     }
 }
@@ -209,6 +218,30 @@ impl Decode for WorkspaceTokenRotation {
             });
             status.extend(pending.map(|it| ("pending".into(), it)));
         }
+    }
+
+    /// Its token and its Secret, and of which tokens it has stored a value.
+    fn part(object: &Value) -> Option<Self> {
+        let any = |path: &str| object.pointer(path).cloned();
+        let text = |path: &str| any(path).filter(Value::is_string);
+        let required = |path: &str| text(path).unwrap_or_else(|| "".into());
+        let held = text("/status/token/id");
+        let held = held.map(|id| json!({"id": id, "name": required("/status/token/name")}));
+        let history = any("/status/history").filter(Value::is_array);
+        let part = json!({
+            "apiVersion": any("/apiVersion"), "kind": any("/kind"),
+            "metadata": {
+                "name": text("/metadata/name"), "namespace": text("/metadata/namespace"), "uid": text("/metadata/uid"),
+                "creationTimestamp": text("/metadata/creationTimestamp"),
+            },
+            "spec": {
+                "workspaceId": required("/spec/workspaceId"), "schedule": {},
+                "token": {"id": text("/spec/token/id"), "name": text("/spec/token/name")},
+                "target": {"name": required("/spec/target/name")},
+            },
+            "status": {"token": held, "history": history.unwrap_or_else(|| json!([]))},
+        });
+        serde_json::from_value(part).ok()
     }
 }
 
@@ -424,6 +457,52 @@ mod tests {
         let status = json!({"history": vec![nonsense; 20_000], "token": vec![1; 20_000]});
         let read = read::<WorkspaceTokenRotation>(resource(|r| r["status"] = status));
         assert_eq!(read.unwrap().status, Some(Status::default()));
+    }
+
+    #[test]
+    fn of_a_resource_that_cannot_be_read_its_claims_are() {
+        let stored = json!({"token": {"id": "tok", "name": "CI"}, "history": [
+            {"id": "a", "reason": "Initial", "at": "2026-01-01T00:00:00Z", "tokenId": "t", "outcome": "Stored"},
+            {"id": "b", "reason": "Initial", "at": LATE, "tokenId": "u", "outcome": "Stored"},
+        ]});
+        let part = |edit: fn(&mut Value)| {
+            let object = resource(|r| {
+                r["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
+                r["status"] = stored.clone();
+                r["status"]["pending"] = json!({"id": "x", "startedAt": LATE});
+                edit(r);
+            });
+            let item: Item<WorkspaceTokenRotation> = serde_json::from_value(object).unwrap();
+            assert!(item.object.is_err());
+            item.part.unwrap()
+        };
+        let whole = part(|_| ());
+        assert_eq!(whole.spec.token.name.as_deref(), Some("t"));
+        assert_eq!(
+            (whole.spec.workspace_id, whole.spec.target.name),
+            ("ws".into(), "s".into())
+        );
+        let created = whole.metadata.creation_timestamp.unwrap();
+        assert_eq!(created.0.to_string(), "2026-01-01T00:00:00Z");
+        let status = whole.status.unwrap();
+        assert_eq!(status.token.unwrap().id, "tok");
+        assert_eq!(status.history.len(), 1);
+        let rest = part(|r| {
+            r["spec"]["target"] = json!(["s"]);
+            r["spec"]["workspaceId"] = json!(5);
+            r["spec"]["token"] = json!({"id": "ID", "name": {}});
+            r["status"]["token"] = json!(7);
+            r["status"]["history"] = json!({});
+        });
+        assert_eq!(rest.spec.token.id.as_deref(), Some("ID"));
+        let odd = part(|r| {
+            r["spec"] = json!("x");
+            r["status"] = json!([]);
+        });
+        assert_eq!((odd.spec.token.id, odd.spec.token.name), (None, None));
+        let readable: Item<WorkspaceTokenRotation> =
+            serde_json::from_value(resource(|_| ())).unwrap();
+        assert!(readable.part.is_none());
     }
 
     #[test]

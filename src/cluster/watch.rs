@@ -10,6 +10,7 @@ use self::changes::{Change, changes, is_refused, text};
 pub use self::unreadable::Report;
 use self::unreadable::Unreadable;
 use crate::api::{Key, MANAGED_BY, WorkspaceTokenRotation, evidence};
+use crate::clock::now;
 use crate::decide::managed::Metadata;
 use crate::decide::names::is_object_name;
 use crate::decide::ownership;
@@ -227,12 +228,15 @@ fn resources(
                 Change::Apply(key, resource) => {
                     unreadable.remove(&key);
                     woken.push(key);
-                    woken.extend(claims.apply(&resource));
+                    woken.extend(claims.apply(&resource, now()));
                     writer.apply_watcher_event(&Event::Apply(resource));
                 }
-                Change::Unreadable(key, metadata, why) => {
+                Change::Unreadable(key, metadata, why, part) => {
                     unreadable.add(&key, *metadata, &why);
                     delete(&mut writer, &present, &key);
+                    // What is known of it from before stays.
+                    let part = part.iter();
+                    woken.extend(part.flat_map(|part| claims.apply_part(part, now())));
                 }
                 Change::Delete(key) => {
                     unreadable.remove(&key);
@@ -319,7 +323,7 @@ fn secrets(
                     writer.apply_watcher_event(&Event::Apply(secret.clone()));
                     tell(&secret);
                 }
-                Change::Unreadable(key, metadata, why) => {
+                Change::Unreadable(key, metadata, why, _) => {
                     unreadable.add(&key, *metadata, &why);
                     gone.push(key);
                 }

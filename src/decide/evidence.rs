@@ -38,7 +38,7 @@ pub struct Observed {
     pub asked_at: Option<Timestamp>,
     /// What time it is for the vendor; only known after a fresh reading.
     pub vendor_time: Option<Timestamp>,
-    /// An older resource with a claim to the same token or Secret.
+    /// A resource with a better claim to the same token or Secret.
     pub rival: Option<Rival>,
     /// What this process is doing for the resource right now.
     pub work: Option<Work>,
@@ -50,13 +50,13 @@ pub struct Observed {
     pub holder_done_at: Option<Timestamp>,
 }
 
-/// An older resource with a claim to the same token or Secret.
+/// A resource with a better claim to the same token or Secret.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rival {
     /// What it keeps this one from.
     pub blocked: Blocked,
-    /// Whether it is known that it can work; otherwise that is known in a moment.
-    pub looked_at: bool,
+    /// Until when it does so at the most, where it has not shown yet that it can work, or may have a rotation in flight.
+    pub until: Option<Timestamp>,
 }
 
 /// Settings that decisions depend on.

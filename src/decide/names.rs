@@ -6,6 +6,11 @@ pub fn is_key(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.chars().all(allowed) && text != "." && text != ".."
 }
 
+/// Whether a text can be the name of a namespace.
+pub fn is_namespace(text: &str) -> bool {
+    text.len() <= 63 && !text.contains('.') && is_object_name(text)
+}
+
 /// Whether a text can be the name of a Secret, a resource or an event.
 pub fn is_object_name(text: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';

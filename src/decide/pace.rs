@@ -98,6 +98,9 @@ table! {
     stale_longest_retry: SignedDuration = 300_000, at least 2_000;
     /// Until an older resource was looked at once more; it wakes this one as soon as it was.
     rival_retry: SignedDuration = 5_000, at least 1_000;
+    /// How long an older resource that has stored nothing is waited for to show that it can work: its credential may never
+    /// be answered.
+    rival_patience: SignedDuration = 60_000, at least 4_000;
     /// After a fresh look that did not settle the matter.
     look_retry: SignedDuration = 5_000, at least 1_000;
     /// After a write that another party's write came before; doubled with each one that follows.
@@ -261,6 +264,7 @@ mod tests {
                 ("stale_retry", 5.0),
                 ("stale_longest_retry", 300.0),
                 ("rival_retry", 5.0),
+                ("rival_patience", 60.0),
                 ("look_retry", 5.0),
                 ("raced_retry", 1.0),
                 ("raced_longest_retry", 60.0),
@@ -337,6 +341,15 @@ mod tests {
                 (
                     "landing < recovery audit",
                     pace.landing < pace.recovery_audit,
+                ),
+                (
+                    "one look again < patience",
+                    pace.rival_retry < pace.rival_patience,
+                ),
+                // One call that is slow does not cost a resource its claim.
+                (
+                    "call < patience",
+                    signed(pace.vendor_timeout) < pace.rival_patience,
                 ),
                 ("blocked", pace.blocked_retry < pace.blocked_longest_retry),
                 ("failures", pace.failure_retry < pace.failure_longest_retry),

@@ -3,7 +3,7 @@
 use crate::api::{
     Binding, CronStatus, HistoryEntry, LastRotation, Pending, RotationOutcome, Status, TokenStatus,
 };
-use crate::decide::evidence::{Access, CredentialClaims, Held, Live, Observed};
+use crate::decide::evidence::{Access, CredentialClaims, Held, Live, Observed, Stored};
 use crate::decide::plan::belief::{believe, counted, next_due};
 use crate::decide::plan::brake::needs_person;
 use crate::decide::plan::brake::tries::racing;
@@ -204,16 +204,26 @@ fn remember(new: &mut Status, pending: &Pending, outcome: RotationOutcome) {
 }
 
 /// The token whose value the Secret holds, by the Secret's evidence.
+///
+/// It is a claim to that token, and whoever may write Secrets can name any token on one. So it has to be one that the
+/// resource's own credential was shown, now or before.
 fn token(seen: &Observed, old: &Status) -> Option<TokenStatus> {
+    if matches!(seen.stored, Stored::Unread(_)) {
+        // Whether it is still there is not known.
+        return old.token.clone();
+    }
     let held = seen.held()?;
     let known = match &seen.live {
-        Live::Token { token, .. } => Some(token.name.clone()),
+        Live::Token { token, .. } if token.id == held.stamp.token_id => Some(token.name.clone()),
         _ => None,
     };
     let before = old
         .token
         .as_ref()
         .filter(|token| token.id == held.stamp.token_id);
+    if known.is_none() && before.is_none() {
+        return None;
+    }
     let name =
         known
             .or(before.map(|token| token.name.clone()))
@@ -367,7 +377,7 @@ impl<'a> Conditions<'a> {
             type_: type_.into(),
             status: status.into(),
             reason: reason.into(),
-            message: message.chars().take(LONGEST_MESSAGE).collect(),
+            message: line(&message, LONGEST_MESSAGE),
             observed_generation: self.generation,
             last_transition_time: since,
         };

@@ -1,15 +1,13 @@
 //! Reconcile, error policy and wiring.
 
-use super::grant::Grant;
 use super::handles::Handles;
-use super::observe::Observer;
+use super::observe::{Granted, Observer};
 use super::rewrite::{self, Rewrite};
 use super::rotate::rehearse_first;
 use super::task;
 use super::teller::{self, Teller};
 use super::works::Works;
 use crate::api::{Key, Status, WorkspaceTokenRotation};
-use crate::astro::limits::Turn;
 use crate::clock::{self, now};
 use crate::cluster;
 use crate::cluster::decode::Item;
@@ -205,7 +203,7 @@ fn report<Q: std::error::Error>(
 struct Pass {
     seen: Observed,
     plan: Plan,
-    grant: Option<(Grant, Turn)>,
+    grant: Option<Granted>,
     /// Why the plan cannot be carried out, where that is known already.
     setback: Option<Setback>,
     /// What was done beside a rotation, for an event.
@@ -221,13 +219,16 @@ impl Context {
         if planned == Plan::Look && rehearses_first(&seen) {
             setback = rehearse_first(&self.handles().client, &seen).await;
         }
-        if planned == Plan::Look && setback.is_none() {
-            // Hundreds may wait for their turn: none of them begins after the end has.
-            (seen, grant) = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Err(Error::Stopping),
-                live = self.observer.live(&seen, now) => live?,
-            };
+        let (may_look, is_known) = (setback.is_none(), matches!(seen.live, Live::Token { .. }));
+        if planned == Plan::Look && may_look && !is_known {
+            // A turn to rotate is for those whose token is known. Whoever has not shown yet that it can work takes none from
+            // them, however many there are.
+            (seen, _) = self.look(&seen, false).await?;
+            planned = after_look(&seen, plan(&seen));
+            self.observer.judge(&seen);
+        }
+        if planned == Plan::Look && may_look && is_known || matches!(planned, Plan::Rotate(_)) {
+            (seen, grant) = self.look(&seen, true).await?;
             planned = after_look(&seen, plan(&seen));
         }
         self.observer.judge(&seen);
@@ -238,6 +239,19 @@ impl Context {
             setback,
             done: None,
         })
+    }
+
+    /// Looks now. Hundreds may wait for their turn: none of them begins after the end has.
+    async fn look(
+        &self,
+        seen: &Observed,
+        takes_turn: bool,
+    ) -> Result<(Observed, Option<Granted>), Error> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(Error::Stopping),
+            live = self.observer.live(seen, now, takes_turn) => Ok(live?),
+        }
     }
 
     /// Carries the plan out; afterwards the pass holds what is then known and planned.
@@ -256,7 +270,7 @@ impl Context {
 
     async fn rotate(&self, pass: &mut Pass, rotation: Rotation) -> Result<Option<Setback>, Error> {
         // Only fresh evidence makes this plan, and fresh evidence comes with its grant.
-        let Some(granted) = pass.grant.take() else {
+        let Some((grant, Some(turn))) = pass.grant.take() else {
             return Ok(Some(Setback::Raced));
         };
         let stuck = Arc::new(Notify::new());
@@ -265,6 +279,7 @@ impl Context {
             let (seen, stuck) = (pass.seen.clone(), stuck.clone());
             let stop = self.stop.clone();
             self.tasks.spawn(async move {
+                let granted = (grant, turn);
                 task::run(&handles, &works, &seen, &rotation, granted, (&stuck, &stop)).await
             })
         };
@@ -276,6 +291,7 @@ impl Context {
         };
         match ended {
             Some(Ok(Ok(done))) => {
+                self.observer.book(&done.resource);
                 pass.seen.resource = done.resource;
                 pass.seen.stored = Stored::Holds(done.held);
                 pass.seen.live = Live::Token {
@@ -386,6 +402,7 @@ impl Context {
         if next != old {
             let written =
                 cluster::status::write(&self.handles().client, &pass.seen.resource, &next).await?;
+            self.observer.book(&written);
             pass.seen.resource = written;
         }
         let notices = [pass.done.take(), notice(&old, &next), expiring(&old, &next)];

@@ -5,12 +5,12 @@ use crate::astro::credential::Credential;
 use crate::clock::now;
 use crate::cluster::error::Error;
 use crate::cluster::secret;
+use crate::decide::allowed::Allowed;
 use crate::id::is_id;
 use crate::reason::{Blocked, Reason};
 use crate::text::scrub;
 use kube::{Client, ResourceExt};
 use secrecy::{ExposeSecret, SecretString};
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// The operator's own credential, and who may use it.
@@ -18,8 +18,8 @@ use std::path::PathBuf;
 pub struct DefaultCredential {
     /// Where it comes from.
     pub source: Option<Source>,
-    /// Namespaces whose resources may do without one of their own; `*` for all.
-    pub namespaces: BTreeSet<String>,
+    /// Whose resources may do without one of their own.
+    pub allowed: Allowed,
 }
 
 /// Where the operator's own credential comes from. May hold a value, so it has no `Debug`.
@@ -145,15 +145,26 @@ fn of_operator(
     own: &DefaultCredential,
 ) -> Result<Credential, Error> {
     let namespace = resource.namespace().unwrap_or_default();
-    let allowed = own.namespaces.contains(&namespace) || own.namespaces.contains("*");
-    let Some(source) = own.source.as_ref().filter(|_| allowed) else {
-        return Err(denied(
+    let workspace = &resource.spec.workspace_id;
+    let not_allowed = |why: String, remedy: &str| {
+        denied(
             Reason::CredentialsNotAllowed,
             format!(
-                "spec.credentials is absent, and namespace {namespace} may not use the operator's own credential; set spec.credentials.secretRef"
+                "spec.credentials is absent, and {why}; set spec.credentials.secretRef, or have the cluster administrator \
+                 {remedy}add {namespace}={workspace} to --default-credentials-namespaces of the operator"
             ),
-        ));
+        )
     };
+    let Some(source) = &own.source else {
+        let why = "the operator has no credential of its own".to_owned();
+        return Err(not_allowed(why, "give it one and "));
+    };
+    if !own.allowed.allows(&namespace, workspace) {
+        let why = format!(
+            "resources of namespace {namespace} may not use the operator's own credential for Workspace {workspace}"
+        );
+        return Err(not_allowed(why, ""));
+    }
     source.read().map_err(|problem| {
         denied(
             Reason::CredentialsMissing,

@@ -29,6 +29,9 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// What a rotation is made with: the turn is there if it was waited for.
+pub type Granted = (Grant, Option<Turn>);
+
 /// Where evidence comes from.
 pub struct Observer {
     /// What it is read with.
@@ -88,7 +91,7 @@ impl Observer {
         };
         let stored = doubted(&seen, stored);
         seen.found(stored);
-        // First by what is known: a resource that has to wait for an older one makes no call.
+        // First by what is known: a resource that has to wait for another makes no call.
         self.find_rival(&mut seen);
         if seen.rival.is_none() && is_workable(&seen) {
             self.find_in_list(&mut seen).await?;
@@ -97,7 +100,8 @@ impl Observer {
         Ok(seen)
     }
 
-    /// Fresh evidence: Secret and vendor are read now. Grant and turn are for a rotation decided on it.
+    /// Fresh evidence: Secret and vendor are read now. Grant and turn are for a rotation decided on it; without `takes_turn`
+    /// nothing can be rotated on it, and it waits for none.
     ///
     /// # Errors
     /// When the API server does not answer.
@@ -105,7 +109,8 @@ impl Observer {
         &self,
         cached: &Observed,
         now: impl FnOnce() -> Timestamp,
-    ) -> Result<(Observed, Option<(Grant, Turn)>), Error> {
+        takes_turn: bool,
+    ) -> Result<(Observed, Option<Granted>), Error> {
         let handles = &self.handles;
         let grant = match handles.grants.of(&cached.resource).await {
             Ok(grant) => grant,
@@ -117,9 +122,15 @@ impl Observer {
             Err(error) => return Err(error),
         };
         // Wait first and read afterwards: what is read has to be fresh when it is acted on.
-        let turn = handles.astro.turn(&grant.credential).await;
+        let turn = match takes_turn {
+            true => Some(handles.astro.turn(&grant.credential).await),
+            false => None,
+        };
         let newest = ObjectRef::from(&cached.resource);
         let newest = self.secrets.resources.get(&newest);
+        // The grant is for the spec it was asked for. One that was edited meanwhile is looked at in the pass that follows, and
+        // writes of this one are refused.
+        let newest = newest.filter(|newest| is_granted_alike(newest, &cached.resource));
         let resource = newest.as_deref().unwrap_or(&cached.resource);
         let mut seen = self.begin(resource, now(), cached.work.clone());
         seen.access = Access::Granted(grant.credential.claims());
@@ -154,6 +165,11 @@ impl Observer {
         if let Some(able) = is_able(seen) {
             self.wake.send(self.claims().judge(&seen.resource, able));
         }
+    }
+
+    /// Takes note of a status that was just written.
+    pub fn book(&self, resource: &WorkspaceTokenRotation) {
+        self.wake.send(self.claims().book(resource));
     }
 
     /// Forgets lists that no resource has asked for in three audits.
@@ -249,16 +265,24 @@ impl Observer {
         Ok(())
     }
 
-    /// Remembers which token a resource means, and looks for an older one that means the same.
+    /// Remembers which token a resource means, and looks for one with a better claim to the same.
     fn find_rival(&self, seen: &mut Observed) {
         let mut claims = self.claims();
         if let Live::Token { token, .. } = &seen.live {
             self.wake.send(claims.learn(&seen.resource, token));
         }
-        seen.rival = claims.rival(&seen.resource);
+        seen.rival = claims.rival(&seen.resource, seen.now, seen.pace());
     }
 }
 
 fn uid(resource: &WorkspaceTokenRotation) -> &str {
     resource.metadata.uid.as_deref().unwrap_or_default()
+}
+
+/// Whether a grant for one of them is as good for the other.
+fn is_granted_alike(one: &WorkspaceTokenRotation, other: &WorkspaceTokenRotation) -> bool {
+    let (one, other) = (&one.spec, &other.spec);
+    one.credentials == other.credentials
+        && one.organization_id == other.organization_id
+        && one.workspace_id == other.workspace_id
 }

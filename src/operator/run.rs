@@ -8,6 +8,7 @@ use crate::cluster::decode::Item;
 use crate::cluster::lease::{Candidate, Timing};
 use crate::cluster::retry::{HeldBack, Patience};
 use crate::cluster::watch::Scope;
+use crate::decide::allowed::Allowed;
 use crate::decide::evidence::Settings;
 use crate::decide::identity::Identity;
 use crate::decide::pace::Pace;
@@ -254,12 +255,16 @@ pub(crate) fn own_credential(
             "the operator's own credential is not used: --default-credentials-namespaces is empty"
         );
     }
-    let namespaces = args
-        .default_credentials_namespaces
-        .iter()
-        .cloned()
-        .collect();
-    Ok(DefaultCredential { source, namespaces })
+    let allowed = Allowed::from(args.default_credentials_namespaces.clone());
+    let unbound = allowed.unbound();
+    if let [first, ..] = unbound[..] {
+        warn!(
+            namespaces = unbound.join(","),
+            "resources of these namespaces may use any Workspace the credential reaches; write NAMESPACE=WORKSPACE in \
+             --default-credentials-namespaces, as in {first}=clm8q7f6q000008lcgyougpsk, to bound them"
+        );
+    }
+    Ok(DefaultCredential { source, allowed })
 }
 
 /// Where the credential of the command line comes from, if it names one.

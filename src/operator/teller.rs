@@ -2,11 +2,12 @@
 
 use super::handles::Handles;
 use crate::api::WorkspaceTokenRotation;
+use crate::cluster::error::LONGEST_MESSAGE;
 use crate::cluster::events::Publisher;
 use crate::cluster::watch::Report;
 use crate::decide::notice::Notice;
 use crate::process::metrics::Metrics;
-use crate::text::line;
+use crate::text::{api_error, line};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, ResourceExt};
 use std::sync::Arc;
@@ -82,7 +83,8 @@ impl Teller {
     async fn publish(&self, object: &ObjectReference, notice: &Notice) {
         if let Err(error) = self.events.publish(object, notice).await {
             let (namespace, name) = (&object.namespace, &object.name);
-            debug!(namespace, name, %error, "event not published");
+            let error = api_error(&error, LONGEST_MESSAGE);
+            debug!(namespace, name, error, "event not published");
         }
     }
 }

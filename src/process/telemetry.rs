@@ -5,6 +5,7 @@ use std::{
     panic,
 };
 
+use crate::text::line;
 use clap::ValueEnum;
 use tracing::Subscriber;
 use tracing_subscriber::{
@@ -38,6 +39,9 @@ const CEILINGS: [(&str, LevelFilter); 4] = [
 
 /// The ceiling of all targets that [`CEILINGS`] does not name.
 const HIGHEST: LevelFilter = LevelFilter::DEBUG;
+
+/// Longest line of text that is logged, characters.
+const LONGEST_LINE: usize = 4096;
 
 /// How a line of log looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -86,10 +90,14 @@ fn subscriber(
 ) -> Result<impl Subscriber + Send + Sync, Error> {
     let filter = EnvFilter::builder().parse(filter.unwrap_or(DEFAULT_FILTER))?;
     let ceilings = Targets::new().with_targets(CEILINGS).with_default(HIGHEST);
-    let lines = fmt::layer().with_writer(writer).with_ansi(ansi);
     let lines = match format {
-        Format::Text => lines.compact().boxed(),
-        Format::Json => lines
+        Format::Text => fmt::layer()
+            .with_writer(OneLine(writer, ansi))
+            .with_ansi(ansi)
+            .compact()
+            .boxed(),
+        Format::Json => fmt::layer()
+            .with_writer(writer)
             .json()
             .flatten_event(true)
             .with_current_span(false)
@@ -97,6 +105,47 @@ fn subscriber(
             .boxed(),
     };
     Ok(Registry::default().with(lines.with_filter(ceilings.and(filter))))
+}
+
+/// Writes each event as one line, whatever text of others is in it, and whichever crate logs it; and whether colours pass.
+struct OneLine<W>(W, bool);
+
+impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for OneLine<W> {
+    type Writer = OneLine<W::Writer>;
+
+    fn make_writer(&'w self) -> Self::Writer {
+        OneLine(self.0.make_writer(), self.1)
+    }
+}
+
+impl<W: io::Write> io::Write for OneLine<W> {
+    /// An event is written by one call.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let text: String = text.chars().take(LONGEST_LINE).collect();
+        let mut pieces = text.trim_end_matches('\n').split('\u{1b}');
+        let mut shown = line(pieces.next().unwrap_or_default(), LONGEST_LINE);
+        for piece in pieces {
+            if self.1 && is_colour(piece) {
+                shown.push('\u{1b}');
+            }
+            shown += &line(piece, LONGEST_LINE);
+        }
+        shown.push('\n');
+        self.0.write_all(shown.as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Whether an escape character before this begins a colour, and nothing else that a terminal obeys.
+fn is_colour(text: &str) -> bool {
+    let rest = text.strip_prefix('[').unwrap_or_default();
+    let digits = |c: char| c.is_ascii_digit() || c == ';';
+    rest.trim_start_matches(digits).starts_with('m')
 }
 
 fn hide_panics() {
@@ -208,6 +257,34 @@ mod tests {
         assert_eq!(log.text(), "");
         tracing::info!("leading");
         assert!(log.text().contains("leading"));
+    }
+
+    #[test]
+    fn an_event_is_one_bounded_line_whatever_text_is_in_it() {
+        let text = "a\nb\r\n\u{1b}[2Jc\u{202e}d\u{9b}1m\u{7}";
+        let long = "x".repeat(100_000);
+        let colours = regex::Regex::new("\u{1b}\\[[0-9;]*m").unwrap();
+        for ansi in [false, true] {
+            let log = Log::default();
+            let writer = {
+                let log = log.clone();
+                move || log.clone()
+            };
+            let subscriber = subscriber(Format::Text, None, writer, ansi).unwrap();
+            let guard = subscriber.set_default();
+            tracing::warn!(shown = %text, quoted = text, "{text}");
+            tracing::warn!("{long}");
+            drop(guard);
+            let log = log.text();
+            let lines: Vec<_> = log.split_terminator('\n').collect();
+            assert_eq!(lines.len(), 2, "{log:?}");
+            for line in lines {
+                let plain = colours.replace_all(line, "");
+                assert!(!plain.chars().any(char::is_control), "{plain:?}");
+                assert!(!plain.contains('\u{202e}'), "{plain:?}");
+                assert!(line.chars().count() < LONGEST_LINE + 100);
+            }
+        }
     }
 
     #[test]

@@ -472,12 +472,12 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
             json!({"token": {"name": stage.token_name("shared")}, "credentials": {"secretRef": {"name": "nosuch"}}}),
         )
         .await;
-    rows.push(("token-rival", "older-rival", "TokenConflict"));
+    rows.push(("token-rival", "rival", "TokenConflict"));
     stage.token("secret-rival");
     stage
         .create("secret-rival", json!({"target": {"name": "shared-secret"}}))
         .await;
-    rows.push(("secret-rival", "older-rival", "TargetConflict"));
+    rows.push(("secret-rival", "rival", "TargetConflict"));
 
     let told: Vec<_> = rows.iter().map(|(.., reason)| *reason).collect();
     for row in EXPLANATIONS {
@@ -524,8 +524,8 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
         let facts = all.iter().find(|facts| facts["name"] == *name).unwrap();
         assert_eq!(facts["reason"], *reason, "{facts}");
         assert_eq!(facts["rules"][0]["rule"], *rule, "{facts}");
-        let rivals = "no older resource claims the same token or Secret".to_owned();
-        let is_rival = *rule == "older-rival";
+        let rivals = "no other resource has a better claim to the token or the Secret".to_owned();
+        let is_rival = *rule == "rival";
         assert_eq!(checks(facts, "no").contains(&rivals), is_rival, "{facts}");
         assert!(!facts["message"].as_str().unwrap().is_empty());
     }
@@ -910,7 +910,7 @@ async fn where_the_cluster_s_id_may_not_be_read_no_cluster_is_called_another() {
     assert_eq!(checks(&facts, "no"), ["may get namespaces kube-system"]);
     let unchecked = [
         "the Secret was written in this cluster",
-        "no older resource claims the same token or Secret",
+        "no other resource has a better claim to the token or the Secret",
     ];
     assert_eq!(checks(&facts, "not checked"), unchecked);
     assert_eq!(code, Some(3), "the operator needs it");

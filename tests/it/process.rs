@@ -5,6 +5,7 @@ mod stop;
 use crate::stage::net::{Proxy, Terminator, http};
 use crate::stage::process::{Ended, Environment, Process, free_port, run};
 use crate::stage::{self, HOME, Mode, PACE, Stage, permit_to_lead, plane, spoilable};
+use astro_token_operator::api::Status;
 use astro_token_operator::cli::Cli;
 use clap::CommandFactory;
 use lab::astro::{Astro, Fault, NewToken, Operation, Step};
@@ -225,7 +226,7 @@ async fn what_cannot_work_is_refused_in_one_line() {
     let bundle = format!("--ca-bundle={empty}");
     let token = temporary("token", "a-value");
     let token = format!("--api-token-file={token}");
-    let cases: [(&[&str], i32, &[&str]); 13] = [
+    let cases: [(&[&str], i32, &[&str]); 17] = [
         (&["--loud"], 2, &["--loud"]),
         (
             &["--api-url=api.astronomer.io/v1"],
@@ -253,6 +254,26 @@ async fn what_cannot_work_is_refused_in_one_line() {
             &["--default-credentials-namespaces=data"],
             1,
             &["ASTRO_API_TOKEN", "--api-token-file"],
+        ),
+        (
+            &["--default-credentials-namespaces=data=ws,=ws"],
+            2,
+            &["--default-credentials-namespaces", "NAMESPACE=WORKSPACE"],
+        ),
+        (
+            &["--default-credentials-namespaces=data="],
+            2,
+            &["--default-credentials-namespaces", "id of a Workspace"],
+        ),
+        (
+            &["--default-credentials-namespaces=data=a=b"],
+            2,
+            &["--default-credentials-namespaces", "id of a Workspace"],
+        ),
+        (
+            &["--default-credentials-namespaces=Data,ml"],
+            2,
+            &["--default-credentials-namespaces", "NAMESPACE=WORKSPACE"],
         ),
         (
             &["--api-token-file=/nowhere/token"],
@@ -429,6 +450,88 @@ async fn of_two_one_works_and_the_other_takes_over() {
 }
 
 #[tokio::test]
+async fn no_text_of_a_tenant_is_a_line_of_its_log_or_a_command_to_a_terminal() {
+    let place = Place::start().await;
+    let stage = &place.stage;
+    let forged = "x\nFORGED \u{1b}[2J\u{1b}]0;title\u{7}\u{9b}31m\u{202e}gnp\r\nFORGED";
+    let filter = "--log-filter=debug,astro_token_operator=trace";
+    let mut operator = place.operator(&[filter]);
+    operator.until("watching", SOON).await;
+    let ours = |key: &str| format!("astro-token-operator.io/{key}");
+    // As its owner, and as every other text of a Secret of ours.
+    let bait = async |name: &str, owner: &str, text: &str| {
+        stage.put_secret(name, json!({"token": "x"})).await;
+        let metadata = json!({
+            "labels": {"app.kubernetes.io/managed-by": "astro-token-operator"},
+            "annotations": {
+                ours("owned-by"): owner, ours("key"): text, ours("token-id"): text, ours("cluster"): text,
+                ours("rotated-at"): text, ours("adopt"): text, ours("rotation-id"): text, "example.com/x": text,
+            },
+        });
+        stage.edit_secret(name, json!({"metadata": metadata})).await;
+    };
+    bait("bait", forged, forged).await;
+    bait("ci-secret", "ci", forged).await;
+    bait("far-secret", forged, "x").await;
+    let name = json!({"token": {"name": forged}, "target": {"labels": {"x": forged}, "annotations": {"x": forged}}});
+    stage.create("ci", name.clone()).await;
+    let with = |suffix: &str| format!("{forged} {suffix}");
+    stage
+        .create("far", json!({"token": {"name": with("far")}}))
+        .await;
+    let typed = json!({"token": {"name": with("typed")}, "target": {"type": forged}});
+    stage.create("typed", typed).await;
+    let cron = json!({"schedule": {"every": null, "cron": forged, "timeZone": forged}});
+    stage.create("odd", cron).await;
+    for name in [forged, &with("far"), &with("typed")] {
+        let named = NewToken::workspace(name, &stage.workspace);
+        stage.astro.create(named);
+    }
+    for name in ["ci", "far", "typed", "odd"] {
+        stage.request(name, forged).await;
+        let revoke = json!({ours("revoke"): forged});
+        stage
+            .edit(name, json!({"metadata": {"annotations": revoke}}))
+            .await;
+    }
+    stage.until_blocked("ci", "SecretNotOurs").await;
+    stage.until_blocked("odd", "InvalidSpec").await;
+    for name in ["far", "typed"] {
+        let is_decided = |_: &_, it: &Status| it.ready().is_some();
+        stage.until(name, "decided", is_decided).await;
+    }
+    let texts = |status: Status| {
+        let messages = status.conditions.into_iter().map(|it| it.message);
+        let named = status.token.map(|it| it.name);
+        messages.chain(named).collect::<Vec<_>>()
+    };
+    for name in ["ci", "far", "typed", "odd"] {
+        let status = stage.resources().get(name).await.unwrap().status.unwrap();
+        for text in texts(status) {
+            let hidden = |c: char| c.is_control() || c == '\u{202e}';
+            assert!(
+                !text.chars().any(hidden) && text.chars().count() <= 1024,
+                "{name}: {text:?}"
+            );
+        }
+    }
+    let log = stop(operator).await;
+    assert!(log.iter().any(|line| line.contains("DEBUG")), "{log:#?}");
+    for line in &log {
+        // Each begins with its time, and is bounded.
+        assert!(
+            line.starts_with("20") && line.chars().count() <= 4096,
+            "{line:?}"
+        );
+        assert!(
+            !line.chars().any(|c| c.is_control() || c == '\u{202e}'),
+            "{line:?}"
+        );
+    }
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
 async fn its_log_is_json_on_request_and_silent_while_nothing_happens() {
     let place = Place::start().await;
     let stage = &place.stage;
@@ -494,6 +597,89 @@ async fn its_own_credential_serves_only_the_namespaces_that_may_use_it() {
     let operator = place.operator_in(&["--default-credentials-namespaces=*"], &[credential]);
     other.until_rotated("own", 1).await;
     stop(operator).await;
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn its_own_credential_serves_only_the_workspaces_that_are_named_for_a_namespace() {
+    let mut place = Place::start().await;
+    let other = place.another().await;
+    let stage = &place.stage;
+    // It reaches two Workspaces.
+    let wide = NewToken::organization("wide").role("ORGANIZATION_OWNER");
+    let wide = stage
+        .astro
+        .create(wide.also("clmotherteam", "WORKSPACE_OWNER"));
+    let credential = ("ASTRO_API_TOKEN", wide.value.as_str());
+    let flag = |entries: &str| format!("--default-credentials-namespaces={entries}");
+    let [here, there] = [&stage.namespace, &other.namespace];
+    let entries = format!(
+        "{here}={},{there}=clmotherteam",
+        stage.workspace.to_uppercase()
+    );
+    let operator = place.operator_in(&[&flag(&entries)], &[credential]);
+    place.create("own", json!({"credentials": null})).await;
+    stage.until_rotated("own", 1).await;
+    let theirs = stage
+        .astro
+        .create(NewToken::workspace("theirs", "clmotherteam"));
+    let spec = json!({"credentials": null, "workspaceId": "clmotherteam", "token": {"name": null, "id": theirs.id}});
+    stage.create("theirs", spec.clone()).await;
+    let message = stage.until_blocked("theirs", "CredentialsNotAllowed").await;
+    for words in [
+        "for Workspace clmotherteam",
+        &format!("add {here}=clmotherteam to --default-credentials-namespaces"),
+    ] {
+        assert!(message.contains(words), "{message}");
+    }
+    // Nor by an edit of a spec that was allowed, or by naming the allowed Workspace with that token.
+    let edit = json!({"spec": {"workspaceId": "clmotherteam"}});
+    stage.edit("own", edit).await;
+    stage.until_blocked("own", "CredentialsNotAllowed").await;
+    let edit = json!({"spec": {"workspaceId": stage.workspace}});
+    stage.edit("theirs", edit).await;
+    stage.until_blocked("theirs", "WrongWorkspace").await;
+    assert_eq!(stage.astro.rotations(&theirs.id), 0);
+    stage.delete("theirs").await;
+    other.create("theirs", spec).await;
+    other.until_rotated("theirs", 1).await;
+    let log = stop(operator).await;
+    let warns = |log: &[String]| {
+        let warns = log
+            .iter()
+            .filter(|line| line.contains("may use any Workspace"));
+        warns.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(warns(&log), Vec::<String>::new());
+
+    // What the command says is what the operator does.
+    let url = format!("--api-url={}", stage.astro.url());
+    let kubeconfig = place.kubeconfig.to_str().unwrap();
+    let environment = [("KUBECONFIG", kubeconfig), credential];
+    for (entries, expected) in [
+        (entries.clone(), "CredentialsNotAllowed"),
+        (format!("*=x,{here}"), "WrongWorkspace"),
+    ] {
+        let arguments = ["plan", "own", "--namespace", here, &url, &flag(&entries)];
+        let ended = run(&arguments, &environment).await;
+        assert!(
+            ended.stdout.contains(expected),
+            "{expected}: {} {:?}",
+            ended.stdout,
+            ended.stderr
+        );
+    }
+
+    let plain = format!("{here},*=x,{there}");
+    let mut operator = place.operator_in(&[&flag(&plain)], &[credential]);
+    operator.until("watching", SOON).await;
+    let log = warns(&stop(operator).await);
+    let [warning] = &log[..] else {
+        panic!("{log:#?}");
+    };
+    for words in [&format!("{here},{there}"), &format!("as in {here}=")] {
+        assert!(warning.contains(words), "{warning}");
+    }
     stage.assert_no_leak().await;
 }
 

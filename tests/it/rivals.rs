@@ -4,7 +4,7 @@ use crate::stage::{self, Operator, Stage, next_second};
 use astro_token_operator::api::{Cause, WorkspaceTokenRotation};
 use futures::future::join_all;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use lab::astro::{Astro, Issued, NewToken};
+use lab::astro::{Astro, Fault, FaultHandle, Issued, NewToken, Reply, Step};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -210,16 +210,27 @@ async fn an_edit_makes_a_conflict_and_ends_one_at_once() {
     next_second().await;
     stage.create("younger", by_id(&one)).await;
     stage.until_rotated("younger", 1).await;
+    // What the younger one has stored is not taken from it by an edit of another resource.
     stage.edit("older", json!({"spec": by_id(&one)})).await;
-    stage.until_blocked("younger", "TokenConflict").await;
-    stage.until_rotated("older", 2).await;
-    assert!(!stage.holds_live("younger").await);
-    make_patient(stage, "younger", "TokenConflict").await;
-    stage.edit("older", json!({"spec": by_id(&other)})).await;
-    let resource = stage.until_rotated("younger", 2).await;
-    let last = resource.status.unwrap().last_rotation.unwrap();
-    assert_eq!(last.reason, Cause::Reclaimed);
+    let message = stage.until_blocked("older", "TokenConflict").await;
+    assert!(
+        message.contains("resource younger has a value"),
+        "{message}"
+    );
     assert!(stage.holds_live("younger").await);
+    make_patient(stage, "older", "TokenConflict").await;
+    stage.edit("younger", json!({"spec": by_id(&other)})).await;
+    stage.until_rotated("younger", 2).await;
+    stage.until_rotated("older", 2).await;
+    // Both have stored a value of the other token, and of the two the older one keeps it.
+    stage.edit("older", json!({"spec": by_id(&other)})).await;
+    let resource = stage.until_rotated("older", 3).await;
+    let last = resource.status.unwrap().last_rotation.unwrap();
+    assert_eq!(last.reason, Cause::Initial);
+    stage.until_blocked("younger", "TokenConflict").await;
+    stage.edit("younger", json!({"spec": by_id(&one)})).await;
+    stage.until_rotated("younger", 3).await;
+    assert!(stage.holds_live("younger").await && stage.holds_live("older").await);
     stage.assert_no_leak().await;
 }
 
@@ -291,12 +302,20 @@ async fn nobody_keeps_a_token_from_its_owner_by_naming_it_first() {
         .delete("going", &DeleteParams::default())
         .await
         .unwrap();
+    for (name, _, reason) in &rows {
+        squatter.until_blocked(name, reason).await;
+    }
     next_second().await;
     for (name, ..) in rows.iter().chain([&("going", Value::Null, "")]) {
         owner.create(name, json!({})).await;
     }
     for (name, _, reason) in &rows {
         owner.until_rotated(name, 1).await;
+        // Now that there is a value of the token, that comes before what is wrong with the credential.
+        let reason = match *reason {
+            "InvalidSpec" | "TargetConflict" => reason,
+            _ => "TokenConflict",
+        };
         squatter.until_blocked(name, reason).await;
         assert!(owner.holds_live(name).await, "{name}");
     }
@@ -340,7 +359,7 @@ async fn a_start_of_the_operator_changes_nothing_for_one_that_is_older_than_a_sq
 }
 
 #[tokio::test]
-async fn an_older_one_that_can_work_after_all_takes_the_token_once_and_keeps_it() {
+async fn an_older_one_that_can_work_after_all_gets_nothing_back() {
     let mut rivals = Rivals::start(2).await;
     let tenants = rivals.tenants.clone();
     let (elder, junior) = (&tenants[0], &tenants[1]);
@@ -354,31 +373,178 @@ async fn an_older_one_that_can_work_after_all_takes_the_token_once_and_keeps_it(
     junior.until_rotated("both", 1).await;
 
     let own = credential(elder, "later").await;
+    elder.until_blocked("both", "TokenConflict").await;
+    assert!(junior.holds_live("both").await);
+
+    // Not when the younger one can no longer work, and not from an operator that knows nothing.
+    rivals.astro.delete(&junior.owner.id);
+    rivals.restart().await;
+    let request = json!({"astro-token-operator.io/rotate": "in vain"});
+    let request = json!({"metadata": {"annotations": request}});
+    junior.edit("both", request).await;
+    junior.until_blocked("both", "CredentialsRejected").await;
+    let calls = rivals.calls(&own);
+    make_patient(elder, "both", "TokenConflict").await;
+    assert_eq!(rivals.calls(&own), calls);
+    assert!(junior.holds_live("both").await);
+    assert_eq!(rivals.astro.rotations(&token.id), 1);
+
+    junior.delete("both").await;
     elder.until_rotated("both", 1).await;
-    junior.until_blocked("both", "TokenConflict").await;
     assert!(elder.holds_live("both").await);
     assert_eq!(rivals.astro.rotations(&token.id), 2);
+    junior.assert_no_leak().await;
+    elder.assert_no_leak().await;
+}
 
-    // Its credential dies, and an operator that knows nothing looks at both: the live value is not taken from it.
+/// An older resource whose credential Astro answers in this way, whatever is asked.
+async fn unanswered(stage: &Stage, token: &Issued, steps: Vec<Step>) -> (Issued, FaultHandle) {
+    let own = credential(stage, "unanswered").await;
+    let fault = Fault::any().credential(&own.id);
+    let fault = stage.astro.fault(Fault {
+        before: steps,
+        ..fault
+    });
+    let mut spec = by_id(token);
+    spec["credentials"]["secretRef"]["name"] = "unanswered".into();
+    stage.create("first", spec).await;
+    next_second().await;
+    (own, fault)
+}
+
+#[tokio::test]
+async fn one_whose_credential_is_never_answered_does_not_keep_a_token_from_its_owner() {
+    let answer = |reply: Reply| vec![Step::Answer(reply)];
+    let rows = [
+        ("bad-request", answer(Reply::json(400))),
+        (
+            "pausing",
+            answer(Reply::json(429).header("retry-after", "600")),
+        ),
+        ("limited", answer(Reply::html(429))),
+        ("failing", answer(Reply::html(503))),
+        ("silent", vec![Step::Hold]),
+    ];
+    let rivals = Rivals::start(2 * rows.len()).await;
+    let row = async |(number, (name, steps)): (usize, (&str, Vec<Step>))| {
+        let [squatter, owner] = [0, 1].map(|it| &rivals.tenants[2 * number + it]);
+        let token = owner.token(name);
+        let (_, fault) = unanswered(squatter, &token, steps).await;
+        owner.create(name, json!({})).await;
+        owner.until_rotated(name, 1).await;
+        assert!(owner.holds_live(name).await, "{name}");
+        // Answered at last, it gets nothing back.
+        fault.clear();
+        let edit = json!({"spec": {"schedule": {"jitter": "1m"}}});
+        squatter.edit("first", edit).await;
+        squatter.until_blocked("first", "TokenConflict").await;
+        owner.request(name, "again").await;
+        owner.until_rotated(name, 2).await;
+        assert_eq!(rivals.astro.rotations(&token.id), 2, "{name}");
+        owner.assert_no_leak().await;
+        squatter.assert_no_leak().await;
+    };
+    let rows = rows.into_iter().enumerate();
+    join_all(rows.map(|it| Box::pin(row(it)))).await;
+}
+
+#[tokio::test]
+async fn one_that_edits_its_spec_again_and_again_is_waited_for_no_longer() {
+    let rivals = Rivals::start(2).await;
+    let (squatter, owner) = (&rivals.tenants[0], &rivals.tenants[1]);
+    let token = owner.token("mine");
+    let steps = vec![Step::Answer(Reply::json(400))];
+    let (_, _fault) = unanswered(squatter, &token, steps).await;
+    owner.create("mine", json!({})).await;
+    let name = owner.token_name("mine");
+    let edits = async {
+        for turn in 0.. {
+            let ask = match turn % 3 {
+                0 => json!({"token": {"name": name, "id": null}}),
+                1 => by_id(&token),
+                _ => json!({"target": {"name": format!("s-{turn}")}}),
+            };
+            squatter.edit("first", json!({"spec": ask})).await;
+        }
+    };
+    tokio::select! {
+        () = edits => {}
+        _ = owner.until_rotated("mine", 1) => {}
+    }
+    assert_eq!(rivals.astro.rotations(&token.id), 1);
+}
+
+#[tokio::test]
+async fn one_that_adopted_its_value_keeps_the_token_when_its_credential_is_lost() {
+    let mut rivals = Rivals::start(2).await;
+    let tenants = rivals.tenants.clone();
+    let (elder, junior) = (&tenants[0], &tenants[1]);
+    let token = elder.token("both");
+    let own = credential(elder, "own").await;
+    elder
+        .put_secret("both-secret", json!({"token": token.value}))
+        .await;
+    let consent = json!({"astro-token-operator.io/adopt": "both"});
+    let consent = json!({"metadata": {"annotations": consent}});
+    elder.edit_secret("both-secret", consent).await;
+    let mut edit = by_id(&token);
+    edit["credentials"]["secretRef"]["name"] = "own".into();
+    elder.create("both", edit).await;
+    elder
+        .until("both", "ready", |_, it| stage::is_ready(it))
+        .await;
     rivals.astro.delete(&own.id);
     rivals.restart().await;
+    let request = json!({"astro-token-operator.io/rotate": "in vain"});
+    elder
+        .edit("both", json!({"metadata": {"annotations": request}}))
+        .await;
     elder.until_blocked("both", "CredentialsRejected").await;
+    next_second().await;
+    junior.create("both", by_id(&token)).await;
+    junior.until_blocked("both", "TokenConflict").await;
     let calls = rivals.calls(&junior.owner);
     make_patient(junior, "both", "TokenConflict").await;
     assert_eq!(rivals.calls(&junior.owner), calls);
     assert!(elder.holds_live("both").await);
-    assert_eq!(rivals.astro.rotations(&token.id), 2);
-
-    elder.delete("both").await;
-    let resource = junior
-        .until("both", "ready", |_, status| {
-            stage::is_ready(status) && status.pending.is_none()
-        })
-        .await;
-    assert!(junior.holds_live("both").await);
-    let last = resource.status.unwrap().last_rotation.unwrap();
-    assert_eq!(last.reason, Cause::Reclaimed);
-    assert_eq!(rivals.astro.rotations(&token.id), 3);
-    junior.assert_no_leak().await;
+    assert_eq!(rivals.astro.rotations(&token.id), 0);
     elder.assert_no_leak().await;
+    junior.assert_no_leak().await;
+}
+
+/// Whoever may write Secrets can write a stamp that names any token.
+#[tokio::test]
+async fn a_stamp_that_names_another_tenant_s_token_is_no_claim_to_it() {
+    let rivals = Rivals::start(2).await;
+    let (squatter, owner) = (&rivals.tenants[0], &rivals.tenants[1]);
+    let token = owner.token("mine");
+    let cluster = astro_token_operator::cluster::client::cluster_id(&squatter.client);
+    let of_ours = |key: &str| format!("astro-token-operator.io/{key}");
+    let stamp = json!({
+        of_ours("owned-by"): "first", of_ours("key"): "token", of_ours("token-id"): token.id,
+        of_ours("cluster"): cluster.await.unwrap(), of_ours("rotated-at"): "2020-01-01T00:00:00Z",
+    });
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "stringData": {"token": "x"},
+        "metadata": {
+            "name": "first-secret", "annotations": stamp,
+            "labels": {"app.kubernetes.io/managed-by": "astro-token-operator"},
+        },
+    });
+    let params = PatchParams::apply("astro-token-operator").force();
+    let secrets = squatter.secrets();
+    secrets
+        .patch("first-secret", &params, &Patch::Apply(secret))
+        .await
+        .unwrap();
+    let mut spec = by_id(&token);
+    spec["credentials"]["secretRef"]["name"] = "missing".into();
+    squatter.create("first", spec).await;
+    squatter.until_blocked("first", "CredentialsMissing").await;
+    next_second().await;
+    owner.create("mine", json!({})).await;
+    owner.until_rotated("mine", 1).await;
+    assert!(owner.holds_live("mine").await);
+    let status = squatter.resources().get("first").await.unwrap().status;
+    assert_eq!(status.unwrap().token, None);
 }

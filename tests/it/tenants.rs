@@ -1,7 +1,7 @@
 //! Tenants who share an operator: none reaches into another's namespace, and none can crash, stall or slow the others.
 
 use crate::stage::process::run;
-use crate::stage::{self, DEADLINE, Mode, Operator, Shared, Stage, plane};
+use crate::stage::{self, DEADLINE, Mode, Operator, Shared, Stage, next_second, plane};
 use astro_token_operator::api::Status;
 use futures::future::join_all;
 use kube::api::{Patch, PatchParams};
@@ -452,6 +452,33 @@ async fn a_failing_credential_is_its_tenant_s_own_trouble() {
 }
 
 #[tokio::test]
+async fn those_that_cannot_be_worked_on_take_no_turn_to_rotate_from_others() {
+    let astro = Astro::start().await.unwrap();
+    let stage = Stage::new(&astro).await;
+    let flags = ["--leader-election=false", "--rotations-per-second=1"];
+    let operator = stage.operator(&flags).await;
+    // All with one credential, whose turns they share.
+    let crowd = (0..60).map(|number| {
+        let name = format!("crowd-{number}");
+        let edit = match number % 2 {
+            0 => json!({"token": {"name": null, "id": format!("nosuch{number}")}}),
+            _ => json!({"workspaceId": "clmelsewhere"}),
+        };
+        let stage = &stage;
+        async move { stage.create(&name, edit).await }
+    });
+    join_all(crowd).await;
+    stage.token("good");
+    let begun = Instant::now();
+    stage.create("good", json!({})).await;
+    stage.until_rotated("good", 1).await;
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    operator.stop().await.unwrap();
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
 async fn what_the_vendor_says_in_an_error_is_bounded_and_holds_no_value() {
     let row = async |(name, status, text): (&'static str, u16, &'static str)| {
         let stage = stage().await;
@@ -658,6 +685,11 @@ async fn an_object_that_cannot_be_read_keeps_no_other_from_being_rotated_and_hea
         })
     });
     settled.await.unwrap();
+    // It keeps its token all the same.
+    next_second().await;
+    let by_id = json!({"token": {"name": null, "id": unreadable.id}});
+    stage.create("younger", by_id).await;
+    stage.until_blocked("younger", "TokenConflict").await;
     assert_eq!(astro.rotations(&unreadable.id), 1);
     stage.request("unreadable", "now").await;
     until(&unreadable.id, 2).await;

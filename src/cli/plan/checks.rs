@@ -95,7 +95,7 @@ pub fn spec(blocked: Option<&Blocked>) -> Check {
 
 /// Whether an older resource comes first; `unseen`: why not all of them are known.
 pub fn rivals(seen: Option<&Observed>, unseen: Option<&str>) -> Check {
-    let name = "no older resource claims the same token or Secret";
+    let name = "no other resource has a better claim to the token or the Secret";
     match (seen.and_then(|seen| seen.rival.as_ref()), unseen) {
         (Some(rival), _) => Check::blocked(name, &rival.blocked),
         (None, Some(why)) => Check::not(name, why),

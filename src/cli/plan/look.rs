@@ -47,7 +47,7 @@ impl Looker {
         let mut claims = Claims::default();
         for resource in &all {
             store.apply_watcher_event(&Event::Apply(resource.clone()));
-            claims.apply(resource);
+            claims.apply(resource, now());
         }
         // Every resource that is woken is looked at in any case.
         let (wake, _) = Wake::channel();
@@ -88,12 +88,11 @@ impl Looker {
             });
         }
         begun.rival = self.rival(resource);
-        let (seen, granted) = self.observer.live(&begun, now).await?;
+        let (seen, granted) = self.observer.live(&begun, now, false).await?;
         self.observer.judge(&seen);
         self.looked_at.extend(resource.uid());
         Ok(Look {
             seen,
-            // Its turn is given up at once: nothing is rotated.
             grant: granted.map(|(grant, _)| grant),
         })
     }
@@ -119,7 +118,11 @@ impl Looker {
     /// Looks at the older resources with a claim to the same token that have not been looked at yet: whether they can work
     /// decides whether this one waits.
     pub async fn look_at_rivals(&mut self, seen: &mut Observed) {
-        if seen.rival.as_ref().is_some_and(|rival| !rival.looked_at) {
+        if seen
+            .rival
+            .as_ref()
+            .is_some_and(|rival| rival.until.is_some())
+        {
             self.look_at_rivals_of(seen).await;
         }
         // The operator does not even look for the credential of one that has to wait.
@@ -143,7 +146,8 @@ impl Looker {
     }
 
     fn rival(&self, resource: &WorkspaceTokenRotation) -> Option<Rival> {
-        self.observer.claims().rival(resource)
+        let pace = &self.observer.handles.settings.pace;
+        self.observer.claims().rival(resource, now(), pace)
     }
 
     async fn can_read(&mut self, resource: &WorkspaceTokenRotation) -> bool {

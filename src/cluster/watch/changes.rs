@@ -22,8 +22,8 @@ const LONGEST_MESSAGE: usize = 400;
 /// What one watch tells.
 pub(super) enum Change<T> {
     Apply(Key, T),
-    /// It is there, and this version of it cannot be read, for this reason.
-    Unreadable(Key, Box<ObjectMeta>, String),
+    /// It is there, and this version of it cannot be read, for this reason; what could be read of it.
+    Unreadable(Key, Box<ObjectMeta>, String, Option<T>),
     Delete(Key),
     /// A list is complete: what is not of these is gone.
     Listed(HashSet<Key>),
@@ -36,7 +36,7 @@ impl<T: Decode> Change<T> {
         let key = item.key();
         match item.object {
             Ok(object) => Self::Apply(key, object),
-            Err(why) => Self::Unreadable(key, Box::new(item.metadata), why),
+            Err(why) => Self::Unreadable(key, Box::new(item.metadata), why, item.part),
         }
     }
 }

@@ -228,7 +228,13 @@ async fn claims_outlive_a_refusal_and_end_with_the_next_list() {
     let watched = server.watch_with(&two(), SecretAccess::Watch, claims.clone(), silent());
     until(&watched, &["x", "x", "y"]).await;
     let younger: WorkspaceTokenRotation = serde_json::from_value(resource("b", "x")).unwrap();
-    let has_to_wait = || claims.lock().unwrap().rival(&younger).is_some();
+    let has_to_wait = || {
+        claims
+            .lock()
+            .unwrap()
+            .rival(&younger, now(), &Pace::SHIPPED)
+            .is_some()
+    };
     assert!(has_to_wait());
     server.edit(|world| world.refused = vec!["/a/"]);
     until(&watched, &["x", "y"]).await;

@@ -13,8 +13,8 @@ use self::causes::{
     adopt, drift, expired, idle, no_value, outdated, requested, scheduled, stale_read,
 };
 use self::obstacles::{
-    backing_off, being_deleted, invalid_spec, no_access, not_our_secret, older_rival, refused,
-    suspended, terminating, unread, unsuitable_token,
+    backing_off, being_deleted, invalid_spec, no_access, not_our_secret, refused, rival, suspended,
+    terminating, unread, unsuitable_token,
 };
 use self::pending::{after_rival, in_flight, resolve_pending, settle, storing};
 use super::Plan;
@@ -61,9 +61,9 @@ const RULES: &[Rule] = &[
         no_access,
     ),
     rule(
-        "older-rival",
-        "Of two resources with a claim to one token or Secret, only the oldest works.",
-        older_rival,
+        "rival",
+        "Of two resources with a claim to one token or Secret, only the one with the better claim works.",
+        rival,
     ),
     rule(
         "not-our-secret",

@@ -12,6 +12,7 @@ use crate::decide::evidence::Settings;
 use crate::decide::evidence::{Access, CredentialClaims, Live, Observed, Rival, Stored, Work};
 use crate::decide::notice::expiring;
 use crate::decide::pace::Pace;
+use crate::decide::rivals::is_able;
 use crate::decide::schedule::{Schedule, ScheduleError};
 use crate::decide::stamp::{Stamp, rotation_id};
 use crate::decide::status;
@@ -226,9 +227,11 @@ fn blocked(reason: Reason) -> Blocked {
     Blocked::new(reason, "because")
 }
 
-fn rival(looked_at: bool) -> Rival {
+/// For good, or for so long.
+fn rival(seconds: Option<i64>) -> Rival {
     let blocked = blocked(Reason::TokenConflict);
-    Rival { blocked, looked_at }
+    let until = seconds.map(at);
+    Rival { blocked, until }
 }
 
 fn not_ready(reason: Reason) -> Condition {
@@ -334,27 +337,32 @@ fn each_rule_has_its_say() {
             "block CredentialsMissing",
         ),
         (
-            "2c an older rival",
-            with(|s| s.rival = Some(rival(true))),
+            "2c a rival",
+            with(|s| s.rival = Some(rival(None))),
             "block TokenConflict",
         ),
         (
             "2c an older one that was not looked at: a value keeps its truth",
-            with(|s| s.rival = Some(rival(false))),
+            with(|s| s.rival = Some(rival(Some(60)))),
             "wait 5 calm",
+        ),
+        (
+            "2c an older one that was not looked at, and is not waited for much longer",
+            with(|s| s.rival = Some(rival(Some(2)))),
+            "wait 2 calm",
         ),
         (
             "2c an older one that was not looked at: no value, and why",
             with(|s| {
                 absent(s);
-                s.rival = Some(rival(false));
+                s.rival = Some(rival(Some(60)));
             }),
             "wait 5 TokenConflict",
         ),
         (
             "2c an older one that was not looked at: known as one that works",
             with(|s| {
-                s.rival = Some(rival(false));
+                s.rival = Some(rival(Some(60)));
                 status_of(s)
                     .conditions
                     .push(not_ready(Reason::TokenConflict));
@@ -1850,6 +1858,75 @@ fn blocked_resources_are_looked_at_soon_and_then_rarely() {
 }
 
 #[test]
+fn one_that_is_blocked_by_a_rival_wakes_when_that_one_keeps_nobody_any_more() {
+    let mut seen = calm();
+    let mut condition = not_ready(Reason::TokenConflict);
+    condition.last_transition_time = Time(at(-10_000));
+    status_of(&mut seen).conditions = vec![condition];
+    for (until, expected) in [(None, 300), (Some(40), 40), (Some(-5), 300)] {
+        seen.rival = Some(rival(until));
+        let planned = plan(&seen);
+        assert_eq!(short(&planned), "block TokenConflict");
+        assert_eq!(wake(&seen, &planned, None), at(expected), "{until:?}");
+    }
+}
+
+#[test]
+fn a_token_that_a_secret_names_is_in_the_status_once_the_credential_was_shown_it() {
+    let known = |seen: &Observed| {
+        let status = status::next(seen, &plan(seen), None);
+        status.token.map(|token| token.id)
+    };
+    let unseen = |edit: fn(&mut Observed)| {
+        with(|seen| {
+            seen.live = Live::NotAsked;
+            edit(seen);
+        })
+    };
+    let tok = Some("tok".to_owned());
+    assert_eq!(known(&calm()), tok);
+    assert_eq!(known(&unseen(|_| ())), None);
+    let denied = unseen(|s| s.access = Access::Denied(blocked(Reason::CredentialsMissing)));
+    assert_eq!(known(&denied), None);
+    let unanswered = unseen(|seen| {
+        seen.live = Live::Unavailable {
+            message: "no".into(),
+            retry_after: None,
+        };
+    });
+    assert_eq!(known(&unanswered), None);
+    // What it was shown before stays, also while it is not known whether the value is there.
+    let before: fn(&mut Observed) = |seen| {
+        status_of(seen).token = status::next(&calm(), &plan(&calm()), None).token;
+    };
+    assert_eq!(known(&unseen(before)), tok);
+    let mut unread = unseen(before);
+    unread.stored = Stored::Unread(held(version(-100)));
+    assert_eq!(known(&unread), tok);
+    let mut other = unseen(before);
+    other.stored = Stored::Holds(stamped(held(version(-100)), |it| it.token_id = "x".into()));
+    assert_eq!(known(&other), None);
+}
+
+#[test]
+fn a_credential_that_may_read_a_token_and_not_rotate_it_is_not_able() {
+    assert_eq!(is_able(&calm()), Some(true));
+    for (reason, failures, expected) in [
+        (Reason::Forbidden, Some(1), Some(false)),
+        (Reason::CredentialsRejected, Some(3), Some(false)),
+        // It was put right since, or it is another trouble.
+        (Reason::Forbidden, None, Some(true)),
+        (Reason::VendorUnavailable, Some(1), Some(true)),
+    ] {
+        let seen = with(|seen| {
+            status_of(seen).failures = failures;
+            status_of(seen).conditions = vec![not_ready(reason)];
+        });
+        assert_eq!(is_able(&seen), expected, "{reason} {failures:?}");
+    }
+}
+
+#[test]
 fn the_next_audit_is_counted_from_the_last_reading() {
     let seen = calm();
     assert_eq!(wake(&seen, &plan(&seen), None), at(600 - 30 + 1));
@@ -1976,7 +2053,7 @@ prop_compose! {
             seen.stored = stored;
             seen.live = live;
             seen.holder_done_at = done.then(|| at(-5000));
-            seen.rival = older.map(rival);
+            seen.rival = older.map(|shown| rival((!shown).then_some(60)));
             seen.work = working.then_some(Work::Calling);
         })
     }

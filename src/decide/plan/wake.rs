@@ -24,9 +24,12 @@ pub fn wake(seen: &Observed, plan: &Plan, setback: Option<&Setback>) -> Timestam
         (None, Plan::Wait { until, .. } | Plan::Retry { until, .. }) => *until,
         (None, Plan::Look | Plan::Settle | Plan::Rotate(_) | Plan::Rewrite { .. }) => seen.now,
     };
-    recovery_audit(seen)
+    // A rival that does not show in time that it can work keeps nobody any more.
+    let let_go = seen.rival.as_ref().and_then(|rival| rival.until);
+    let sooner = recovery_audit(seen).into_iter().chain(let_go);
+    sooner
         .filter(|at| *at > seen.now)
-        .map_or(at, |recovery| at.min(recovery))
+        .fold(at, |at, sooner| at.min(sooner))
 }
 
 /// When it is tried again after something was changed while the operator worked on it. What is to be told of that is told

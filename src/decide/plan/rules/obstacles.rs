@@ -35,14 +35,15 @@ pub(super) fn no_access(seen: &Observed) -> Option<Plan> {
 }
 
 /// One that was not looked at yet may turn out unable to; for that moment nothing is called its conflict.
-pub(super) fn older_rival(seen: &Observed) -> Option<Plan> {
-    let Rival { blocked, looked_at } = seen.rival.clone()?;
+pub(super) fn rival(seen: &Observed) -> Option<Plan> {
+    let Rival { blocked, until } = seen.rival.clone()?;
     let said = said_before(seen);
-    if looked_at || said.as_ref().is_some_and(|s| s.reason == blocked.reason) {
+    let is_said = said.as_ref().is_some_and(|s| s.reason == blocked.reason);
+    let Some(until) = until.filter(|_| !is_said) else {
         return Some(Plan::Block(blocked));
-    }
+    };
     Some(Plan::Wait {
-        until: seen.now + seen.pace().rival_retry,
+        until: until.min(seen.now + seen.pace().rival_retry),
         doubt: said.or(seen.held().is_none().then_some(blocked)),
     })
 }
