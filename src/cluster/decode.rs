@@ -469,7 +469,7 @@ mod tests {
             let object = resource(|r| {
                 r["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
                 r["status"] = stored.clone();
-                r["status"]["pending"] = json!({"id": "x", "startedAt": LATE});
+                r["spec"]["suspend"] = "perhaps".into();
                 edit(r);
             });
             let item: Item<WorkspaceTokenRotation> = serde_json::from_value(object).unwrap();

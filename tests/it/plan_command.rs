@@ -408,10 +408,13 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
         .await;
     rows.push(("forever", "scheduled", "TokenNeverExpires"));
 
-    let entry = |token: &str, reason: &str| json!({"id": "r", "reason": reason, "at": now(), "tokenId": token, "outcome": "Stored"});
+    let entry = |token: &str, reason: &str, at: Timestamp| json!({"id": "r", "reason": reason, "at": at, "tokenId": token, "outcome": "Stored"});
     let token = stage.token("unstable");
     stage.create("unstable", json!({})).await;
-    let again = vec![entry(&token.id, "Initial"); 2];
+    // So often that the pause is longer than this test, and not within one minimum interval.
+    let before = |times: i32| now() - SignedDuration::from_mins(6) * times;
+    let again = (0..4).map(|times| entry(&token.id, "Initial", before(times)));
+    let again: Vec<_> = again.collect();
     planner.status("unstable", json!({"history": again})).await;
     rows.push(("unstable", "no-value", "TargetUnstable"));
 
@@ -420,7 +423,7 @@ async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
         .hold("busy", &token, &version, DAY * 2, json!({}))
         .await;
     stage.create("busy", json!({})).await;
-    let again = vec![entry(&token.id, "Requested"); 3];
+    let again = vec![entry(&token.id, "Requested", now()); 3];
     planner.status("busy", json!({"history": again})).await;
     rows.push(("busy", "scheduled", "TooManyRotations"));
 
