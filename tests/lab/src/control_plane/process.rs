@@ -132,6 +132,8 @@ fn shell(script: &str) -> Command {
     command
         .args(["-c", script, "sh"])
         .stdin(Stdio::piped())
+        // Memory is plenty here and processors are few: the collector of Go programs runs less often.
+        .env("GOGC", "400")
         // Out of reach of an interrupt from the terminal: the pipe tells when to end.
         .process_group(0);
     command
