@@ -520,6 +520,20 @@ fn each_rule_has_its_say() {
             "settle",
         ),
         (
+            "settle: the value before one that was issued and lost in the same second is none",
+            with(|s| {
+                let mut begun = pending(90);
+                begun.replaces = Version {
+                    short_token: Some("lost".into()),
+                    ..version(-100)
+                };
+                s.stored = Stored::Holds(held(version(-100)));
+                live(s, version(-90));
+                status_of(s).pending = Some(begun);
+            }),
+            "rotate Lost 2",
+        ),
+        (
             "settle: all is as it was before, and no call can land any more",
             begun(600, -4000),
             "settle",

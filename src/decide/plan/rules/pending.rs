@@ -4,7 +4,7 @@ use super::causes::stale_pause;
 use super::obstacles::said_before;
 use super::step::{fresh, rotate};
 use crate::api::{Cause, Pending};
-use crate::decide::evidence::{Live, Observed, Work};
+use crate::decide::evidence::{Held, Live, Observed, Work};
 use crate::decide::plan::Plan;
 use crate::decide::plan::belief::in_doubt;
 use crate::decide::version::{Drift, compare_records};
@@ -19,14 +19,22 @@ pub(super) fn settle(seen: &Observed) -> Option<Plan> {
         || held.stamp.token_id == pending.token_id
             && match held.stamp.compare(&pending.replaces) {
                 Drift::StoredNewer => true,
-                // Or another one of the same second.
+                // Another one of the same second may be a later or an earlier one: only the record tells.
                 Drift::LiveNewer => {
                     let replaced = compare_records(&pending.replaces, &held.stamp.version);
-                    replaced == Drift::LiveNewer
+                    replaced == Drift::LiveNewer && is_recorded(seen, held)
                 }
                 Drift::Same | Drift::Unknown => false,
             };
     (proven || is_without_effect(seen)).then_some(Plan::Settle)
+}
+
+/// Whether the vendor's record, read just now, is of the stored value.
+fn is_recorded(seen: &Observed, held: &Held) -> bool {
+    let Live::Token { token, fresh: true } = &seen.live else {
+        return false;
+    };
+    token.id == held.stamp.token_id && held.stamp.compare(&token.version) == Drift::Same
 }
 
 /// Whether so long after an intent was recorded everything is as it was before: the vendor's record, as read since then,
