@@ -36,6 +36,8 @@ pub struct Observed {
     pub live: Live,
     /// When the vendor was asked that, give or take a second; `None`: not, or without an answer.
     pub asked_at: Option<Timestamp>,
+    /// Whether the token of the stored value was looked for just now, by its id and in a list, and does not exist any more.
+    pub token_is_gone: bool,
     /// What time it is for the vendor; only known after a fresh reading.
     pub vendor_time: Option<Timestamp>,
     /// A resource with a better claim to the same token or Secret.
@@ -98,6 +100,7 @@ impl Observed {
             elsewhere: None,
             live: Live::NotAsked,
             asked_at: None,
+            token_is_gone: false,
             vendor_time: None,
             rival: None,
             work: None,

@@ -325,8 +325,7 @@ fn obstacle<'a>(plan: &'a Plan, setback: Option<&'a Setback>) -> Option<&'a Bloc
 
 /// Whether an obstacle says that there is no live value. Where nothing is stored, each does: it is why.
 fn is_about_value(seen: &Observed, obstacle: &Blocked) -> bool {
-    let is_gone = obstacle.reason == Reason::TokenNotFound
-        && matches!(seen.live, Live::Refused { fresh: true, .. });
+    let is_gone = obstacle.reason == Reason::TokenNotFound && seen.token_is_gone;
     obstacle.reason.is_about_value() || is_gone || seen.held().is_none()
 }
 

@@ -142,6 +142,7 @@ impl Observer {
         // Without an answer it is asked again soon, and not only at the next audit: the look had a reason.
         let answered = !matches!(seen.live, Live::Unavailable { .. });
         seen.asked_at = answered.then_some(seen.now);
+        seen.token_is_gone = token::is_gone(handles, &self.listings, &seen, &grant).await?;
         seen.vendor_time = handles.astro.time().filter(|_| answered);
         if let Live::Token { token, .. } = &seen.live {
             seen.begun = self.works.begun(&token.id);

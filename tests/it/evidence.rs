@@ -561,3 +561,24 @@ async fn a_credential_that_expires_soon_is_warned_of_and_works_as_long_as_it_las
     stage.until("r", "no longer warned of", over).await;
     assert_rests(&stage, "r", &token, 1, "rotated once").await;
 }
+
+#[tokio::test]
+async fn a_mistyped_name_says_nothing_of_the_value_and_a_deleted_token_does() {
+    let stage = stage().await;
+    let token = stage.token("r");
+    stage.create("r", json!({})).await;
+    stage.until_rotated("r", 1).await;
+    let name = |name: &str| json!({"spec": {"token": {"name": name}}});
+    stage.edit("r", name("no such token")).await;
+    let stalled = |_: &_, status: &Status| {
+        let stalled = status.present("Stalled");
+        stalled.is_some_and(|stalled| stalled.reason == "TokenNotFound")
+    };
+    stage.until("r", "stalled", stalled).await;
+    assert!(stage::is_ready(&status(&stage, "r").await));
+    stage.edit("r", name(&stage.token_name("r"))).await;
+    assert_rests(&stage, "r", &token, 1, "the name is right again").await;
+    stage.astro.delete(&token.id);
+    stage.until_blocked("r", "TokenNotFound").await;
+    assert!(!stage::is_ready(&status(&stage, "r").await));
+}

@@ -115,6 +115,7 @@ fn calm() -> Observed {
             fresh: true,
         },
         asked_at: Some(at(-30)),
+        token_is_gone: false,
         vendor_time: None,
         rival: None,
         work: None,
@@ -1839,18 +1840,19 @@ fn ready_tells_what_is_wrong_with_the_value_and_stalled_what_keeps_it_so() {
 }
 
 #[test]
-fn a_token_that_is_gone_has_no_live_value() {
-    let gone = |fresh| {
+fn a_token_that_is_gone_has_no_live_value_and_one_whose_name_is_mistyped_has() {
+    let is_ready = |is_gone| {
         let mut seen = calm();
         let blocked = blocked(Reason::TokenNotFound);
         seen.live = Live::Refused {
             blocked: blocked.clone(),
-            fresh,
+            fresh: true,
         };
+        seen.token_is_gone = is_gone;
         let status = status::next(&seen, &Plan::Block(blocked), None);
         status.is_ready()
     };
-    assert!(!gone(true) && gone(false));
+    assert!(!is_ready(true) && is_ready(false));
 }
 
 #[test]

@@ -8,8 +8,10 @@ use crate::cluster::error::Error;
 use crate::cluster::secret;
 use crate::decide::evidence::{CredentialClaims, Live, Observed, Stored, Token};
 use crate::decide::token::among;
+use crate::id::is_same;
 use crate::operator::grant::Grant;
 use crate::operator::handles::Handles;
+use crate::reason::Reason;
 use kube::ResourceExt;
 use secrecy::ExposeSecret;
 use std::time::Instant;
@@ -120,6 +122,31 @@ pub(super) async fn read(
         Ok(token) => Live::Token { token, fresh: true },
         Err(error) => Failure::from(&error).live(true),
     })
+}
+
+/// Whether the token of the stored value does not exist any more, where the one that the spec names was not found: a
+/// mistyped name says nothing of the value, nor does a credential that may not see the token.
+///
+/// # Errors
+/// When the API server gives no verdict on the credential.
+pub(super) async fn is_gone(
+    handles: &Handles,
+    listings: &Listings,
+    seen: &Observed,
+    grant: &Grant,
+) -> Result<bool, Error> {
+    let is_missing = matches!(&seen.live, Live::Refused { blocked, .. } if blocked.reason == Reason::TokenNotFound);
+    let Some(held) = seen.stored.value().filter(|_| is_missing) else {
+        return Ok(false);
+    };
+    let id = &held.stamp.token_id;
+    if !(get(handles, grant, id).await).is_err_and(|error| error.kind() == Kind::NotFound) {
+        return Ok(false);
+    }
+    let not_before = Instant::now().checked_sub(seen.pace().list_fresh);
+    let listing = listing(handles, listings, &seen.resource, not_before).await?;
+    let tokens = listing.tokens;
+    Ok(tokens.is_ok_and(|tokens| !tokens.iter().any(|token| is_same(&token.id, id))))
 }
 
 async fn get(handles: &Handles, grant: &Grant, id: &str) -> Result<Token, VendorError> {
