@@ -123,6 +123,8 @@ table! {
     failure_longest_retry: SignedDuration = 600_000, at least 2_000;
     /// After a pass that the API server gave no evidence for.
     error_retry: Duration = 5_000, at least 500;
+    /// The longest pause after passes that the API server gave no evidence for.
+    error_longest_retry: Duration = 60_000, at least 2_000;
     /// No failure asks for a longer pause; a status that does was written by a clock that is wrong.
     longest_retry: SignedDuration = 3_600_000, at least 60_000;
 
@@ -193,6 +195,13 @@ impl Pace {
     /// How long to wait after so many `failures` in a row, of which there is at least one.
     pub fn after_failures(&self, failures: u32) -> SignedDuration {
         doubled(self.failure_retry, failures, self.failure_longest_retry)
+    }
+
+    /// How long to wait after so many passes in a row that the API server gave no evidence for; of these there is one.
+    pub fn after_errors(&self, errors: u32) -> Duration {
+        let doublings = errors.saturating_sub(1).min(16);
+        let pause = self.error_retry.saturating_mul(1 << doublings);
+        pause.min(self.error_longest_retry)
     }
 
     /// How long to wait after so many tries in a row that another party's write came before.
@@ -276,6 +285,7 @@ mod tests {
                 ("failure_retry", 15.0),
                 ("failure_longest_retry", 600.0),
                 ("error_retry", 5.0),
+                ("error_longest_retry", 60.0),
                 ("longest_retry", 3_600.0),
                 ("stale_for", 3_600.0),
                 ("credential_warning", 604_800.0),
@@ -365,6 +375,7 @@ mod tests {
                     "a pause < a request's patience",
                     pace.held_back_retry < pace.held_back_patience,
                 ),
+                ("errors", pace.error_retry < pace.error_longest_retry),
                 ("stale", pace.stale_retry < pace.stale_longest_retry),
                 ("raced", pace.raced_retry < pace.raced_longest_retry),
                 ("undone", pace.undone_retry < pace.undone_longest_retry),
@@ -394,6 +405,13 @@ mod tests {
         assert_eq!(fast.failure_retry, SignedDuration::from_secs(2));
         assert_eq!(fast.recovery_audit, SignedDuration::from_secs(6));
         assert_eq!(fast.api_timeout, Pace::SHIPPED.api_timeout);
+    }
+
+    #[test]
+    fn pauses_after_passes_without_evidence_double_up_to_the_longest() {
+        let seconds = [1, 2, 3, 4, 5, u32::MAX].map(|errors| Pace::SHIPPED.after_errors(errors));
+        let seconds = seconds.map(|pause| pause.as_secs());
+        assert_eq!(seconds, [5, 10, 20, 40, 60, 60]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::clock::{self, now};
 use crate::cluster;
 use crate::cluster::decode::Item;
 use crate::cluster::error::Error as ClusterError;
+use crate::cluster::retry::HeldBack;
 use crate::cluster::watch::{self, Scope, SecretAccess, Wake};
 use crate::decide::evidence::{Held, Live, Observed, Stored};
 use crate::decide::notice::{Notice, expiring, notice};
@@ -30,7 +31,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, ResourceExt};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -149,6 +150,18 @@ enum Error {
     Panicked,
 }
 
+impl Error {
+    /// The pause that the API server asked for.
+    fn retry_after(&self) -> Duration {
+        match self {
+            Self::Cluster(ClusterError::Unavailable(error)) => {
+                HeldBack::of(error).map_or(Duration::ZERO, |held| held.after)
+            }
+            _ => Duration::ZERO,
+        }
+    }
+}
+
 /// One pass: observe, plan, act, write status, come back when something can have changed.
 async fn reconcile(
     resource: Arc<WorkspaceTokenRotation>,
@@ -164,6 +177,9 @@ async fn reconcile(
         return Ok(Action::requeue(clock::until(context.raced(&mut pass))));
     }
     written?;
+    context
+        .works
+        .pass_done(&pass.seen.resource.uid().unwrap_or_default());
     if setback.is_some() || matches!(pass.plan, Plan::Retry { .. }) {
         context.failed(&pass);
     }
@@ -181,11 +197,16 @@ fn error_policy(
     context: Arc<Context>,
 ) -> Action {
     let (namespace, name) = (resource.namespace(), resource.name_any());
+    let errors = context
+        .works
+        .pass_failed(&resource.uid().unwrap_or_default());
+    let pace = &context.handles().settings.pace;
+    let pause = error.retry_after().max(pace.after_errors(errors));
     match error {
         Error::Stopping => debug!(namespace, name, "not begun: the process is stopping"),
-        error => warn!(namespace, name, %error, "reconcile failed, trying again"),
+        error => warn!(namespace, name, %error, ?pause, "reconcile failed, trying again"),
     }
-    Action::requeue(context.handles().settings.pace.error_retry)
+    Action::requeue(pause)
 }
 
 fn report<Q: std::error::Error>(

@@ -28,6 +28,8 @@ struct All {
     tries: HashMap<String, Tries>,
     /// What a look has found to be live in a Secret whose metadata does not show it, and when, by the uid of the resource.
     proven: HashMap<String, (Held, Timestamp)>,
+    /// How many passes in a row had no evidence, and when the last of them was, by the uid of the resource.
+    errors: HashMap<String, (u32, Timestamp)>,
 }
 
 /// Work that ends when this is dropped.
@@ -88,6 +90,19 @@ impl Works {
         found.map(|(held, _)| held.clone())
     }
 
+    /// Remembers a pass that the API server gave no evidence for; returns how many there were in a row.
+    pub fn pass_failed(&self, uid: &str) -> u32 {
+        let mut all = self.lock();
+        let (errors, at) = all.errors.entry(uid.to_owned()).or_insert((0, now()));
+        (*errors, *at) = (errors.saturating_add(1), now());
+        *errors
+    }
+
+    /// Remembers that a pass had evidence.
+    pub fn pass_done(&self, uid: &str) {
+        self.lock().errors.remove(uid);
+    }
+
     /// Forgets what is from before `time`: nothing depends on it any more.
     pub fn forget_before(&self, time: Timestamp) {
         let mut all = self.lock();
@@ -95,6 +110,7 @@ impl Works {
         all.begun.retain(|_, begun| begun.first() >= Some(&time));
         all.tries.retain(|_, tries| tries.last() >= Some(time));
         all.proven.retain(|_, (_, at)| *at >= time);
+        all.errors.retain(|_, (_, at)| *at >= time);
     }
 
     /// Begins work on a token for a resource; `None` while there is some for either.
@@ -161,6 +177,15 @@ mod tests {
         assert_eq!(works.proven("uid", later), None);
         works.prove("uid", None);
         assert_eq!(works.proven("uid", before), None);
+    }
+
+    #[test]
+    fn passes_without_evidence_are_counted_until_one_has_some() {
+        let works = Works::default();
+        assert_eq!([works.pass_failed("a"), works.pass_failed("a")], [1, 2]);
+        assert_eq!(works.pass_failed("b"), 1);
+        works.pass_done("a");
+        assert_eq!([works.pass_failed("a"), works.pass_failed("b")], [1, 2]);
     }
 
     #[test]
