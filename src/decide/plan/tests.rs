@@ -276,7 +276,7 @@ fn each_rule_has_its_say() {
     let rows: Vec<(&str, Observed, &str)> = vec![
         ("15 nothing to do until the next due", calm(), "idle 3500"),
         (
-            "1 being deleted: nothing is begun",
+            "being deleted: nothing is begun",
             with(|s| {
                 absent(s);
                 s.resource.metadata.deletion_timestamp = Some(Time(at(-1)));
@@ -284,76 +284,76 @@ fn each_rule_has_its_say() {
             "idle",
         ),
         (
-            "2a no rule in the schedule",
+            "no rule in the schedule",
             with_spec(|s| s["schedule"] = serde_json::json!({})),
             "block InvalidSpec",
         ),
         (
-            "2a a cron that is none",
+            "a cron that is none",
             with_spec(|s| s["schedule"] = serde_json::json!({"cron": "nonsense"})),
             "block InvalidSpec",
         ),
         (
-            "2a an unknown zone",
+            "an unknown zone",
             with_spec(|s| {
                 s["schedule"] = serde_json::json!({"cron": "@daily", "timeZone": "Mars/Base"})
             }),
             "block InvalidSpec",
         ),
         (
-            "2a too often",
+            "too often",
             with_spec(|s| s["schedule"]["every"] = "1m".into()),
             "block ScheduleTooFrequent",
         ),
         (
-            "2a neither name nor id",
+            "neither name nor id",
             with_spec(|s| s["token"] = serde_json::json!({})),
             "block InvalidSpec",
         ),
         (
-            "2a name and id",
+            "name and id",
             with_spec(|s| s["token"]["id"] = "tok".into()),
             "block InvalidSpec",
         ),
         (
-            "2a an id that would change the URL",
+            "an id that would change the URL",
             with_spec(|s| s["workspaceId"] = "../x".into()),
             "block InvalidSpec",
         ),
         (
-            "2a a label of ours",
+            "a label of ours",
             with_spec(|s| {
                 s["target"]["labels"] = serde_json::json!({"astro-token-operator.io/x": "y"})
             }),
             "block InvalidSpec",
         ),
         (
-            "2a target is the credential",
+            "target is the credential",
             with_spec(|s| s["credentials"] = serde_json::json!({"secretRef": {"name": "target"}})),
             "block SelfRotation",
         ),
         (
-            "2b no credential",
+            "no credential",
             with(|s| s.access = Access::Denied(blocked(Reason::CredentialsMissing))),
             "block CredentialsMissing",
         ),
         (
-            "2c a rival",
+            "a rival",
             with(|s| s.rival = Some(rival(None))),
             "block TokenConflict",
         ),
         (
-            "2c an older one that was not looked at: a value keeps its truth",
+            "an older one that was not looked at: a value keeps its truth",
             with(|s| s.rival = Some(rival(Some(60)))),
             "wait 5 calm",
         ),
         (
-            "2c an older one that was not looked at, and is not waited for much longer",
+            "an older one that was not looked at, and is not waited for much longer",
             with(|s| s.rival = Some(rival(Some(2)))),
             "wait 2 calm",
         ),
         (
-            "2c an older one that was not looked at: no value, and why",
+            "an older one that was not looked at: no value, and why",
             with(|s| {
                 absent(s);
                 s.rival = Some(rival(Some(60)));
@@ -361,7 +361,7 @@ fn each_rule_has_its_say() {
             "wait 5 TokenConflict",
         ),
         (
-            "2c an older one that was not looked at: known as one that works",
+            "an older one that was not looked at: known as one that works",
             with(|s| {
                 s.rival = Some(rival(Some(60)));
                 status_of(s)
@@ -371,12 +371,12 @@ fn each_rule_has_its_say() {
             "block TokenConflict",
         ),
         (
-            "5 begun in a far future: no clock keeps it in flight",
+            "begun in a far future: no clock keeps it in flight",
             begun(-4000, -4000),
             "rotate Scheduled 2",
         ),
         (
-            "12 a pause until a far future is none",
+            "a pause until a far future is none",
             with(|s| {
                 absent(s);
                 status_of(s).retry_at = Some(Time(at(10_000_000)));
@@ -384,7 +384,7 @@ fn each_rule_has_its_say() {
             "rotate Initial 1",
         ),
         (
-            "11 a reclaim in a far future is none",
+            "a reclaim in a far future is none",
             with(|s| {
                 reclaimed(s, -10_000_000);
                 live(s, version(-10));
@@ -392,7 +392,7 @@ fn each_rule_has_its_say() {
             "rotate Reclaimed 1",
         ),
         (
-            "9b an intent for a token that the spec no longer means",
+            "an intent for a token that the spec no longer means",
             with(|s| {
                 status_of(s).pending = Some(Pending {
                     token_id: "former".into(),
@@ -402,7 +402,7 @@ fn each_rule_has_its_say() {
             "settle",
         ),
         (
-            "14 the short form is missing in the evidence",
+            "the short form is missing in the evidence",
             with(|s| {
                 let mut lacking = held(version(-100));
                 lacking.stamp.version.short_token = None;
@@ -411,7 +411,7 @@ fn each_rule_has_its_say() {
             "rewrite from target",
         ),
         (
-            "5b an older one is gone, and what it did is not known",
+            "an older one is gone, and what it did is not known",
             with(|s| {
                 stale(s);
                 status_of(s)
@@ -421,7 +421,7 @@ fn each_rule_has_its_say() {
             "look",
         ),
         (
-            "5b nor can it be known now: not believed, and looked at again",
+            "nor can it be known now: not believed, and looked at again",
             with(|s| {
                 s.live = Live::Unavailable {
                     message: "down".into(),
@@ -434,7 +434,7 @@ fn each_rule_has_its_say() {
             "retry 15 TokenConflict",
         ),
         (
-            "5b it did nothing",
+            "it did nothing",
             with(|s| {
                 status_of(s)
                     .conditions
@@ -443,12 +443,12 @@ fn each_rule_has_its_say() {
             "idle 3500",
         ),
         (
-            "3 a foreign Secret",
+            "a foreign Secret",
             with(|s| s.stored = Stored::Foreign(blocked(Reason::SecretNotOurs))),
             "block SecretNotOurs",
         ),
         (
-            "3 from another cluster",
+            "from another cluster",
             with(|s| {
                 s.stored = Stored::Holds(stamped(held(version(-100)), |it| {
                     it.cluster = "other".into();
@@ -457,7 +457,7 @@ fn each_rule_has_its_say() {
             "block ClusterChanged",
         ),
         (
-            "3 key edited by hand",
+            "key edited by hand",
             with(|s| {
                 s.stored = Stored::Holds(Held {
                     key_written_by: Some("kubectl-edit".into()),
@@ -467,7 +467,7 @@ fn each_rule_has_its_say() {
             "block SecretNotOurs",
         ),
         (
-            "4 the Secret proves the rotation",
+            "the Secret proves the rotation",
             with(|s| {
                 status_of(s).pending = Some(Pending {
                     replaces: version(-4000),
@@ -477,7 +477,7 @@ fn each_rule_has_its_say() {
             "settle",
         ),
         (
-            "4 by the rotation's id, though the time is missing",
+            "by the rotation's id, though the time is missing",
             with(|s| {
                 let p = pending(5);
                 s.stored = Stored::Holds(stamped(held(version(-100)), |it| {
@@ -489,7 +489,7 @@ fn each_rule_has_its_say() {
             "settle",
         ),
         (
-            "4 under the former name of the target, which was edited in the middle of it",
+            "under the former name of the target, which was edited in the middle of it",
             with(|s| {
                 let p = pending(5);
                 s.stored = Stored::Absent {
@@ -610,12 +610,12 @@ fn each_rule_has_its_say() {
             "rotate Initial 1",
         ),
         (
-            "5 somebody may be at it",
+            "somebody may be at it",
             begun(20, -4000),
             "wait 35 RotationInDoubt",
         ),
         (
-            "5 its holder has been done for two seconds: only a call may still land",
+            "its holder has been done for two seconds: only a call may still land",
             with(|s| {
                 *s = begun(4, -4000);
                 s.holder_done_at = Some(at(-2));
@@ -623,17 +623,17 @@ fn each_rule_has_its_say() {
             "wait 8 RotationInDoubt",
         ),
         (
-            "5 this process is at it",
+            "this process is at it",
             with(|s| s.work = Some(Work::Calling)),
             "wait 55 calm",
         ),
         (
-            "5 this process cannot store the value",
+            "this process cannot store the value",
             with(|s| s.work = Some(Work::Storing { error: "no".into() })),
             "wait 55 ValueNotStored",
         ),
         (
-            "5 a second attempt waits longer",
+            "a second attempt waits longer",
             with(|s| {
                 *s = begun(20, -4000);
                 status_of(s).pending.as_mut().unwrap().attempt = 5;
@@ -641,7 +641,7 @@ fn each_rule_has_its_say() {
             "wait 100 RotationInDoubt",
         ),
         (
-            "6 suspended, though due",
+            "suspended, though due",
             with_spec(|s| {
                 s["suspend"] = true.into();
                 s["schedule"]["every"] = "5m".into();
@@ -649,7 +649,7 @@ fn each_rule_has_its_say() {
             "idle",
         ),
         (
-            "6 suspended, though lost",
+            "suspended, though lost",
             with(|s| {
                 *s = begun(500, -450);
                 s.resource.spec.suspend = Some(true);
@@ -657,7 +657,7 @@ fn each_rule_has_its_say() {
             "idle",
         ),
         (
-            "7 token gone",
+            "token gone",
             with(|s| {
                 s.live = Live::Refused {
                     blocked: blocked(Reason::TokenNotFound),
@@ -667,7 +667,7 @@ fn each_rule_has_its_say() {
             "block TokenNotFound",
         ),
         (
-            "7 token gone by an old list: look first",
+            "token gone by an old list: look first",
             with(|s| {
                 s.live = Live::Refused {
                     blocked: blocked(Reason::TokenNotFound),
@@ -677,7 +677,7 @@ fn each_rule_has_its_say() {
             "look",
         ),
         (
-            "7 wrong scope",
+            "wrong scope",
             with(|s| {
                 s.live = Live::Token {
                     token: Token {
@@ -690,7 +690,7 @@ fn each_rule_has_its_say() {
             "block WrongScope",
         ),
         (
-            "7 not a standard token",
+            "not a standard token",
             with(|s| {
                 s.live = Live::Token {
                     token: Token {
@@ -703,7 +703,7 @@ fn each_rule_has_its_say() {
             "block WrongScope",
         ),
         (
-            "7 wrong Workspace",
+            "wrong Workspace",
             with(|s| {
                 s.live = Live::Token {
                     token: Token {
@@ -716,7 +716,7 @@ fn each_rule_has_its_say() {
             "block WrongWorkspace",
         ),
         (
-            "7 the credential itself",
+            "the credential itself",
             with(|s| {
                 s.access = Access::Granted(CredentialClaims {
                     token_id: Some("tok".into()),
@@ -726,7 +726,7 @@ fn each_rule_has_its_say() {
             "block SelfRotation",
         ),
         (
-            "7 vendor down, nothing due: no matter",
+            "vendor down, nothing due: no matter",
             with(|s| {
                 s.live = Live::Unavailable {
                     message: "down".into(),
@@ -736,7 +736,7 @@ fn each_rule_has_its_say() {
             "idle 3500",
         ),
         (
-            "7 vendor down, rotation due",
+            "vendor down, rotation due",
             with(|s| {
                 s.stored = Stored::Holds(held(version(-4000)));
                 s.live = Live::Unavailable {
@@ -747,7 +747,7 @@ fn each_rule_has_its_say() {
             "retry 15 VendorUnavailable",
         ),
         (
-            "7 vendor says when to come back",
+            "vendor says when to come back",
             with(|s| {
                 s.stored = Stored::Holds(held(version(-4000)));
                 s.live = Live::Unavailable {
@@ -767,17 +767,17 @@ fn each_rule_has_its_say() {
             "wait 60 VendorUnavailable",
         ),
         (
-            "8 the call never took effect",
+            "the call never took effect",
             begun(500, -4000),
             "rotate Scheduled 2",
         ),
         (
-            "9 a value was issued and lost",
+            "a value was issued and lost",
             begun(500, -450),
             "rotate Lost 2",
         ),
         (
-            "8/9 by an old reading: look first",
+            "by an old reading: look first",
             with(|s| {
                 *s = begun(500, -4000);
                 stale(s);
@@ -785,12 +785,12 @@ fn each_rule_has_its_say() {
             "look",
         ),
         (
-            "8/9 an answer older than the intent",
+            "an answer older than the intent",
             begun(500, -5000),
             "retry 5 RotationInDoubt",
         ),
         (
-            "8/9 vendor down",
+            "vendor down",
             with(|s| {
                 *s = begun(500, -4000);
                 s.live = Live::Unavailable {
@@ -801,12 +801,12 @@ fn each_rule_has_its_say() {
             "retry 15 RotationInDoubt",
         ),
         (
-            "10 a stale reading is no drift",
+            "a stale reading is no drift",
             with(|s| live(s, version(-200))),
             "retry 5 VendorUnavailable",
         ),
         (
-            "10 an old list is no drift either",
+            "an old list is no drift either",
             with(|s| {
                 live(s, version(-200));
                 stale(s);
@@ -814,7 +814,7 @@ fn each_rule_has_its_say() {
             "idle 3500",
         ),
         (
-            "11 rotated elsewhere by an old list: look first",
+            "rotated elsewhere by an old list: look first",
             with(|s| {
                 live(s, version(-50));
                 stale(s);
@@ -822,12 +822,12 @@ fn each_rule_has_its_say() {
             "look",
         ),
         (
-            "11 rotated elsewhere",
+            "rotated elsewhere",
             with(|s| live(s, version(-50))),
             "rotate Reclaimed 1",
         ),
         (
-            "11 rotated elsewhere within the same second",
+            "rotated elsewhere within the same second",
             with(|s| {
                 live(
                     s,
@@ -859,7 +859,7 @@ fn each_rule_has_its_say() {
             "rotate Reclaimed 1",
         ),
         (
-            "11 only reported",
+            "only reported",
             with(|s| {
                 live(s, version(-50));
                 s.resource.spec.external_rotation = Some(ExternalRotation::Report);
@@ -867,7 +867,7 @@ fn each_rule_has_its_say() {
             "block RotatedElsewhere",
         ),
         (
-            "11 reported, and a person asks",
+            "reported, and a person asks",
             with(|s| {
                 live(s, version(-50));
                 s.resource.spec.external_rotation = Some(ExternalRotation::Report);
@@ -876,7 +876,7 @@ fn each_rule_has_its_say() {
             "rotate Requested 1",
         ),
         (
-            "11 again within a day",
+            "again within a day",
             with(|s| {
                 live(s, version(-50));
                 reclaimed(s, 3600);
@@ -884,7 +884,7 @@ fn each_rule_has_its_say() {
             "block Contested",
         ),
         (
-            "11 again after a day",
+            "again after a day",
             with(|s| {
                 live(s, version(-50));
                 reclaimed(s, 90_000);
@@ -892,7 +892,7 @@ fn each_rule_has_its_say() {
             "rotate Reclaimed 1",
         ),
         (
-            "12 backing off",
+            "backing off",
             with(|s| {
                 absent(s);
                 status_of(s).retry_at = Some(Time(at(40)));
@@ -900,7 +900,7 @@ fn each_rule_has_its_say() {
             "wait 40 calm",
         ),
         (
-            "12 an edit ends the wait",
+            "an edit ends the wait",
             with(|s| {
                 absent(s);
                 status_of(s).retry_at = Some(Time(at(40)));
@@ -909,7 +909,7 @@ fn each_rule_has_its_say() {
             "rotate Initial 1",
         ),
         (
-            "12 a request ends the wait",
+            "a request ends the wait",
             with(|s| {
                 status_of(s).retry_at = Some(Time(at(40)));
                 annotate(s, request::ROTATE, "now");
@@ -918,7 +918,7 @@ fn each_rule_has_its_say() {
         ),
         ("13 no value yet", with(absent), "rotate Initial 1"),
         (
-            "13 no value, not looked",
+            "no value, not looked",
             with(|s| {
                 absent(s);
                 s.live = Live::NotAsked;
@@ -926,7 +926,7 @@ fn each_rule_has_its_say() {
             "look",
         ),
         (
-            "13 of another token",
+            "of another token",
             with(|s| {
                 s.stored = Stored::Holds(stamped(held(version(-100)), |it| {
                     it.token_id = "other".into();
@@ -935,12 +935,12 @@ fn each_rule_has_its_say() {
             "rotate Initial 1",
         ),
         (
-            "13 requested",
+            "requested",
             with(|s| annotate(s, request::ROTATE, "now")),
             "rotate Requested 1",
         ),
         (
-            "13 requested and handled",
+            "requested and handled",
             with(|s| {
                 annotate(s, request::ROTATE, "now");
                 status_of(s).handled_request = Some("now".into());
@@ -948,7 +948,7 @@ fn each_rule_has_its_say() {
             "idle 3500",
         ),
         (
-            "13 requested and handled, says the Secret",
+            "requested and handled, says the Secret",
             with(|s| {
                 annotate(s, request::ROTATE, "now");
                 s.stored = Stored::Holds(stamped(held(version(-100)), |it| {
@@ -958,7 +958,7 @@ fn each_rule_has_its_say() {
             "idle 3500",
         ),
         (
-            "13 requested by the other annotation",
+            "requested by the other annotation",
             with(|s| {
                 annotate(s, request::ROTATE, "one");
                 annotate(s, request::REVOKE, "two");
@@ -967,7 +967,7 @@ fn each_rule_has_its_say() {
             "rotate Requested 1",
         ),
         (
-            "13 both were handled, says an older version, and one is taken away",
+            "both were handled, says an older version, and one is taken away",
             with(|s| {
                 annotate(s, request::ROTATE, "one");
                 status_of(s).handled_request = Some("one two".into());
@@ -975,7 +975,7 @@ fn each_rule_has_its_say() {
             "idle 3500",
         ),
         (
-            "13 due",
+            "due",
             with(|s| {
                 s.stored = Stored::Holds(held(version(-3600)));
                 live(s, version(-3600));
@@ -983,7 +983,7 @@ fn each_rule_has_its_say() {
             "rotate Scheduled 1",
         ),
         (
-            "13 not yet due",
+            "not yet due",
             with(|s| {
                 s.stored = Stored::Holds(held(version(-3599)));
                 live(s, version(-3599));
@@ -991,7 +991,7 @@ fn each_rule_has_its_say() {
             "idle 1",
         ),
         (
-            "13 the vendor's clock is behind ours: the same slot is not due twice",
+            "the vendor's clock is behind ours: the same slot is not due twice",
             with(|s| {
                 let own = stamped(held(version(-3700)), |it| {
                     it.rotation_id = Some(rotation_id(at(-100), 1));
@@ -1002,7 +1002,7 @@ fn each_rule_has_its_say() {
             "idle 3500",
         ),
         (
-            "13 before expiry",
+            "before expiry",
             with(|s| {
                 s.resource.spec =
                     spec(|s| s["schedule"] = serde_json::json!({"beforeExpiry": "1h"}));
@@ -1021,7 +1021,7 @@ fn each_rule_has_its_say() {
             "rotate Expiring 1",
         ),
         (
-            "13 before expiry of a token that has none",
+            "before expiry of a token that has none",
             with_spec(|s| s["schedule"] = serde_json::json!({"beforeExpiry": "1h"})),
             "block TokenNeverExpires",
         ),
@@ -1052,7 +1052,7 @@ fn each_rule_has_its_say() {
             "block TokenExpired",
         ),
         (
-            "14 labels differ",
+            "labels differ",
             with(|s| {
                 s.stored = Stored::Holds(Held {
                     outdated: Some("data[token]".into()),
@@ -1062,7 +1062,7 @@ fn each_rule_has_its_say() {
             "rewrite from target",
         ),
         (
-            "14 the answer did not say when: completed by a fresh reading",
+            "the answer did not say when: completed by a fresh reading",
             with(|s| {
                 s.stored = Stored::Holds(stamped(held(version(-100)), |it| {
                     it.version = Version {
@@ -1074,7 +1074,7 @@ fn each_rule_has_its_say() {
             "rewrite from target",
         ),
         (
-            "14 the target was renamed: an edit never rotates",
+            "the target was renamed: an edit never rotates",
             with(|s| {
                 let old = Held {
                     secret: "former".into(),
@@ -1088,7 +1088,7 @@ fn each_rule_has_its_say() {
             "rewrite from former",
         ),
         (
-            "14 the target was renamed, and its former value is dead",
+            "the target was renamed, and its former value is dead",
             with(|s| {
                 let old = Held {
                     secret: "former".into(),
@@ -1102,7 +1102,7 @@ fn each_rule_has_its_say() {
             "rotate Initial 1",
         ),
         (
-            "10 the target was renamed, and the reading is older than its value",
+            "the target was renamed, and the reading is older than its value",
             with(|s| {
                 live(s, version(-200));
                 let old = Held {
