@@ -205,10 +205,14 @@ async fn an_edit_of_the_target_in_the_middle_of_a_rotation_moves_the_new_value()
         .edit("mid", json!({"spec": {"target": {"name": "moved"}}}))
         .await;
     rotation.release();
-    let resource = stage.until_rotated("mid", 2).await;
+    stage.until_rotated("mid", 2).await;
+    let bound = |_: &_, status: &astro_token_operator::api::Status| {
+        let binding = status.binding.as_ref();
+        binding.is_some_and(|binding| binding.name == "moved")
+    };
+    stage.until("mid", "bound to the new Secret", bound).await;
     let moved = stage.value("moved", "token").await;
     assert!(moved.is_some_and(|value| stage.astro.is_live(&value)));
-    assert_eq!(resource.status.unwrap().binding.unwrap().name, "moved");
     assert_eq!(stage.astro.rotations(&token.id), 2, "an edit rotated");
     stage.assert_no_leak().await;
 }

@@ -113,7 +113,9 @@ fn elsewhere(
         .iter()
         .filter(|secret| secret.name_any() != resource.spec.target.name)
         .filter_map(|secret| intact(secret, resource, cluster));
-    held.max_by_key(|held| held.stamp.obtained_at(now))
+    // Of two values of one second the one that the status knows is the later one.
+    let bound = bound(resource);
+    held.max_by_key(|held| (held.stamp.obtained_at(now), bound == Some(&held.secret)))
 }
 
 /// The value under the target's former name, which status knows.
@@ -122,14 +124,18 @@ async fn former(
     resource: &WorkspaceTokenRotation,
     cluster: &str,
 ) -> kube::Result<Option<Held>> {
-    let status = resource.status.as_ref();
-    let binding = status.and_then(|status| status.binding.as_ref());
-    let Some(former) = binding.filter(|it| it.name != resource.spec.target.name) else {
+    let Some(former) = bound(resource).filter(|it| **it != resource.spec.target.name) else {
         return Ok(None);
     };
-    let found = secrets.get_opt(&former.name).await?;
+    let found = secrets.get_opt(former).await?;
     let found = found.map(Item::read).transpose()?;
     Ok(found.and_then(|secret| intact(&secret, resource, cluster)))
+}
+
+/// Name of the Secret that the status knows to hold the value.
+fn bound(resource: &WorkspaceTokenRotation) -> Option<&String> {
+    let binding = resource.status.as_ref()?.binding.as_ref()?;
+    Some(&binding.name)
 }
 
 /// The evidence on a Secret of this very resource, unless another party has changed it.
