@@ -1,7 +1,9 @@
 //! Tenants who share an operator: none reaches into another's namespace, and none can crash, stall or slow the others.
 
 use crate::stage::process::run;
-use crate::stage::{self, DEADLINE, Mode, Operator, Shared, Stage, next_second, plane};
+use crate::stage::{
+    self, DEADLINE, HOME, Mode, Operator, Shared, Stage, next_second, plane, spoilable,
+};
 use astro_token_operator::api::Status;
 use futures::future::join_all;
 use kube::api::{Patch, PatchParams};
@@ -584,6 +586,50 @@ async fn commands_name_each(stage: &Stage) {
     )
     .await;
     assert_eq!(ended.code, Some(0), "{:?}", ended.stderr);
+}
+
+#[tokio::test]
+async fn a_resource_as_a_newer_version_may_have_it_is_named_and_left_out() {
+    let spoilable = spoilable().await;
+    let plane = &spoilable.plane;
+    let astro = Astro::start().await.unwrap();
+    let stage = Stage::on(plane, &astro).await;
+    let mut shipped = Mode::CLUSTER.permissions().into_iter();
+    let definition = shipped.find(|it| it["kind"] == "CustomResourceDefinition");
+    let definition = definition.unwrap();
+    let mut newer = definition.clone();
+    let schema = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
+    *newer.pointer_mut(schema).unwrap() =
+        json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    stage::apply(&stage.client, &newer).await;
+    let account = plane.service_account(HOME, Mode::CLUSTER.account()).await;
+    let operator = Operator::start(account.unwrap(), &astro, &["--leader-election=false"]);
+    stage.token("plain");
+    stage.create("plain", json!({})).await;
+    let mut spec = stage.spec("newer", json!({}));
+    spec["schedule"] = json!(5);
+    let resource = json!({
+        "apiVersion": "astro-token-operator.io/v1alpha1", "kind": "WorkspaceTokenRotation",
+        "metadata": {"name": "newer", "namespace": stage.namespace}, "spec": spec,
+    });
+    stage::apply(&stage.client, &resource).await;
+    stage.until_rotated("plain", 1).await;
+    stage.until_notice("newer", "Unreadable").await;
+    let (kubeconfig, url) = (plane.kubeconfig(), astro.url());
+    let environment = [
+        ("KUBECONFIG", kubeconfig.to_str().unwrap()),
+        ("ASTRO_API_URL", &url),
+    ];
+    for (command, code) in [("status", 0), ("plan", 3)] {
+        let ended = run(&[command, "--namespace", &stage.namespace], &environment).await;
+        let said = format!("{}\n{}", ended.stdout, ended.stderr.join("\n"));
+        for word in ["plain", "newer", "spec.schedule"] {
+            assert!(said.contains(word), "{command}: no {word} in {said}");
+        }
+        assert_eq!(ended.code, Some(code), "{command}: {said}");
+    }
+    operator.stop().await.unwrap();
+    stage::apply(&stage.client, &definition).await;
 }
 
 /// Patches an object whose answer cannot be read either.
