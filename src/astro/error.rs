@@ -82,7 +82,7 @@ impl Error {
         }
     }
 
-    /// The pause that an answer 429 asks for, whoever sent it; the inner value is its length, where the answer gives one.
+    /// The pause that a 429 answer asks for, whoever sent it; the inner value is its length, where the answer gives one.
     pub(super) fn pause(&self) -> Option<Option<Duration>> {
         match self {
             Self::Refused {

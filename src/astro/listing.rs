@@ -73,8 +73,8 @@ impl Failure {
 pub struct Listing {
     /// Every token with a role in the Workspace, or why not.
     pub tokens: Result<Arc<Vec<Token>>, Failure>,
-    /// What the credential says of itself that it was read with.
-    pub credential: CredentialClaims,
+    /// What the credential says of itself that it was read with; `None`: the credential itself could not be read.
+    pub credential: Option<CredentialClaims>,
     began: Instant,
 }
 
@@ -109,7 +109,7 @@ impl Listings {
     /// Of callers that come together one reads and the others share.
     pub async fn get<F>(&self, key: &Key, not_before: Option<Instant>, read: F) -> Listing
     where
-        F: AsyncFnOnce() -> (Result<Vec<Token>, Failure>, CredentialClaims),
+        F: AsyncFnOnce() -> (Result<Vec<Token>, Failure>, Option<CredentialClaims>),
     {
         let place = {
             let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
@@ -167,7 +167,7 @@ mod tests {
             let read = async || {
                 reads.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
-                (Ok(vec![]), CredentialClaims::default())
+                (Ok(vec![]), None)
             };
             listings.get(&key(), Some(not_before), read).await
         };
@@ -187,7 +187,7 @@ mod tests {
                     message: "down".into(),
                     retry_after: None,
                 };
-                (Err(failure), CredentialClaims::default())
+                (Err(failure), None)
             };
             assert!(
                 listings

@@ -35,7 +35,7 @@ pub fn for_calls(mut config: Config, pace: &Pace, patience: Patience) -> anyhow:
 
 /// A client without timeouts for what is read, since a watch may be silent for long.
 ///
-/// The library's own retries are off: they take minutes, and nobody hears of them.
+/// The library's own retries are off: they can take minutes, and are not reported.
 pub fn for_watches(mut config: Config, patience: Patience) -> anyhow::Result<Client> {
     config.default_retry = false;
     let builder = ClientBuilder::try_from(config)?

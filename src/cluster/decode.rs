@@ -303,7 +303,7 @@ fn keep_readable<T: DeserializeOwned>(fields: &mut Map<String, Value>) {
         };
         let parts = parts.into_iter().filter_map(|part| {
             let mut alone = json!({field.as_str(): part});
-            mend::<T>(&mut alone);
+            drop_unreadable::<T>(&mut alone);
             alone.get_mut(&field).map(Value::take)
         });
         for part in parts {
@@ -316,7 +316,7 @@ fn keep_readable<T: DeserializeOwned>(fields: &mut Map<String, Value>) {
 }
 
 /// Takes out what cannot be read, and where it cannot be missing, what it is a part of.
-fn mend<T: DeserializeOwned>(value: &mut Value) {
+fn drop_unreadable<T: DeserializeOwned>(value: &mut Value) {
     while let Err(error) = serde_path_to_error::deserialize::<_, T>(&*value) {
         let path = error.path().iter().map_while(|segment| match segment {
             Segment::Map { key } => Some(Step::Field(key.clone())),
@@ -411,7 +411,7 @@ mod tests {
             entry("whole", json!({})),
             entry(
                 "of a newer version",
-                json!({"reason": "Previous", "outcome": "Burnt"}),
+                json!({"reason": "Previous", "outcome": "Discarded"}),
             ),
             entry("no time", json!({"at": LATE})),
             entry("no name", json!({"outcome": "{{ x }}"})),

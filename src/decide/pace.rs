@@ -122,9 +122,9 @@ table! {
     /// The longest pause after failures at Astro.
     failure_longest_retry: SignedDuration = 600_000, at least 2_000;
     /// After a pass that the API server gave no evidence for.
-    error_retry: Duration = 5_000, at least 500;
+    error_retry: SignedDuration = 5_000, at least 500;
     /// The longest pause after passes that the API server gave no evidence for.
-    error_longest_retry: Duration = 60_000, at least 2_000;
+    error_longest_retry: SignedDuration = 60_000, at least 2_000;
     /// No failure asks for a longer pause; a status that does was written by a clock that is wrong.
     longest_retry: SignedDuration = 3_600_000, at least 60_000;
 
@@ -197,11 +197,9 @@ impl Pace {
         doubled(self.failure_retry, failures, self.failure_longest_retry)
     }
 
-    /// How long to wait after so many passes in a row that the API server gave no evidence for; of these there is one.
+    /// How long to wait after so many passes in a row that the API server gave no evidence for.
     pub fn after_errors(&self, errors: u32) -> Duration {
-        let doublings = errors.saturating_sub(1).min(16);
-        let pause = self.error_retry.saturating_mul(1 << doublings);
-        pause.min(self.error_longest_retry)
+        doubled(self.error_retry, errors, self.error_longest_retry).unsigned_abs()
     }
 
     /// How long to wait after so many tries in a row that another party's write came before.

@@ -221,9 +221,10 @@ impl Observer {
         let not_before = Instant::now().checked_sub(age);
         let (handles, listings) = (&self.handles, &self.listings);
         let listing = token::listing(handles, listings, &seen.resource, not_before).await?;
-        seen.access = match &listing.tokens {
-            Err(Failure::Denied(blocked)) => Access::Denied(blocked.clone()),
-            _ => Access::Granted(listing.credential.clone()),
+        seen.access = match (&listing.tokens, &listing.credential) {
+            (Err(Failure::Denied(blocked)), _) => Access::Denied(blocked.clone()),
+            (_, Some(credential)) => Access::Granted(credential.clone()),
+            (_, None) => Access::Unknown,
         };
         match token::in_listing(&seen.resource, &listing, false) {
             // A failure that is shared is no evidence: a rule that needs to know asks again.

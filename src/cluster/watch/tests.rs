@@ -212,7 +212,7 @@ async fn the_whole_cluster_is_waited_for_until_it_is_permitted() {
     synced(&watched).await;
 }
 
-/// Tells nobody.
+/// Reports nothing.
 fn silent() -> Report {
     Report {
         count: Arc::new(|_, _| {}),

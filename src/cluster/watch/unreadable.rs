@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tracing::{info, warn};
 
-/// Is told of one object, and why it cannot be read.
+/// Called with an object that cannot be read, and the reason.
 type Found = dyn Fn(ObjectReference, &str) + Send + Sync;
 
 /// Is told of objects that cannot be read.

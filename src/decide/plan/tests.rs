@@ -2154,6 +2154,11 @@ fn of_a_credential_that_expires_within_a_week_a_condition_warns() {
     let told = expiring(&far, &soon).unwrap();
     assert_eq!((&*told.reason, told.warning), (status::EXPIRING, true));
     assert_eq!(expiring(&soon, &after(soon.clone(), Some(7 * DAY))), None);
+    // A credential that could not be read for a moment says nothing.
+    let mut unread = calm();
+    unread.resource.status = Some(soon.clone());
+    unread.access = Access::Unknown;
+    assert_eq!(status::next(&unread, &plan(&unread), None), soon);
     // It was replaced.
     let replaced = after(soon, None);
     assert_eq!(warning(&replaced), None);

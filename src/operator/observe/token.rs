@@ -6,7 +6,7 @@ use crate::astro::error::{Error as VendorError, Kind};
 use crate::astro::listing::{Failure, Key, Listing, Listings};
 use crate::cluster::error::Error;
 use crate::cluster::secret;
-use crate::decide::evidence::{CredentialClaims, Live, Observed, Stored, Token};
+use crate::decide::evidence::{Live, Observed, Stored, Token};
 use crate::decide::token::among;
 use crate::id::is_same;
 use crate::operator::grant::Grant;
@@ -43,11 +43,9 @@ pub(super) async fn listing(
                 .list(credential, organization, &spec.workspace_id);
             let list = list.await;
             let list = list.map_err(|error| Failure::from(&error));
-            (list, credential.claims())
+            (list, Some(credential.claims()))
         }
-        Err(Error::Refused(blocked)) => {
-            (Err(Failure::Denied(blocked)), CredentialClaims::default())
-        }
+        Err(Error::Refused(blocked)) => (Err(Failure::Denied(blocked)), None),
         Err(error) => {
             let message = error.to_string();
             broken = Some(error);
@@ -56,7 +54,7 @@ pub(super) async fn listing(
                 message,
                 retry_after,
             };
-            (Err(failure), CredentialClaims::default())
+            (Err(failure), None)
         }
     };
     let listing = listings.get(&key, not_before, read).await;
