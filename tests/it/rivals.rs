@@ -4,9 +4,10 @@ use crate::stage::{self, Operator, Stage, next_second};
 use astro_token_operator::api::{Cause, WorkspaceTokenRotation};
 use futures::future::join_all;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use lab::astro::{Astro, Fault, FaultHandle, Issued, NewToken, Reply, Step};
+use lab::astro::{Astro, Fault, FaultHandle, Issued, NewToken, Operation, Reply, Step};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// No audit helps: what happens here happens because a watch says so.
 const FLAGS: [&str; 2] = ["--leader-election=false", "--audit-interval=1h"];
@@ -155,6 +156,9 @@ async fn the_younger_of_two_on_one_secret_makes_no_call_and_takes_over_by_a_watc
     assert!(message.contains("target.name"), "{message}");
     make_patient(stage, "younger", "TargetConflict").await;
     assert_eq!(rivals.calls(&own), 0);
+    // So slow an answer that the Secret is read again before it is written.
+    let slow = Step::Delay(Duration::from_millis(1_500));
+    rivals.astro.fault(Fault::on(Operation::Rotate).after(slow));
     stage.delete("older").await;
     stage.until_rotated("younger", 1).await;
     let value = stage.value("one", "token").await.unwrap();

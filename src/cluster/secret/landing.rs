@@ -1,14 +1,16 @@
 //! Stores a value that exists nowhere else.
 
 use super::write::{Draft, api, write};
+use crate::api::{WorkspaceTokenRotation, evidence};
 use crate::cluster::decode::Item;
 use crate::cluster::error::Error;
 use crate::decide::evidence::{Held, Stored};
 use crate::decide::managed::Metadata;
+use crate::decide::names::is_object_name;
 use crate::decide::ownership;
 use crate::decide::pace::Pace;
 use crate::decide::version::Drift;
-use kube::{Client, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use secrecy::SecretString;
 use std::time::Duration;
 use uuid::Uuid;
@@ -52,7 +54,12 @@ pub async fn land(
                 Ok(found) => {
                     draft.force = found.is_some();
                     draft.resource_version = found.as_ref().and_then(ResourceExt::resource_version);
-                    found.map_or(Place::Free, |found| place(&found, &draft))
+                    match &found {
+                        Some(found) => {
+                            place(found, &draft, is_left_behind(client, found, &draft).await)
+                        }
+                        None => Place::Free,
+                    }
                 }
                 // The write itself will tell.
                 Err(_) => Place::Free,
@@ -108,19 +115,33 @@ enum Place {
     Foreign(Error),
 }
 
-fn place(found: &Metadata, draft: &Draft<'_>) -> Place {
+/// Whether a resource wrote this Secret that does not exist any more. Where that is not known, it does exist.
+async fn is_left_behind(client: &Client, secret: &Metadata, draft: &Draft<'_>) -> bool {
+    let owner = secret.annotations().get(evidence::OWNED_BY);
+    let Some(owner) = owner.filter(|owner| **owner != draft.stamp.owner) else {
+        return false;
+    };
+    let namespace = draft.owner.namespace().unwrap_or_default();
+    let resources: Api<WorkspaceTokenRotation> = Api::namespaced(client.clone(), &namespace);
+    // Anybody who may write Secrets can put any text there, and no resource has a name that is none.
+    !is_object_name(owner) || matches!(resources.get_metadata_opt(owner).await, Ok(None))
+}
+
+fn place(found: &Metadata, draft: &Draft<'_>, is_left_behind: bool) -> Place {
     let cluster = &draft.stamp.cluster;
-    match ownership::read(found, draft.owner, cluster, |_| true) {
+    match ownership::read(found, draft.owner, cluster, |_| !is_left_behind) {
         Stored::Foreign(blocked) => Place::Foreign(Error::Refused(blocked)),
         Stored::Absent { .. } | Stored::Consented { .. } => Place::Free,
         Stored::Holds(held) | Stored::Unread(held) => {
+            // Nobody waits for what is in a Secret that was left behind.
+            let is_of_another = held.stamp.owner != draft.stamp.owner;
             let (theirs, ours) = (&held.stamp, &draft.stamp);
             let is_planned = draft.replaces.as_ref() == Some(theirs);
             // An earlier try was stored, and its answer was lost, or the value came back changed.
             let is_ours = theirs.rotation_id.is_some() && theirs.rotation_id == ours.rotation_id;
             let is_older = theirs.token_id == ours.token_id
                 && ours.compare(&theirs.version) == Drift::StoredNewer;
-            match is_planned || is_ours || is_older {
+            match is_of_another || is_planned || is_ours || is_older {
                 true => Place::Free,
                 false => Place::Taken,
             }
@@ -210,7 +231,8 @@ mod tests {
             replaces,
             force: true,
         };
-        let told = |found: &Metadata, draft: &Draft<'_>| match place(found, draft) {
+        let told = |found: &Metadata, draft: &Draft<'_>, is_left| match place(found, draft, is_left)
+        {
             Place::Free => "free",
             Place::Taken => "taken",
             Place::Foreign(_) => "foreign",
@@ -238,7 +260,14 @@ mod tests {
             ("of another party", None, None, "foreign"),
         ] {
             let secret = secret(found.as_ref());
-            assert_eq!(told(&secret, &draft(replaces)), expected, "{what}");
+            assert_eq!(told(&secret, &draft(replaces), false), expected, "{what}");
+        }
+        let of_another = secret(Some(&Stamp {
+            owner: "another".into(),
+            ..other_token(1)
+        }));
+        for (is_left, expected) in [(false, "foreign"), (true, "free")] {
+            assert_eq!(told(&of_another, &draft(None), is_left), expected);
         }
     }
 }
