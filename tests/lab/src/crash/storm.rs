@@ -124,25 +124,33 @@ impl Storm {
         let (replicas, servers) = tokio::try_join!(try_join_all(replicas), servers)?;
         let (mut operators, accidents): (Vec<_>, Vec<_>) = replicas.into_iter().unzip();
 
-        // All is well when each has been rotated once more.
-        let calm = crate::bench::now();
-        wait(&ledger, &names, |name| {
-            last(name).is_some_and(|at| at > calm)
-        })
-        .await?;
-        suspend(&client, &names).await?;
-        wait(&ledger, &names, |name| {
-            let resource = ledger.resource(name);
-            resource.is_some_and(|it| {
-                let status = status(&it);
-                status.is_at_rest(it.metadata.generation)
-                    && status.conditions.iter().any(|it| it.type_ == "Suspended")
+        let calm = async {
+            // All is well when each has been rotated once more.
+            let begun = crate::bench::now();
+            wait(&ledger, &names, |name| {
+                last(name).is_some_and(|at| at > begun)
             })
-        })
-        .await?;
+            .await?;
+            suspend(&client, &names).await?;
+            wait(&ledger, &names, |name| {
+                let resource = ledger.resource(name);
+                resource.is_some_and(|it| {
+                    let status = status(&it);
+                    status.is_at_rest(it.metadata.generation)
+                        && status.conditions.iter().any(|it| it.type_ == "Suspended")
+                })
+            })
+            .await
+        };
+        tokio::select! {
+            calm = calm => calm?,
+            tended = tend(&berths, &mut operators) => tended?,
+        }
         for operator in &mut operators {
-            operator.signal("TERM").await?;
-            operator.end(GRACE).await?;
+            if !operator.has_ended()? {
+                operator.signal("TERM").await?;
+                operator.end(GRACE).await?;
+            }
         }
         for berth in &berths {
             let log = std::fs::read(&berth.log)?;
@@ -337,6 +345,18 @@ impl Berth {
             operator = self.start()?;
         }
         Ok((operator, accidents))
+    }
+}
+
+/// Starts again what ends, as a kubelet does: on a busy machine a replica may lose its leadership at any time.
+async fn tend(berths: &[Berth], operators: &mut [Operator]) -> anyhow::Result<()> {
+    loop {
+        sleep(Duration::from_secs(1)).await;
+        for (berth, operator) in berths.iter().zip(operators.iter_mut()) {
+            if operator.has_ended()? {
+                *operator = berth.start()?;
+            }
+        }
     }
 }
 
