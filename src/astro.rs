@@ -8,4 +8,5 @@ pub(crate) mod limits;
 pub(crate) mod listing;
 mod liveness;
 pub mod record;
+pub(crate) mod shared;
 mod wire;

@@ -3,7 +3,7 @@
 use crate::astro::answer::Answer;
 use crate::astro::credential::Credential;
 use crate::astro::error::{Error, transport};
-use crate::astro::limits::{Limits, Turn};
+use crate::astro::limits::Limits;
 use crate::astro::record::Details;
 use crate::astro::wire::{self, Page};
 use crate::decide::evidence::Token;
@@ -195,9 +195,27 @@ impl Astro {
         Ok(wire::details(&record))
     }
 
-    /// Waits for this credential's turn to rotate, so that the evidence for it is read after the wait.
-    pub async fn turn(&self, credential: &Credential) -> Turn {
-        self.0.limits.turn(credential).await
+    /// Takes one more rotation from the budget of the credential of this fingerprint.
+    ///
+    /// # Errors
+    /// How long to wait before it is tried again.
+    pub fn may_rotate(&self, fingerprint: u128) -> Result<(), Duration> {
+        self.0.limits.rotation(fingerprint)
+    }
+
+    /// Whether the vendor takes reads with the credential of this fingerprint now.
+    ///
+    /// # Errors
+    /// How long it wants it to pause.
+    pub fn may_read(&self, fingerprint: u128) -> Result<(), Duration> {
+        self.0.limits.pause(fingerprint)
+    }
+
+    /// Waits until the budget of a credential has one more rotation, and takes it.
+    pub async fn turn(&self, credential: &Credential) {
+        while let Err(pause) = self.may_rotate(credential.fingerprint()) {
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Forgets the budgets of credentials that were not used of late: tenants may bring as many as they like.
@@ -205,7 +223,7 @@ impl Astro {
         self.0.limits.forget_idle();
     }
 
-    /// Rotates: the old value dies, the new one is shown once. Never sent twice; call [`Astro::turn`] before.
+    /// Rotates: the old value dies, the new one is shown once. Never sent twice; call [`Astro::turn`] or [`Astro::may_rotate`] before.
     ///
     /// # Errors
     /// See [`Error::is_definite`]: unless definite, the rotation may have happened.
@@ -384,7 +402,7 @@ impl Astro {
             *self.known_time() = answer.date.map(|date| (date, Instant::now()));
         }
         if let Some(pause) = result.as_ref().err().and_then(Error::pause) {
-            self.0.limits.pause(credential, pause);
+            self.0.limits.begin_pause(credential, pause);
         }
         debug!(operation, code, "called Astro");
         let metrics = &self.0.metrics;

@@ -19,7 +19,7 @@ const LONGEST: usize = 16 * 1024;
 #[derive(Clone)]
 pub struct Credential {
     value: SecretString,
-    fingerprint: u64,
+    fingerprint: u128,
     claims: JwtClaims,
 }
 
@@ -146,7 +146,7 @@ impl Credential {
     }
 
     /// Tells credentials apart within this process, for rate limits and caches; never shown.
-    pub fn fingerprint(&self) -> u64 {
+    pub fn fingerprint(&self) -> u128 {
         self.fingerprint
     }
 
@@ -194,10 +194,12 @@ fn utf16(content: &[u8]) -> Option<Zeroizing<String>> {
         .map(Zeroizing::new)
 }
 
-fn fingerprint(value: &str) -> u64 {
-    // Keyed at random for each process: says nothing about the value outside of it.
-    static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    KEYS.hash_one(value)
+fn fingerprint(value: &str) -> u128 {
+    // Keyed at random for each process: says nothing about the value outside of it. Twice as long as one hash, since what two
+    // share that are taken for one would cross from one tenant to another.
+    static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(Default::default);
+    let [high, low] = KEYS.each_ref().map(|key| u128::from(key.hash_one(value)));
+    high << 64 | low
 }
 
 fn claims(value: &str) -> Option<JwtClaims> {

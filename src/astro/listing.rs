@@ -1,13 +1,15 @@
 //! The vendor's list of a Workspace's tokens: read once for all resources that need it, and shared.
 
 use crate::api::SecretKeyRef;
+use crate::astro::client::Astro;
+use crate::astro::credential::Credential;
 use crate::astro::error::{Error, Kind};
+use crate::astro::shared::{Reading, Shared};
 use crate::decide::evidence::{CredentialClaims, Live, Token};
 use crate::decide::pace::Pace;
 use crate::reason::Blocked;
 use jiff::SignedDuration;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Whose list: credential and Workspace.
@@ -28,6 +30,11 @@ pub struct Key {
 pub enum Failure {
     /// No credential to ask with.
     Denied(Blocked),
+    /// Whether there is a credential is not known.
+    Unread {
+        /// What happened.
+        message: String,
+    },
     /// The vendor refuses the credential.
     Refused(Blocked),
     /// No usable answer.
@@ -57,6 +64,10 @@ impl Failure {
     pub fn live(self, fresh: bool) -> Live {
         match self {
             Self::Denied(blocked) | Self::Refused(blocked) => Live::Refused { blocked, fresh },
+            Self::Unread { message } => Live::Unavailable {
+                message,
+                retry_after: None,
+            },
             Self::Unavailable {
                 message,
                 retry_after,
@@ -68,80 +79,84 @@ impl Failure {
     }
 }
 
-/// A list as read at one moment.
-#[derive(Clone)]
-pub struct Listing {
-    /// Every token with a role in the Workspace, or why not.
-    pub tokens: Result<Arc<Vec<Token>>, Failure>,
-    /// What the credential says of itself that it was read with; `None`: the credential itself could not be read.
-    pub credential: Option<CredentialClaims>,
-    began: Instant,
-}
+/// Every token with a role in the Workspace, or why there is no list; and what the credential says of itself that it was read
+/// with, `None`: the credential itself could not be read.
+pub type List = (Result<Arc<Vec<Token>>, Failure>, Option<CredentialClaims>);
 
-impl Listing {
-    /// Since its reading began.
-    pub fn age(&self) -> Duration {
-        self.began.elapsed()
-    }
-}
+/// A list as read at one moment.
+pub type Listing = Reading<List>;
 
 /// All lists.
 pub struct Listings {
-    all: Mutex<HashMap<Key, Place>>,
+    /// By who asks, so that nobody learns what their own credential does not show.
+    asked: Shared<Key, List>,
+    /// By what was asked: two who ask with the same credential share one list.
+    read: Shared<(u128, String, String), Result<Arc<Vec<Token>>, Failure>>,
     /// How long a failure is shared: many resources with one bad credential make one attempt.
     failure_shared: Duration,
 }
-
-/// One list, locked while it is being read.
-type Place = Arc<tokio::sync::Mutex<Option<Listing>>>;
 
 impl Listings {
     /// None yet.
     pub fn new(pace: &Pace) -> Self {
         Self {
-            all: Mutex::default(),
+            asked: Shared::default(),
+            read: Shared::default(),
             failure_shared: pace.vendor_failure_shared,
         }
     }
 
-    /// A list whose reading began at or after `not_before` (`None`: any); read with `read` when there is none.
-    ///
-    /// Of callers that come together one reads and the others share.
-    pub async fn get<F>(&self, key: &Key, not_before: Option<Instant>, read: F) -> Listing
-    where
-        F: AsyncFnOnce() -> (Result<Vec<Token>, Failure>, Option<CredentialClaims>),
-    {
-        let place = {
-            let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-            all.entry(key.clone()).or_default().clone()
-        };
-        let mut place = place.lock().await;
-        let serves = |listing: &&Listing| match &listing.tokens {
-            Ok(_) => not_before.is_none_or(|at| listing.began >= at),
-            // However old a list may be: a failure may be over.
-            Err(_) => listing.age() < self.failure_shared,
-        };
-        if let Some(listing) = place.as_ref().filter(serves) {
-            return listing.clone();
-        }
-        let began = Instant::now();
-        let (tokens, credential) = read().await;
-        let listing = Listing {
-            tokens: tokens.map(Arc::new),
-            credential,
-            began,
-        };
-        *place = Some(listing.clone());
-        listing
+    /// A list whose reading began at or after `not_before` (`None`: any), if there is one.
+    pub fn known(&self, key: &Key, not_before: Option<Instant>) -> Option<Listing> {
+        let known = self.asked.known(key)?;
+        self.serves(&known, known.value.0.is_ok(), not_before)
+            .then_some(known)
     }
 
-    /// Forgets lists that have not been asked for in `idle`.
+    /// The same; read with `read` when there is none. Of callers that come together one reads and the others share.
+    pub async fn get(
+        &self,
+        key: &Key,
+        not_before: Option<Instant>,
+        read: impl AsyncFnOnce() -> List,
+    ) -> Listing {
+        let serves = |it: &Listing| self.serves(it, it.value.0.is_ok(), not_before);
+        self.asked.get(key, serves, read).await
+    }
+
+    /// The list of a Workspace of an Organization, as a credential shows it.
+    pub async fn list(
+        &self,
+        astro: &Astro,
+        credential: &Credential,
+        (organization, workspace): (&str, &str),
+        not_before: Option<Instant>,
+    ) -> Result<Arc<Vec<Token>>, Failure> {
+        let key = (
+            credential.fingerprint(),
+            organization.to_owned(),
+            workspace.to_owned(),
+        );
+        let serves = |it: &Reading<_>| self.serves(it, Result::is_ok(&it.value), not_before);
+        let read = async || {
+            let list = astro.list(credential, organization, workspace).await;
+            list.map(Arc::new).map_err(|error| Failure::from(&error))
+        };
+        self.read.get(&key, serves, read).await.value
+    }
+
+    fn serves<V>(&self, reading: &Reading<V>, is_list: bool, not_before: Option<Instant>) -> bool {
+        match is_list {
+            true => not_before.is_none_or(|at| reading.began() >= at),
+            // However old a list may be: a failure may be over.
+            false => reading.age() < self.failure_shared,
+        }
+    }
+
+    /// Forgets lists that have not been read in `idle`.
     pub fn forget_older_than(&self, idle: Duration) {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, place| match place.try_lock() {
-            Ok(listing) => listing.as_ref().is_some_and(|l| l.began.elapsed() < idle),
-            Err(_) => true,
-        });
+        self.asked.retain(|_, it| it.age() < idle);
+        self.read.retain(|_, it| it.age() < idle);
     }
 }
 
@@ -163,18 +178,24 @@ mod tests {
     async fn callers_that_come_together_share_one_reading_and_a_fresh_one_is_read_anew() {
         let (listings, reads) = (Listings::new(&Pace::SHIPPED), AtomicUsize::new(0));
         let asked = Instant::now();
+        assert!(listings.known(&key(), None).is_none());
         let get = async |not_before| {
             let read = async || {
                 reads.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
-                (Ok(vec![]), None)
+                (Ok(Arc::default()), None)
             };
             listings.get(&key(), Some(not_before), read).await
         };
         futures::future::join_all((0..10).map(|_| get(asked))).await;
         assert_eq!(reads.load(Ordering::Relaxed), 1);
-        get(Instant::now()).await;
+        let later = Instant::now();
+        assert!(listings.known(&key(), Some(asked)).is_some());
+        assert!(listings.known(&key(), Some(later)).is_none());
+        get(later).await;
         assert_eq!(reads.load(Ordering::Relaxed), 2);
+        listings.forget_older_than(Duration::ZERO);
+        assert!(listings.known(&key(), None).is_none());
     }
 
     #[tokio::test]
@@ -189,13 +210,8 @@ mod tests {
                 };
                 (Err(failure), None)
             };
-            assert!(
-                listings
-                    .get(&key(), Some(Instant::now()), read)
-                    .await
-                    .tokens
-                    .is_err()
-            );
+            let listing = listings.get(&key(), Some(Instant::now()), read).await;
+            assert!(listing.value.0.is_err());
         }
         assert_eq!(reads.load(Ordering::Relaxed), 1);
     }

@@ -130,11 +130,12 @@ async fn online(
         }
     }
     let handles = Handles {
-        grants: Grants {
-            client: client.clone(),
-            own: own_credential(&args.astro, &args.decisions)?,
-            organization: args.astro.organization_id.clone(),
-        },
+        grants: Grants::new(
+            client.clone(),
+            own_credential(&args.astro, &args.decisions)?,
+            args.astro.organization_id.clone(),
+            &args.decisions.pace(&args.astro),
+        ),
         client: client.clone(),
         astro,
         settings: Arc::new(settings(&args.astro, &args.decisions, id)),

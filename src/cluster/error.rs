@@ -26,6 +26,23 @@ pub enum Error {
     Unavailable(#[from] kube::Error),
 }
 
+impl Error {
+    /// The same, for another one who wanted to know.
+    pub fn shared(&self) -> Self {
+        match self {
+            Self::Raced => Self::Raced,
+            Self::Refused(blocked) => Self::Refused(blocked.clone()),
+            Self::Changed(blocked) => Self::Changed(blocked.clone()),
+            Self::Unavailable(error) => {
+                Self::Unavailable(kube::Error::Service(match HeldBack::of(error) {
+                    Some(held) => held.clone().into(),
+                    None => api_error(error, LONGEST_MESSAGE).into(),
+                }))
+            }
+        }
+    }
+}
+
 impl From<Error> for Setback {
     fn from(error: Error) -> Self {
         match error {

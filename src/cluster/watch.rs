@@ -33,19 +33,19 @@ use tracing::{info, warn};
 
 /// Sends resources to be reconciled.
 #[derive(Clone)]
-pub struct Wake(UnboundedSender<ObjectRef<WorkspaceTokenRotation>>);
+pub struct Wake(UnboundedSender<Key>);
 
 impl Wake {
     /// It, and what comes out at its other end.
-    pub fn channel() -> (Self, UnboundedReceiver<ObjectRef<WorkspaceTokenRotation>>) {
+    pub fn channel() -> (Self, UnboundedReceiver<Key>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self(sender), receiver)
     }
 
     /// Sends these. While the process stops nothing receives them any more, and nothing is lost by that.
     pub fn send(&self, resources: impl IntoIterator<Item = Key>) {
-        for Key { namespace, name } in resources {
-            let _ = self.0.send(ObjectRef::new(&name).within(&namespace));
+        for resource in resources {
+            let _ = self.0.send(resource);
         }
     }
 }

@@ -60,6 +60,8 @@ table! {
     vendor_failure_shared: Duration = 5_000, at least 500;
     /// A list of tokens no older than this tells as well as one read now which token has a name.
     list_fresh: Duration = 1_000, at least 1_000;
+    /// For how long a credential that was read is shared by the resources that name it.
+    credential_fresh: Duration = 1_000, at least 1_000;
 
     // One rotation.
 
@@ -255,6 +257,7 @@ mod tests {
                 ("vendor_longest_pause", 600.0),
                 ("vendor_failure_shared", 5.0),
                 ("list_fresh", 1.0),
+                ("credential_fresh", 1.0),
                 ("latest_call", 5.0),
                 ("landing", 10.0),
                 ("rest", 600.0),

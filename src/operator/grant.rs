@@ -2,16 +2,20 @@
 
 use crate::api::WorkspaceTokenRotation;
 use crate::astro::credential::Credential;
+use crate::astro::shared::{Reading, Shared};
 use crate::clock::now;
 use crate::cluster::error::Error;
 use crate::cluster::secret;
 use crate::decide::allowed::Allowed;
+use crate::decide::pace::Pace;
 use crate::id::is_id;
 use crate::reason::{Blocked, Reason};
 use crate::text::scrub;
 use kube::{Client, ResourceExt};
 use secrecy::{ExposeSecret, SecretString};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The operator's own credential, and who may use it.
 #[derive(Clone, Default)]
@@ -53,38 +57,75 @@ impl Source {
     }
 }
 
-/// What a call to the vendor needs.
+/// What a call to the vendor needs. Holds a value, so it has no `Debug`.
 #[derive(Clone)]
 pub struct Grant {
     /// The credential.
     pub credential: Credential,
     /// The Organization id.
     pub organization: String,
+    /// The credential was read a moment ago, for another one who needs it too.
+    pub is_shared: bool,
 }
 
 /// Finds the grant of each resource; every reference stays in the resource's namespace.
 #[derive(Clone)]
 pub struct Grants {
-    /// For single calls to the API server.
-    pub client: Client,
-    /// The operator's own credential.
-    pub own: DefaultCredential,
-    /// The operator's `--organization-id`.
-    pub organization: Option<String>,
+    client: Client,
+    own: DefaultCredential,
+    organization: Option<String>,
+    /// Credentials by where they are. Many resources name the same one, and each of them has it read.
+    shared: Arc<Shared<Place, Result<Credential, Arc<Error>>>>,
+    /// For how long they are.
+    fresh: Duration,
+}
+
+/// Where a credential is.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Place {
+    namespace: String,
+    secret: String,
+    key: String,
 }
 
 impl Grants {
+    /// With the operator's own credential and its `--organization-id`.
+    pub fn new(
+        client: Client,
+        own: DefaultCredential,
+        organization: Option<String>,
+        pace: &Pace,
+    ) -> Self {
+        Self {
+            client,
+            own,
+            organization,
+            shared: Arc::default(),
+            fresh: pace.credential_fresh,
+        }
+    }
+
+    /// Has the credential of `resource` read anew: it was refused, and may have been replaced since it was read.
+    pub fn forget(&self, resource: &WorkspaceTokenRotation) {
+        if let Some(place) = Place::of(resource) {
+            self.shared.retain(|it, _| *it != place);
+        }
+    }
+
+    /// Has the credentials in this Secret read anew: it was written just now.
+    pub fn forget_secret(&self, namespace: &str, name: &str) {
+        self.shared
+            .retain(|it, _| it.namespace != namespace || it.secret != name);
+    }
+
     /// The credential and Organization for `resource`.
     ///
     /// # Errors
     /// `Refused` when a person has to fix something; `Unavailable` when the API server gives no verdict.
     pub async fn of(&self, resource: &WorkspaceTokenRotation) -> Result<Grant, Error> {
-        let credential = match &resource.spec.credentials {
-            Some(credentials) => {
-                let secret = &credentials.secret_ref;
-                of_secret(&self.client, resource, &secret.name, secret.key()).await?
-            }
-            None => of_operator(resource, &self.own)?,
+        let (credential, is_shared) = match Place::of(resource) {
+            Some(place) => self.of_secret(resource, place).await?,
+            None => (of_operator(resource, &self.own)?, false),
         };
         // By its own claim: a call would only be refused.
         if let Some(at) = credential.expires().filter(|at| *at <= now()) {
@@ -108,15 +149,60 @@ impl Grants {
         Ok(Grant {
             credential,
             organization,
+            is_shared,
+        })
+    }
+
+    /// The credential that is there, and whether it was read for another one.
+    async fn of_secret(
+        &self,
+        resource: &WorkspaceTokenRotation,
+        place: Place,
+    ) -> Result<(Credential, bool), Error> {
+        let mut is_shared = true;
+        let serves = |reading: &Reading<_>| reading.age() < self.fresh;
+        let read = async || {
+            is_shared = false;
+            self.wipe_later();
+            read(&self.client, resource, &place).await.map_err(Arc::new)
+        };
+        let reading = self.shared.get(&place, serves, read).await;
+        match reading.value {
+            Ok(credential) => Ok((credential, is_shared)),
+            Err(error) => Err(error.shared()),
+        }
+    }
+
+    /// No value stays in memory for longer than it is of use.
+    fn wipe_later(&self) {
+        let (shared, fresh) = (Arc::downgrade(&self.shared), self.fresh);
+        tokio::spawn(async move {
+            tokio::time::sleep(fresh * 2).await;
+            if let Some(shared) = shared.upgrade() {
+                shared.retain(|_, reading| reading.age() < fresh);
+            }
+        });
+    }
+}
+
+impl Place {
+    /// Of the credential that a spec names; `None`: it leaves that to the operator.
+    fn of(resource: &WorkspaceTokenRotation) -> Option<Self> {
+        let secret = &resource.spec.credentials.as_ref()?.secret_ref;
+        Some(Self {
+            namespace: resource.namespace().unwrap_or_default(),
+            secret: secret.name.clone(),
+            key: secret.key().to_owned(),
         })
     }
 }
 
-async fn of_secret(
+async fn read(
     client: &Client,
     resource: &WorkspaceTokenRotation,
-    name: &str,
-    key: &str,
+    Place {
+        secret: name, key, ..
+    }: &Place,
 ) -> Result<Credential, Error> {
     let missing = |problem: &str| {
         denied(

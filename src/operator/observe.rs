@@ -6,12 +6,12 @@ mod tests;
 mod token;
 
 use self::secrets::Secrets;
+pub(super) use self::token::list_key;
 use super::grant::Grant;
 use super::handles::Handles;
 use super::works::Works;
 use crate::api::WorkspaceTokenRotation;
-use crate::astro::limits::Turn;
-use crate::astro::listing::{Failure, Listings};
+use crate::astro::listing::{Failure, Listing, Listings};
 use crate::clock;
 use crate::cluster::error::Error;
 use crate::cluster::watch::Wake;
@@ -24,13 +24,19 @@ use crate::decide::plan::wake::reading_not_before;
 use crate::decide::rivals::{Claims, is_able};
 use crate::decide::validate::is_workable;
 use crate::decide::version::Drift;
+use crate::reason::Reason;
 use jiff::{SignedDuration, Timestamp};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::Store;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What a rotation is made with: the turn is there if it was waited for.
-pub type Granted = (Grant, Option<Turn>);
+/// What is known without asking the vendor.
+pub enum Known {
+    /// All that can be.
+    Seen(Box<Observed>),
+    /// The list of the Workspace's tokens has to be read first, so that it begins at or after this time; `None`: any.
+    Lacks(Option<Instant>),
+}
 
 /// Where evidence comes from.
 pub struct Observer {
@@ -81,7 +87,7 @@ impl Observer {
         resource: &WorkspaceTokenRotation,
         now: Timestamp,
         work: Option<Work>,
-    ) -> Result<Observed, Error> {
+    ) -> Result<Known, Error> {
         let mut seen = self.begin(resource, now, work);
         let stored = self.secrets.cached(resource, self.cluster(), now).await?;
         let since = now - self.handles.settings.pace.audit;
@@ -94,23 +100,52 @@ impl Observer {
         // First by what is known: a resource that has to wait for another makes no call.
         self.find_rival(&mut seen);
         if seen.rival.is_none() && is_workable(&seen) {
-            self.find_in_list(&mut seen).await?;
+            let age = seen.now.duration_since(reading_not_before(&seen));
+            let age = Duration::try_from(age).unwrap_or_default();
+            // A process younger than the interval has no list that is too old.
+            let not_before = Instant::now().checked_sub(age);
+            let listing = self.listings.known(&token::list_key(resource), not_before);
+            let Some(listing) = listing else {
+                return Ok(Known::Lacks(not_before));
+            };
+            find_in_list(&mut seen, &listing)?;
             self.find_rival(&mut seen);
         }
-        Ok(seen)
+        Ok(Known::Seen(Box::new(seen)))
     }
 
-    /// Fresh evidence: Secret and vendor are read now. Grant and turn are for a rotation decided on it; without `takes_turn`
-    /// nothing can be rotated on it, and it waits for none.
+    /// Reads the list that is lacking, for this resource and all others that need it. What keeps it from being read is known
+    /// then too.
+    pub async fn fetch_list(&self, resource: &WorkspaceTokenRotation, not_before: Option<Instant>) {
+        let listing = token::listing(&self.handles, &self.listings, resource, not_before);
+        let _ = listing.await;
+    }
+
+    /// Fresh evidence: Secret and vendor are read now. The grant is for a rotation decided on it.
     ///
     /// # Errors
     /// When the API server does not answer.
     pub async fn live(
         &self,
         cached: &Observed,
-        now: impl FnOnce() -> Timestamp,
-        takes_turn: bool,
-    ) -> Result<(Observed, Option<Granted>), Error> {
+        now: impl Fn() -> Timestamp,
+    ) -> Result<(Observed, Option<Grant>), Error> {
+        let resource = &cached.resource;
+        let first = self.look(cached, now()).await?;
+        let is_shared = first.1.as_ref().is_some_and(|grant| grant.is_shared);
+        if !is_shared || !is_credential_refused(&first.0) {
+            return Ok(first);
+        }
+        // It may have been replaced since it was read.
+        self.handles.grants.forget(resource);
+        self.look(cached, now()).await
+    }
+
+    async fn look(
+        &self,
+        cached: &Observed,
+        now: Timestamp,
+    ) -> Result<(Observed, Option<Grant>), Error> {
         let handles = &self.handles;
         let grant = match handles.grants.of(&cached.resource).await {
             Ok(grant) => grant,
@@ -121,18 +156,8 @@ impl Observer {
             }
             Err(error) => return Err(error),
         };
-        // Wait first and read afterwards: what is read has to be fresh when it is acted on.
-        let turn = match takes_turn {
-            true => Some(handles.astro.turn(&grant.credential).await),
-            false => None,
-        };
-        let newest = ObjectRef::from(&cached.resource);
-        let newest = self.secrets.resources.get(&newest);
-        // The grant is for the spec it was asked for. One that was edited meanwhile is looked at in the pass that follows, and
-        // writes of this one are refused.
-        let newest = newest.filter(|newest| is_granted_alike(newest, &cached.resource));
-        let resource = newest.as_deref().unwrap_or(&cached.resource);
-        let mut seen = self.begin(resource, now(), cached.work.clone());
+        let resource = &cached.resource;
+        let mut seen = self.begin(resource, now, cached.work.clone());
         seen.access = Access::Granted(grant.credential.claims());
         self.works.prove(uid(resource), None);
         let stored = self.secrets.read(resource, self.cluster(), seen.now);
@@ -158,7 +183,7 @@ impl Observer {
             seen.elsewhere = elsewhere.await?;
         }
         self.find_rival(&mut seen);
-        Ok((seen, Some((grant, turn))))
+        Ok((seen, Some(grant)))
     }
 
     /// Remembers whether a resource can work on its token, on the last evidence of a pass.
@@ -213,31 +238,6 @@ impl Observer {
         &self.handles.settings.cluster
     }
 
-    /// What the shared list says of the token.
-    async fn find_in_list(&self, seen: &mut Observed) -> Result<(), Error> {
-        let age = seen.now.duration_since(reading_not_before(seen));
-        let age = Duration::try_from(age).unwrap_or_default();
-        // A process younger than the interval has no list that is too old.
-        let not_before = Instant::now().checked_sub(age);
-        let (handles, listings) = (&self.handles, &self.listings);
-        let listing = token::listing(handles, listings, &seen.resource, not_before).await?;
-        seen.access = match (&listing.tokens, &listing.credential) {
-            (Err(Failure::Denied(blocked)), _) => Access::Denied(blocked.clone()),
-            (_, Some(credential)) => Access::Granted(credential.clone()),
-            (_, None) => Access::Unknown,
-        };
-        match token::in_listing(&seen.resource, &listing, false) {
-            // A failure that is shared is no evidence: a rule that needs to know asks again.
-            Live::Unavailable { .. } => {}
-            known => {
-                seen.live = known;
-                let age = SignedDuration::try_from(listing.age()).unwrap_or_default();
-                seen.asked_at = seen.now.checked_sub(age).ok();
-            }
-        }
-        Ok(())
-    }
-
     /// Asks a stored value itself whether it is live, where nothing else tells; otherwise why that is not known.
     async fn ask_value(&self, seen: &mut Observed, grant: &Grant) -> Result<(), Live> {
         let Live::Token { token, .. } = &seen.live else {
@@ -281,10 +281,29 @@ fn uid(resource: &WorkspaceTokenRotation) -> &str {
     resource.metadata.uid.as_deref().unwrap_or_default()
 }
 
-/// Whether a grant for one of them is as good for the other.
-fn is_granted_alike(one: &WorkspaceTokenRotation, other: &WorkspaceTokenRotation) -> bool {
-    let (one, other) = (&one.spec, &other.spec);
-    one.credentials == other.credentials
-        && one.organization_id == other.organization_id
-        && one.workspace_id == other.workspace_id
+/// What the shared list says of the token.
+fn find_in_list(seen: &mut Observed, listing: &Listing) -> Result<(), Error> {
+    seen.access = match &listing.value {
+        (Err(Failure::Unread { message }), _) => {
+            return Err(kube::Error::Service(message.clone().into()).into());
+        }
+        (Err(Failure::Denied(blocked)), _) => Access::Denied(blocked.clone()),
+        (_, Some(credential)) => Access::Granted(credential.clone()),
+        (_, None) => Access::Unknown,
+    };
+    match token::in_listing(&seen.resource, listing, false) {
+        // A failure that is shared is no evidence: a rule that needs to know asks again.
+        Live::Unavailable { .. } => {}
+        known => {
+            seen.live = known;
+            let age = SignedDuration::try_from(listing.age()).unwrap_or_default();
+            seen.asked_at = seen.now.checked_sub(age).ok();
+        }
+    }
+    Ok(())
+}
+
+fn is_credential_refused(seen: &Observed) -> bool {
+    let live = &seen.live;
+    matches!(live, Live::Refused { blocked, .. } if blocked.reason == Reason::CredentialsRejected)
 }

@@ -99,11 +99,12 @@ pub async fn run_with(
 
     let settings = settings(&args.astro, &args.decisions, cluster);
     let handles = Handles {
-        grants: Grants {
-            client: client.clone(),
-            own: own_credential,
-            organization: args.astro.organization_id,
-        },
+        grants: Grants::new(
+            client.clone(),
+            own_credential,
+            args.astro.organization_id,
+            &pace,
+        ),
         client,
         astro,
         settings: Arc::new(settings),

@@ -1,13 +1,13 @@
 //! A rotation of the operator's, in a task of its own that nothing aborts: its intent goes into the resource's status, and
 //! its value into the target Secret.
 
+use super::admission::Permit;
 use super::grant::Grant;
 use super::handles::Handles;
 use super::rotate::{Hands, Issued, rotate};
 use super::works::{WorkGuard, Works};
 use crate::api::{Status, WorkspaceTokenRotation};
 use crate::astro::error::Error as VendorError;
-use crate::astro::limits::Turn;
 use crate::cluster;
 use crate::cluster::secret::{self, Draft, Landed};
 use crate::decide::evidence::{Held, Observed, Token};
@@ -39,7 +39,7 @@ pub(crate) async fn run(
     works: &Works,
     seen: &Observed,
     rotation: &Rotation,
-    (grant, turn): (Grant, Turn),
+    (grant, permit): (Grant, Permit),
     (stuck, stop): (&Notify, &CancellationToken),
 ) -> Result<Done, Setback> {
     let uid = seen.resource.uid().unwrap_or_default();
@@ -50,7 +50,7 @@ pub(crate) async fn run(
             .ok_or(Setback::Raced)?,
         seen,
         rotation,
-        turn: Some(turn),
+        permit: Some(permit),
         stuck,
         stop,
     };
@@ -62,7 +62,7 @@ struct Task<'a> {
     work: WorkGuard,
     seen: &'a Observed,
     rotation: &'a Rotation,
-    turn: Option<Turn>,
+    permit: Option<Permit>,
     stuck: &'a Notify,
     stop: &'a CancellationToken,
 }
@@ -138,7 +138,7 @@ impl Hands for Task<'_> {
                     error!(namespace, name, rotation_id, error = %problem, "the new value cannot be stored; trying until it can");
                 }
                 // What cannot be stored for long must not keep others waiting.
-                self.turn.take();
+                self.permit.take();
                 if answered.elapsed() > pace.late_write {
                     self.stuck.notify_one();
                 }
@@ -162,6 +162,10 @@ impl Hands for Task<'_> {
             }
         };
         self.work.stored();
+        // It may be another resource's credential.
+        let secret = &issued.resource.spec.target.name;
+        let grants = &self.handles.grants;
+        grants.forget_secret(namespace.as_deref().unwrap_or_default(), secret);
         self.handles.metrics.stored(answered.elapsed());
         self.count("stored");
         let (token_id, expected) = (&issued.token.id, &self.rotation.token.id);

@@ -29,7 +29,7 @@ pub struct Looker {
     all: Vec<WorkspaceTokenRotation>,
     looked_at: HashSet<String>,
     readable: HashMap<String, bool>,
-    details: HashMap<(u64, String), Result<Details, String>>,
+    details: HashMap<(u128, String), Result<Details, String>>,
 }
 
 /// What a look brought.
@@ -88,13 +88,10 @@ impl Looker {
             });
         }
         begun.rival = self.rival(resource);
-        let (seen, granted) = self.observer.live(&begun, now, false).await?;
+        let (seen, grant) = self.observer.live(&begun, now).await?;
         self.observer.judge(&seen);
         self.looked_at.extend(resource.uid());
-        Ok(Look {
-            seen,
-            grant: granted.map(|(grant, _)| grant),
-        })
+        Ok(Look { seen, grant })
     }
 
     /// The cluster that the Secret says it was written in: where the real one is not known it passes for that.

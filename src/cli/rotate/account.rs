@@ -52,6 +52,7 @@ impl Account {
             grant: Grant {
                 credential,
                 organization,
+                is_shared: false,
             },
         })
     }

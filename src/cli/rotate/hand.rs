@@ -150,7 +150,7 @@ impl Hand {
         rotation: &Rotation,
     ) -> anyhow::Result<Handed> {
         let (astro, grant) = (self.account.astro.clone(), self.account.grant.clone());
-        let _turn = astro.turn(&grant.credential).await;
+        astro.turn(&grant.credential).await;
         self.failed = None;
         let setback = match rotate(self, &astro, &grant, seen, rotation).await {
             Ok(handed) => return handed.map(Box::new).map(Handed::Over),

@@ -18,7 +18,8 @@ use self::obstacles::{
 };
 use self::pending::{after_rival, in_flight, resolve_pending, settle, storing};
 use super::Plan;
-use crate::decide::evidence::Observed;
+use crate::decide::evidence::{Live, Observed};
+use crate::decide::version::Drift;
 
 /// A rule of the table.
 pub struct Rule {
@@ -180,6 +181,21 @@ pub fn explained(seen: &Observed) -> (&'static Rule, Plan) {
         .iter()
         .find_map(|rule| Some((rule, (rule.decide)(seen)?)))
         .unwrap_or_else(|| (&IDLE, idle(seen)))
+}
+
+/// Whether a rotation follows, should a look show nothing new: such a look takes a turn to rotate, and others do not.
+pub fn leads_to_rotation(seen: &Observed) -> bool {
+    let mut seen = seen.clone();
+    // A list may be older than the last rotation.
+    let stored = match seen.drift() {
+        Some((Drift::LiveNewer, ..)) | None => None,
+        Some((_, held, ..)) => Some(held.stamp.version.clone()),
+    };
+    if let Live::Token { token, fresh } = &mut seen.live {
+        *fresh = true;
+        token.version = stored.unwrap_or_else(|| token.version.clone());
+    }
+    matches!(plan(&seen), Plan::Rotate(_))
 }
 
 /// The plan on fresh evidence. Nothing fresher is to be had: a pause instead of a spin.

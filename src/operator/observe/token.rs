@@ -16,6 +16,18 @@ use kube::ResourceExt;
 use secrecy::ExposeSecret;
 use std::time::Instant;
 
+/// Which list a resource's token is in.
+pub(in crate::operator) fn list_key(resource: &WorkspaceTokenRotation) -> Key {
+    let spec = &resource.spec;
+    let credentials = spec.credentials.as_ref();
+    Key {
+        namespace: resource.namespace().unwrap_or_default(),
+        credential: credentials.map(|it| it.secret_ref.clone()),
+        organization: spec.organization_id.clone(),
+        workspace: spec.workspace_id.clone(),
+    }
+}
+
 /// The list of the resource's Workspace, no older than `not_before`.
 ///
 /// # Errors
@@ -26,37 +38,26 @@ pub(super) async fn listing(
     resource: &WorkspaceTokenRotation,
     not_before: Option<Instant>,
 ) -> Result<Listing, Error> {
-    let spec = &resource.spec;
-    let credentials = spec.credentials.as_ref();
-    let key = Key {
-        namespace: resource.namespace().unwrap_or_default(),
-        credential: credentials.map(|it| it.secret_ref.clone()),
-        organization: spec.organization_id.clone(),
-        workspace: spec.workspace_id.clone(),
-    };
     let mut broken = None;
     let read = async || match handles.grants.of(resource).await {
         Ok(grant) => {
-            let (credential, organization) = (&grant.credential, &grant.organization);
-            let list = handles
-                .astro
-                .list(credential, organization, &spec.workspace_id);
-            let list = list.await;
-            let list = list.map_err(|error| Failure::from(&error));
-            (list, Some(credential.claims()))
+            let Grant {
+                credential,
+                organization,
+                ..
+            } = &grant;
+            let of = (organization.as_str(), resource.spec.workspace_id.as_str());
+            let list = listings.list(&handles.astro, credential, of, not_before);
+            (list.await, Some(credential.claims()))
         }
         Err(Error::Refused(blocked)) => (Err(Failure::Denied(blocked)), None),
         Err(error) => {
             let message = error.to_string();
             broken = Some(error);
-            let retry_after = None;
-            let failure = Failure::Unavailable {
-                message,
-                retry_after,
-            };
-            (Err(failure), None)
+            (Err(Failure::Unread { message }), None)
         }
     };
+    let key = list_key(resource);
     let listing = listings.get(&key, not_before, read).await;
     match broken {
         Some(error) => Err(error),
@@ -70,7 +71,7 @@ pub(super) fn in_listing(
     listing: &Listing,
     fresh: bool,
 ) -> Live {
-    match &listing.tokens {
+    match &listing.value.0 {
         Ok(tokens) => among(resource, tokens, fresh),
         Err(failure) => failure.clone().live(fresh),
     }
@@ -143,7 +144,7 @@ pub(super) async fn is_gone(
     }
     let not_before = Instant::now().checked_sub(seen.pace().list_fresh);
     let listing = listing(handles, listings, &seen.resource, not_before).await?;
-    let tokens = listing.tokens;
+    let (tokens, _) = listing.value;
     Ok(tokens.is_ok_and(|tokens| !tokens.iter().any(|token| is_same(&token.id, id))))
 }
 

@@ -1,0 +1,128 @@
+//! Who may look and who may rotate: so many at once in all, fairly between credentials, and for each credential fairly
+//! between namespaces. Who waits costs no more than its name.
+
+mod lines;
+
+use self::lines::Lines;
+use crate::api::Key;
+use crate::astro::client::Astro;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A look at Secret and vendor.
+    Look,
+    /// A look, and the rotation that is to follow it.
+    Rotation,
+}
+
+/// Looks at once. One credential alone gets half of them.
+const LOOKS: usize = 16;
+/// Rotations at once: enough to keep servers busy, few enough that the write of a value does not queue behind the
+/// preparations of hundreds of others. One credential alone gets half of them.
+const ROTATIONS: usize = 24;
+
+/// All that wait.
+#[derive(Clone)]
+pub struct Admission(Arc<Inner>);
+
+struct Inner {
+    astro: Astro,
+    looks: Mutex<Lines>,
+    rotations: Mutex<Lines>,
+    changed: Notify,
+}
+
+/// A place that was given. It is another one's when this is dropped.
+pub struct Permit {
+    admission: Admission,
+    kind: Kind,
+    credential: u128,
+}
+
+impl Admission {
+    /// Nobody waits yet.
+    pub fn new(astro: Astro) -> Self {
+        Self(Arc::new(Inner {
+            astro,
+            looks: Mutex::new(Lines::new(LOOKS)),
+            rotations: Mutex::new(Lines::new(ROTATIONS)),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// Has a resource wait, if it does not yet, for a place for the credential of this fingerprint.
+    pub fn ask(&self, kind: Kind, credential: u128, resource: &Arc<Key>) {
+        self.lines(kind).join(credential, resource);
+        self.0.changed.notify_one();
+    }
+
+    /// Gives out places for as long as it is polled.
+    pub async fn run(&self, admitted: UnboundedSender<(Arc<Key>, Permit)>) {
+        loop {
+            let mut soonest = None::<Duration>;
+            for kind in [Kind::Look, Kind::Rotation] {
+                while let Some((resource, credential)) = self.next(kind, &mut soonest) {
+                    let admission = self.clone();
+                    let permit = Permit {
+                        admission,
+                        kind,
+                        credential,
+                    };
+                    // Nobody takes it any more while the process stops.
+                    let _ = admitted.send((resource, permit));
+                }
+            }
+            let budget = async {
+                match soonest {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.0.changed.notified() => {}
+                () = budget => {}
+            }
+        }
+    }
+
+    fn next(&self, kind: Kind, soonest: &mut Option<Duration>) -> Option<(Arc<Key>, u128)> {
+        let astro = &self.0.astro;
+        let may = |credential| {
+            let said = match kind {
+                Kind::Look => astro.may_read(credential),
+                Kind::Rotation => astro.may_rotate(credential),
+            };
+            said.inspect_err(|pause| *soonest = Some(soonest.unwrap_or(*pause).min(*pause)))
+                .is_ok()
+        };
+        self.lines(kind).next(may)
+    }
+
+    fn lines(&self, kind: Kind) -> MutexGuard<'_, Lines> {
+        let lines = match kind {
+            Kind::Look => &self.0.looks,
+            Kind::Rotation => &self.0.rotations,
+        };
+        // Each change is whole, even after a panic.
+        lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Permit {
+    /// Whether this is good for a look or a rotation with the credential of this fingerprint.
+    pub fn is_for(&self, kind: Kind, credential: u128) -> bool {
+        self.credential == credential && (self.kind == kind || self.kind == Kind::Rotation)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.admission.lines(self.kind).leave(self.credential);
+        self.admission.0.changed.notify_one();
+    }
+}
