@@ -10,6 +10,7 @@ use kube::CustomResourceExt;
 use std::alloc::System;
 use std::io::Write;
 use std::process::ExitCode;
+use tokio::runtime::Builder;
 use tracing::warn;
 use zeroizing_alloc::ZeroAlloc;
 
@@ -17,11 +18,26 @@ use zeroizing_alloc::ZeroAlloc;
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// Threads that run tasks. As many as a node has processors would each have buffers of their own, and the operator waits more
+/// than it computes.
+const THREADS: usize = 2;
+/// Threads for what blocks: the resolver, and files of a few lines.
+const BLOCKING_THREADS: usize = 4;
+
+fn main() -> ExitCode {
     // First of all: the arguments may come with a credential.
     let hidden = memory::forbid_dumps();
-    match run(cli::parse(std::env::args_os()), hidden).await {
+    let cli = cli::parse(std::env::args_os());
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build();
+    let ended = match runtime.context("no threads can be started") {
+        Ok(runtime) => runtime.block_on(run(cli, hidden)),
+        Err(error) => Err(error),
+    };
+    match ended {
         Ok(code) => code,
         Err(error) if cli::is_unread(&error) => ExitCode::SUCCESS,
         Err(error) => {

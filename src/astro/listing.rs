@@ -5,8 +5,9 @@ use crate::astro::client::Astro;
 use crate::astro::credential::Credential;
 use crate::astro::error::{Error, Kind};
 use crate::astro::shared::{Reading, Shared};
-use crate::decide::evidence::{CredentialClaims, Live, Token};
+use crate::decide::evidence::{CredentialClaims, Live};
 use crate::decide::pace::Pace;
+use crate::decide::token::Tokens;
 use crate::reason::Blocked;
 use jiff::SignedDuration;
 use std::sync::Arc;
@@ -79,9 +80,12 @@ impl Failure {
     }
 }
 
-/// Every token with a role in the Workspace, or why there is no list; and what the credential says of itself that it was read
-/// with, `None`: the credential itself could not be read.
-pub type List = (Result<Arc<Vec<Token>>, Failure>, Option<CredentialClaims>);
+/// Every token with a role in the Workspace, or why there is no list.
+pub type Found = Result<Arc<Tokens>, Failure>;
+
+/// The tokens, and what the credential says of itself that they were read with; `None`: the credential itself could not be
+/// read.
+pub type List = (Found, Option<CredentialClaims>);
 
 /// A list as read at one moment.
 pub type Listing = Reading<List>;
@@ -91,7 +95,7 @@ pub struct Listings {
     /// By who asks, so that nobody learns what their own credential does not show.
     asked: Shared<Key, List>,
     /// By what was asked: two who ask with the same credential share one list.
-    read: Shared<(u128, String, String), Result<Arc<Vec<Token>>, Failure>>,
+    read: Shared<(u128, String, String), Found>,
     /// How long a failure is shared: many resources with one bad credential make one attempt.
     failure_shared: Duration,
 }
@@ -131,7 +135,7 @@ impl Listings {
         credential: &Credential,
         (organization, workspace): (&str, &str),
         not_before: Option<Instant>,
-    ) -> Result<Arc<Vec<Token>>, Failure> {
+    ) -> Found {
         let key = (
             credential.fingerprint(),
             organization.to_owned(),
@@ -140,7 +144,8 @@ impl Listings {
         let serves = |it: &Reading<_>| self.serves(it, Result::is_ok(&it.value), not_before);
         let read = async || {
             let list = astro.list(credential, organization, workspace).await;
-            list.map(Arc::new).map_err(|error| Failure::from(&error))
+            list.map(|all| Arc::new(Tokens::new(all)))
+                .map_err(|error| Failure::from(&error))
         };
         self.read.get(&key, serves, read).await.value
     }

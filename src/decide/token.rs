@@ -8,9 +8,46 @@ use crate::reason::{Blocked, Reason};
 /// Ids of tokens with one name that are shown.
 const MOST_IDS: usize = 10;
 
+/// The tokens of a list, found by name and by id without looking at all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Tokens {
+    by_name: Vec<Token>,
+    /// Places in there, in the order of the ids.
+    by_id: Vec<u32>,
+}
+
+impl Tokens {
+    /// All of these.
+    pub fn new(mut tokens: Vec<Token>) -> Self {
+        tokens.sort_by(|one, other| one.name.cmp(&other.name));
+        tokens.shrink_to_fit();
+        let mut by_id: Vec<_> = (0..).take(tokens.len()).collect();
+        by_id.sort_by_cached_key(|place: &u32| tokens[*place as usize].id.to_ascii_lowercase());
+        Self {
+            by_name: tokens,
+            by_id,
+        }
+    }
+
+    /// Those of this name.
+    pub fn named(&self, name: &str) -> &[Token] {
+        let begin = self.by_name.partition_point(|token| *token.name < *name);
+        let rest = &self.by_name[begin..];
+        &rest[..rest.partition_point(|token| *token.name == *name)]
+    }
+
+    /// The one of this id, however it is written.
+    pub fn with_id(&self, id: &str) -> Option<&Token> {
+        let id = id.to_ascii_lowercase();
+        let token = |place: &u32| &self.by_name[*place as usize];
+        let found = (self.by_id).binary_search_by_key(&id, |it| token(it).id.to_ascii_lowercase());
+        found.ok().map(|at| token(&self.by_id[at]))
+    }
+}
+
 /// The token that `resource` means among those of its Workspace: by id, or by name among the Workspace tokens, exactly one.
 /// `fresh`: they were read just now.
-pub fn among(resource: &WorkspaceTokenRotation, tokens: &[Token], fresh: bool) -> Live {
+pub fn among(resource: &WorkspaceTokenRotation, tokens: &Tokens, fresh: bool) -> Live {
     let spec = &resource.spec;
     let not_found = |what: &str| {
         let message = format!(
@@ -35,17 +72,17 @@ pub fn among(resource: &WorkspaceTokenRotation, tokens: &[Token], fresh: bool) -
     };
     let (Some(name), None) = (&spec.token.name, &spec.token.id) else {
         let id = spec.token.id.as_deref().unwrap_or_default();
-        let found = tokens.iter().find(|token| is_same(&token.id, id));
-        return found.map_or_else(|| refused(not_found(&format!("with id {id}"))), known);
+        return (tokens.with_id(id))
+            .map_or_else(|| refused(not_found(&format!("with id {id}"))), known);
     };
-    let of_name = || tokens.iter().filter(|token| token.name == *name);
+    let of_name = tokens.named(name).iter();
     // One whose scope cannot be read may be a twin.
-    let matching: Vec<_> = of_name()
+    let matching: Vec<_> = (of_name.clone())
         .filter(|token| token.scope == "WORKSPACE" || token.scope.is_empty())
         .collect();
     match matching[..] {
         [token] => known(token),
-        [] => match of_name().next() {
+        [] => match of_name.clone().next() {
             // Another rule says that its scope is wrong.
             Some(other) => known(other),
             None => refused(not_found(&format!("named {name:?}"))),
@@ -74,4 +111,31 @@ pub fn is_meant(resource: &WorkspaceTokenRotation, workspace: &str, token: &Toke
     named
         || held.is_some_and(|held| held.id == token.id)
         || asked.name.as_ref() == Some(&token.name) && spec.workspace_id == workspace
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_found_by_name_and_by_id_however_many_share_a_name() {
+        let token = |id: &str, name: &str| Token {
+            id: id.into(),
+            name: name.into(),
+            ..Token::default()
+        };
+        let all = [("B2", "b"), ("a1", "a"), ("c3", "b"), ("d4", "")];
+        let tokens = Tokens::new(all.map(|(id, name)| token(id, name)).into());
+        let named =
+            |name| -> Vec<_> { tokens.named(name).iter().map(|it| it.id.as_str()).collect() };
+        assert_eq!(named("b"), ["B2", "c3"]);
+        assert_eq!((named("a"), named("")), (vec!["a1"], vec!["d4"]));
+        assert!(named("0").is_empty() && named("aa").is_empty() && named("z").is_empty());
+        for (id, name) in all {
+            let found = |id: &str| tokens.with_id(id).map(|it| it.name.as_str());
+            assert_eq!(found(id), Some(name));
+            assert_eq!(found(&id.to_ascii_uppercase()), Some(name));
+        }
+        assert!(tokens.with_id("e5").is_none() && Tokens::default().with_id("").is_none());
+    }
 }

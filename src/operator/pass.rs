@@ -118,7 +118,6 @@ impl Context {
             return Ok(Next::Woken);
         };
         let setback = self.act(&mut pass).await?;
-        pass.permit = None;
         let next = status::next(&pass.seen, &pass.plan, setback.as_ref());
         let written = self.record(&mut pass, next).await;
         self.handles().metrics.reconciled(begun.elapsed());
@@ -298,6 +297,8 @@ impl Context {
         };
         match ended {
             Some(Ok(Ok(done))) => {
+                // The status is written before the next rotation is begun: its write must not delay that of a value.
+                pass.permit = done.permit;
                 self.observer.book(&done.resource);
                 pass.seen.resource = done.resource;
                 pass.seen.stored = Stored::Holds(done.held);

@@ -27,6 +27,8 @@ pub(crate) struct Done {
     pub(crate) held: Held,
     /// The vendor's record of the token, as far as its answer carried it.
     pub(crate) token: Token,
+    /// The place it was given.
+    pub(super) permit: Option<Permit>,
 }
 
 /// Rotates for a resource of the cluster. It notifies `stuck` when the value is in hand and cannot be stored for now, and
@@ -182,6 +184,7 @@ impl Hands for Task<'_> {
             resource: issued.resource,
             held,
             token: issued.token,
+            permit: self.permit.take(),
         })
     }
 }

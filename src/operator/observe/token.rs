@@ -8,7 +8,6 @@ use crate::cluster::error::Error;
 use crate::cluster::secret;
 use crate::decide::evidence::{Live, Observed, Stored, Token};
 use crate::decide::token::among;
-use crate::id::is_same;
 use crate::operator::grant::Grant;
 use crate::operator::handles::Handles;
 use crate::reason::Reason;
@@ -145,7 +144,7 @@ pub(super) async fn is_gone(
     let not_before = Instant::now().checked_sub(seen.pace().list_fresh);
     let listing = listing(handles, listings, &seen.resource, not_before).await?;
     let (tokens, _) = listing.value;
-    Ok(tokens.is_ok_and(|tokens| !tokens.iter().any(|token| is_same(&token.id, id))))
+    Ok(tokens.is_ok_and(|tokens| tokens.with_id(id).is_none()))
 }
 
 async fn get(handles: &Handles, grant: &Grant, id: &str) -> Result<Token, VendorError> {
