@@ -11,7 +11,7 @@ pub(crate) mod ownership;
 pub mod pace;
 pub(crate) mod plan;
 pub mod requests;
-pub(crate) mod rivals;
+pub mod rivals;
 pub mod schedule;
 pub mod stamp;
 pub(crate) mod status;

@@ -276,7 +276,12 @@ fn resources(
                     unreadable.has(key)
                         || since.is_some_and(|it| it.elapsed() < pace.refused_claims)
                 };
-                woken.extend(claims.retain(&present.state(), is_spared));
+                let is_there = |key: &Key| {
+                    present
+                        .get(&ObjectRef::new(&key.name).within(&key.namespace))
+                        .is_some()
+                };
+                woken.extend(claims.retain(|key| is_there(key) || is_spared(key)));
             }
             wake.send(woken);
         }

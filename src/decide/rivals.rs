@@ -1,85 +1,24 @@
 //! Who may work on a token and on a Secret: of several resources with a claim, the one that has stored a value, or else the
 //! oldest that can work.
 
-use crate::api::{Key, RotationOutcome, WorkspaceTokenRotation};
+mod known;
+mod print;
+mod record;
+
+use self::known::{Bearing, Claim, Known, Means, Moment, Values};
+use self::print::Prints;
+use self::record::{Claimant, Index, Record, Records, names};
+use crate::api::{Key, WorkspaceTokenRotation};
 use crate::decide::evidence::{Access, Live, Observed, Rival, Token, said};
 use crate::decide::pace::Pace;
 use crate::decide::validate::{check_token, is_workable};
 use crate::reason::{Blocked, Reason};
-use jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, HashSet};
 
-/// Something that only one resource may have.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Claim {
-    Secret { namespace: String, name: String },
-    TokenId(String),
-    TokenName { workspace: String, name: String },
-}
-
-impl Claim {
-    /// To a token, however its id is written.
-    fn token(id: &str) -> Self {
-        Self::TokenId(id.to_ascii_lowercase())
-    }
-
-    /// To a token of this name, however the id of its Workspace is written.
-    fn name(workspace: &str, name: &str) -> Self {
-        Self::TokenName {
-            workspace: workspace.to_ascii_lowercase(),
-            name: name.to_owned(),
-        }
-    }
-}
-
-/// A resource with a claim, ordered by age.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Claimant {
-    created: Option<Timestamp>,
-    uid: String,
-    namespace: String,
-    name: String,
-}
-
-/// What is known of a claimant.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Known {
-    /// The Secret of its spec.
-    secret: Option<Claim>,
-    /// The token of its spec.
-    asked: Vec<Claim>,
-    /// By the token that the spec was found to mean: one resource may name it by id and another by name.
-    found: Vec<Claim>,
-    /// The token that a name stood for when a value was stored, until it is found again.
-    presumed: Option<String>,
-    /// Whether it can work on that token; `None`: it has not shown yet.
-    able: Option<bool>,
-    /// When this process saw it first. An edit is no new beginning.
-    since: Timestamp,
-    /// Tokens of which it has stored a value.
-    stored: BTreeSet<String>,
-    /// The token that it has begun to rotate, and when.
-    begun: Option<(String, Timestamp)>,
-}
-
-/// How far a claimant has come with a token. The farther goes before the nearer, whatever their ages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Standing {
-    /// It has no value of it.
-    Nothing,
-    /// A rotation of it may be in flight until then.
-    Begun(Timestamp),
-    /// It has stored a value of it.
-    Stored,
-}
-
-/// When it is asked, and how long is waited for what.
-#[derive(Clone, Copy)]
-struct Moment<'a> {
-    now: Timestamp,
-    pace: &'a Pace,
-}
+/// Most resources that one change wakes. Those that go on soonest are among them; the others look again by themselves,
+/// as whoever has to wait does within [`Pace::blocked_longest_retry`], and whoever works within [`Pace::audit`].
+const MOST_WOKEN: usize = 256;
 
 /// All claims of all resources, kept up with the watch.
 ///
@@ -108,210 +47,90 @@ struct Moment<'a> {
 /// After a start or a change of leader nobody has shown anything yet, and who has stored what is known at once: the one
 /// that has goes on, and the others wait. Where none has, a younger one waits a moment, and its status stays as it is. One
 /// that names its token by name may make one call then, to find out which it is.
+///
+/// Whoever waits for another is woken when that one's bearing on it changes, and whoever can work on a token when another
+/// one's does. A rotation of a token that its resource had stored before wakes nobody.
 #[derive(Default)]
 pub struct Claims {
-    claimants: HashMap<Claim, BTreeSet<Claimant>>,
-    known: HashMap<Claimant, Known>,
-    /// Who waits for whom, by uid: to be woken when that one changes or goes.
-    waiting: HashMap<String, HashSet<Claimant>>,
-}
-
-impl std::hash::Hash for Claimant {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.uid.hash(state);
-    }
-}
-
-impl Claimant {
-    fn of(resource: &WorkspaceTokenRotation) -> Self {
-        Self {
-            created: resource.creation_timestamp().map(|time| time.0),
-            uid: resource.uid().unwrap_or_default(),
-            namespace: resource.namespace().unwrap_or_default(),
-            name: resource.name_any(),
-        }
-    }
-
-    fn key(&self) -> Key {
-        Key {
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
-        }
-    }
-}
-
-impl Known {
-    /// What a resource says itself.
-    fn of(resource: &WorkspaceTokenRotation) -> Self {
-        let mut known = Self {
-            secret: Some(Claim::Secret {
-                namespace: resource.namespace().unwrap_or_default(),
-                name: resource.spec.target.name.clone(),
-            }),
-            asked: asked(resource),
-            ..Self::default()
-        };
-        known.read_status(resource);
-        known
-    }
-
-    /// What the status tells of values.
-    fn read_status(&mut self, resource: &WorkspaceTokenRotation) {
-        let status = resource.status.as_ref();
-        let held = status.and_then(|status| status.token.as_ref());
-        let history = status.into_iter().flat_map(|status| &status.history);
-        let stored = history.filter(|entry| entry.outcome == RotationOutcome::Stored);
-        let stored = stored.map(|entry| &entry.token_id);
-        let stored = stored.chain(held.map(|held| &held.id));
-        self.stored = stored.map(|id| id.to_ascii_lowercase()).collect();
-        let pending = status.and_then(|status| status.pending.as_ref());
-        self.begun = pending.map(|it| (it.token_id.to_ascii_lowercase(), it.started_at.0));
-        let named = held.filter(|held| resource.spec.token.name.as_ref() == Some(&held.name));
-        self.presumed = named.map(|held| held.id.to_ascii_lowercase());
-    }
-
-    fn claims(&self) -> impl Iterator<Item = &Claim> {
-        self.secret.iter().chain(self.claims_to_token())
-    }
-
-    fn claims_to_token(&self) -> impl Iterator<Item = &Claim> {
-        let new = |claim: &&Claim| !self.asked.contains(claim);
-        self.asked.iter().chain(self.found.iter().filter(new))
-    }
-
-    /// Id of the token, as far as it is known.
-    fn id(&self) -> Option<&String> {
-        let claimed = self.claims_to_token().find_map(|claim| match claim {
-            Claim::TokenId(id) => Some(id),
-            _ => None,
-        });
-        claimed.or(self.presumed.as_ref())
-    }
-
-    fn standing(&self, id: &String, at: Moment<'_>) -> Standing {
-        if self.stored.contains(id) {
-            return Standing::Stored;
-        }
-        let begun = self.begun.as_ref().filter(|(token, _)| token == id);
-        let until = begun.and_then(|(_, begun)| at.within(*begun, at.pace.in_flight()));
-        until.map_or(Standing::Nothing, Standing::Begun)
-    }
-
-    /// Whether this one keeps `own`, with the same claim, from working; and until when, where that is not for good.
-    fn keeps(
-        &self,
-        own: &Self,
-        is_older: bool,
-        claim: &Claim,
-        at: Moment<'_>,
-    ) -> Option<Option<Timestamp>> {
-        if matches!(claim, Claim::Secret { .. }) {
-            return is_older.then_some(None);
-        }
-        let id = match (self.id(), own.id()) {
-            // The same name, and not the same token.
-            (Some(theirs), Some(ours)) if theirs != ours => return None,
-            (theirs, ours) => ours.or(theirs),
-        };
-        let of = |known: &Self| id.map_or(Standing::Nothing, |id| known.standing(id, at));
-        let (theirs, ours) = (of(self), of(own));
-        let is_first = match (theirs, ours) {
-            (Standing::Begun(_), Standing::Begun(_)) => is_older,
-            (theirs, ours) if theirs == ours => is_older,
-            (theirs, ours) => theirs > ours,
-        };
-        match (theirs, self.able) {
-            _ if !is_first => None,
-            (Standing::Stored, _) | (Standing::Nothing, Some(true)) => Some(None),
-            (Standing::Begun(until), _) => Some(Some(until)),
-            (Standing::Nothing, Some(false)) => None,
-            (Standing::Nothing, None) => at.within(self.since, at.pace.rival_patience).map(Some),
-        }
-    }
-}
-
-impl Moment<'_> {
-    /// The end of a time that began `from`, unless it is over; a clock that was wrong does not make it longer.
-    fn within(self, from: Timestamp, long: SignedDuration) -> Option<Timestamp> {
-        let is_now = self.now.duration_since(from).abs() < long;
-        from.checked_add(long).ok().filter(|_| is_now)
-    }
+    prints: Prints,
+    records: Records,
+    /// Each by namespace and name.
+    resources: Index,
+    /// Each by what it claims.
+    claimants: Index,
+    /// Who waits for whom, by number.
+    waiting: BTreeMap<u32, u32>,
 }
 
 impl Claims {
     /// Takes note of a resource as it is `now`; returns who has to look again.
     pub fn apply(&mut self, resource: &WorkspaceTokenRotation, now: Timestamp) -> Vec<Key> {
-        let is_new = !self.known.contains_key(&Claimant::of(resource));
-        self.change(resource, |known| {
-            let fresh = Known::of(resource);
-            let is_same = known.asked == fresh.asked;
-            *known = Known {
-                since: if is_new { now } else { known.since },
-                able: known.able.filter(|_| is_same),
-                found: match is_same {
-                    true => std::mem::take(&mut known.found),
-                    false => Vec::new(),
-                },
-                ..fresh
-            };
-        })
+        let mut fresh = Known::of(&self.prints, resource, now);
+        let Some((number, known)) = self.find(resource) else {
+            return self.add(resource, fresh);
+        };
+        fresh.since = known.since;
+        if fresh.asked == known.asked {
+            (fresh.able, fresh.found) = (known.able, known.found);
+        }
+        self.change(number, fresh)
     }
 
     /// The same of what could be read of a resource, unless more is known of it.
     pub fn apply_part(&mut self, resource: &WorkspaceTokenRotation, now: Timestamp) -> Vec<Key> {
-        match self.known.contains_key(&Claimant::of(resource)) {
-            true => Vec::new(),
-            false => self.apply(resource, now),
+        match self.find(resource) {
+            Some(_) => Vec::new(),
+            None => self.apply(resource, now),
         }
     }
 
     /// Takes note of what the status that was just written tells of values, before the watch does.
     pub fn book(&mut self, resource: &WorkspaceTokenRotation) -> Vec<Key> {
-        self.change_seen(resource, |known| known.read_status(resource))
+        let values = Values::of(&self.prints, resource);
+        let is_same = |known: &Known| known.values == values;
+        self.change_seen(resource, is_same, |known| known.values = values.clone())
     }
 
     /// Takes note of the token that a resource means, so that its rivals are found without a call.
     pub fn learn(&mut self, resource: &WorkspaceTokenRotation, token: &Token) -> Vec<Key> {
-        let found = vec![
-            Claim::token(&token.id),
-            Claim::name(&resource.spec.workspace_id, &token.name),
-        ];
-        self.change_seen(resource, |known| known.found = found)
+        let found = Means::found(&self.prints, resource, token);
+        let is_same = |known: &Known| known.found == found;
+        self.change_seen(resource, is_same, |known| known.found = found)
     }
 
     /// Takes note of whether a resource can work on its token.
     pub fn judge(&mut self, resource: &WorkspaceTokenRotation, able: bool) -> Vec<Key> {
-        self.change_seen(resource, |known| known.able = Some(able))
+        let able = Some(able);
+        let is_same = |known: &Known| known.able == able;
+        self.change_seen(resource, is_same, |known| known.able = able)
     }
 
     /// Forgets a resource; returns who waited for that.
     pub fn remove(&mut self, resource: &WorkspaceTokenRotation) -> Vec<Key> {
-        self.gone(&Claimant::of(resource))
+        let number = self.find(resource).map(|(number, _)| number);
+        number.map_or_else(Vec::new, |number| self.gone(number))
     }
 
-    /// Forgets everything that is neither in `present` nor `spared`: deletions may be missed while a watch is down.
-    pub fn retain(
-        &mut self,
-        present: &[std::sync::Arc<WorkspaceTokenRotation>],
-        spared: impl Fn(&Key) -> bool,
-    ) -> Vec<Key> {
-        let present = present.iter().map(|resource| Claimant::of(resource));
-        let present: HashSet<_> = present.collect();
-        let gone = self.known.keys();
-        let gone = gone.filter(|known| !present.contains(*known) && !spared(&known.key()));
-        let gone: Vec<_> = gone.cloned().collect();
+    /// Forgets every resource that does not stay: deletions may be missed while a watch is down.
+    pub fn retain(&mut self, stays: impl Fn(&Key) -> bool) -> Vec<Key> {
+        let all = self.records.iter();
+        let gone = all.filter(|(_, record)| !stays(&record.claimant.key()));
+        let gone: Vec<_> = gone.map(|(number, _)| number).collect();
         gone.into_iter()
-            .flat_map(|claimant| self.gone(&claimant))
+            .flat_map(|number| self.gone(number))
             .collect()
     }
 
     /// The older resources with a claim to the same token as this one, whether or not they can work on it.
     pub fn older(&self, resource: &WorkspaceTokenRotation) -> HashSet<Key> {
-        let own = Claimant::of(resource);
-        let claims = self.known.get(&own).into_iter();
-        let of_token = claims.flat_map(Known::claims_to_token);
-        let older = of_token.flat_map(|claim| self.claimants.get(claim).into_iter().flatten());
-        older.filter(|one| **one < own).map(Claimant::key).collect()
+        let own = self.find(resource);
+        let own = own.and_then(|(number, known)| Some((self.records.get(number)?, known)));
+        let older = own.into_iter().flat_map(|(own, known)| {
+            let of_token = known.claims_to_token();
+            let all = of_token.flat_map(|claim| self.with(claim));
+            all.filter(|(_, one)| one.claimant < own.claimant)
+        });
+        older.map(|(_, one)| one.claimant.key()).collect()
     }
 
     /// The resource that keeps this one from working `now`, if there is one; this one then waits for it.
@@ -321,119 +140,251 @@ impl Claims {
         now: Timestamp,
         pace: &Pace,
     ) -> Option<Rival> {
-        let own = Claimant::of(resource);
-        let mut known = Known::of(resource);
-        if let Some(before) = self.known.get(&own) {
+        let mut known = Known::of(&self.prints, resource, now);
+        let number = self.find(resource).map(|(number, before)| {
             // The resource may be as it was before its last write.
-            known.stored.extend(before.stored.iter().cloned());
-            known.begun = known.begun.or_else(|| before.begun.clone());
+            known.values.add(&before.values);
             if before.asked == known.asked {
-                known.found.clone_from(&before.found);
+                known.found = before.found;
+            }
+            number
+        });
+        let unknown;
+        let own = match number.and_then(|number| self.records.get(number)) {
+            Some(record) => &record.claimant,
+            None => {
+                unknown = Claimant::of(resource);
+                &unknown
+            }
+        };
+        let keeper = self.keeper(own, number, &known, Moment { now, pace });
+        let rival = keeper.and_then(|(claim, rival, until)| {
+            let blocked = conflict(claim, &self.records.get(rival)?.claimant, own);
+            Some((rival, Rival { blocked, until }))
+        });
+        if let Some(number) = number {
+            match &rival {
+                Some((rival, _)) => self.waiting.insert(number, *rival),
+                None => self.waiting.remove(&number),
+            };
+        }
+        rival.map(|(_, rival)| rival)
+    }
+
+    /// Who keeps `own` from what; one that does for good before one that does for a while, and of several the oldest.
+    fn keeper(
+        &self,
+        own: &Claimant,
+        number: Option<u32>,
+        known: &Known,
+        at: Moment<'_>,
+    ) -> Option<(Claim, u32, Option<Timestamp>)> {
+        let mut for_a_while = None;
+        for claim in known.claims() {
+            let mut best: Option<(u32, &Claimant, Option<Timestamp>)> = None;
+            for (
+                other,
+                Record {
+                    claimant,
+                    known: of,
+                },
+            ) in self.with(claim)
+            {
+                if let Some((_, best, None)) = best
+                    && best.second() < claimant.second()
+                {
+                    break;
+                }
+                let keeps = || of.keeps(known, claimant < own, claim, at);
+                let Some(until) = (Some(other) != number).then(keeps).flatten() else {
+                    continue;
+                };
+                let rank = |claimant, until: Option<_>| (until.is_some(), claimant);
+                if best.is_none_or(|(_, it, its)| rank(claimant, until) < rank(it, its)) {
+                    best = Some((other, claimant, until));
+                }
+            }
+            match best.map(|(rival, _, until)| (claim, rival, until)) {
+                Some(keeper @ (.., None)) => return Some(keeper),
+                keeper => for_a_while = for_a_while.or(keeper),
             }
         }
-        let at = Moment { now, pace };
-        let (claim, rival, until) = self.keeper(&own, &known, at)?;
-        let blocked = conflict(claim, rival, &own);
-        let uid = rival.uid.clone();
-        if self.known.contains_key(&own) {
-            self.waiting.entry(uid).or_default().insert(own);
-        }
-        Some(Rival { blocked, until })
+        for_a_while
     }
 
-    /// Who keeps `own` from what; one that does for good before one that does for a while.
-    fn keeper<'a>(
-        &'a self,
-        own: &Claimant,
-        known: &'a Known,
-        at: Moment<'_>,
-    ) -> Option<(&'a Claim, &'a Claimant, Option<Timestamp>)> {
-        let keepers = known.claims().flat_map(|claim| {
-            let all = self.claimants.get(claim).into_iter().flatten();
-            let others = all.filter(|one| *one != own);
-            others.filter_map(move |one| {
-                let until = self.known.get(one)?.keeps(known, one < own, claim, at)?;
-                Some((claim, one, until))
-            })
+    /// A resource that is known, and what is known of it.
+    fn find(&self, resource: &WorkspaceTokenRotation) -> Option<(u32, &Known)> {
+        let (namespace, name) = names(resource);
+        let print = self.prints.resource(namespace, name);
+        let all = self.resources.since(print, 0);
+        let mut all = all.filter_map(|number| Some((number, self.records.get(number)?)));
+        let found = all.find(|(_, one)| one.claimant.is(resource))?;
+        Some((found.0, &found.1.known))
+    }
+
+    /// All with this claim, those of one second in no order, and else the older first.
+    fn with(&self, claim: Claim) -> impl Iterator<Item = (u32, &Record)> {
+        self.with_since(claim, 0)
+    }
+
+    /// The same of those that were created in this second or later.
+    fn with_since(&self, claim: Claim, second: u32) -> impl Iterator<Item = (u32, &Record)> {
+        let all = self.claimants.since(claim.print(), second);
+        let all = all.filter_map(|number| Some((number, self.records.get(number)?)));
+        all.filter(move |(_, record)| record.known.has(claim))
+    }
+
+    /// Takes in one that is not known yet. Whatever had its name before is gone.
+    fn add(&mut self, resource: &WorkspaceTokenRotation, known: Known) -> Vec<Key> {
+        let (namespace, name) = names(resource);
+        let print = self.prints.resource(namespace, name);
+        let before = self.resources.since(print, 0).find(|number| {
+            let before = self.records.get(*number);
+            before.is_some_and(|it| it.claimant.names() == (namespace, name))
         });
-        keepers.min_by_key(|(.., until)| until.is_some())
+        let mut woken = before.map_or_else(Vec::new, |number| self.gone(number));
+        let claimant = Claimant::of(resource);
+        let second = claimant.second();
+        let number = self.records.add(Record {
+            claimant,
+            known: known.clone(),
+        });
+        self.resources.insert(print, second, number);
+        for claim in known.claims() {
+            self.claimants.insert(claim.print(), second, number);
+        }
+        let affected = self.affected(number, None, Some(&known));
+        woken.extend(self.woken(affected));
+        woken
     }
 
-    /// Like [`Claims::change`], for what was found out about a resource; not once its spec is another or it is gone.
+    /// Edits what is known, unless it is so already. Not what was found out of another spec, or of one that is gone.
     fn change_seen(
         &mut self,
         resource: &WorkspaceTokenRotation,
+        is_same: impl FnOnce(&Known) -> bool,
         edit: impl FnOnce(&mut Known),
     ) -> Vec<Key> {
-        match self.known.get(&Claimant::of(resource)) {
-            Some(known) if known.asked == asked(resource) => self.change(resource, edit),
+        match self.find(resource) {
+            Some((number, known))
+                if !is_same(known) && known.asked == Means::asked(&self.prints, resource) =>
+            {
+                let mut known = known.clone();
+                edit(&mut known);
+                self.change(number, known)
+            }
             _ => Vec::new(),
         }
     }
 
-    /// Changes what is known; the resources that waited for this one have to look again, and so do those that work on
-    /// what it claims.
-    fn change(
-        &mut self,
-        resource: &WorkspaceTokenRotation,
-        edit: impl FnOnce(&mut Known),
-    ) -> Vec<Key> {
-        let claimant = Claimant::of(resource);
-        let old = self.known.get(&claimant).cloned();
-        let mut known = old.clone().unwrap_or_default();
-        edit(&mut known);
-        if old.as_ref() == Some(&known) {
+    /// Changes what is known; returns who has to look again.
+    fn change(&mut self, number: u32, new: Known) -> Vec<Key> {
+        let Some(record) = self.records.get_mut(number) else {
+            return Vec::new();
+        };
+        if record.known == new {
             return Vec::new();
         }
-        let mut woken = self.forget(&claimant);
-        for claim in known.claims() {
-            let all = self.claimants.entry(claim.clone()).or_default();
-            let others = all.iter().filter(|one| {
-                let of = self.known.get(*one);
-                of.is_some_and(|of| of.able == Some(true))
-            });
-            woken.extend(others.map(Claimant::key));
-            all.insert(claimant.clone());
+        let second = record.claimant.second();
+        let old = std::mem::replace(&mut record.known, new.clone());
+        for claim in old.claims().filter(|it| !new.has(*it)) {
+            self.claimants.remove(claim.print(), second, number);
         }
-        self.known.insert(claimant, known);
-        woken
+        for claim in new.claims().filter(|it| !old.has(*it)) {
+            self.claimants.insert(claim.print(), second, number);
+        }
+        let affected = self.affected(number, Some(&old), Some(&new));
+        self.woken(affected)
     }
 
-    /// Forgets one for good, also as one that waits for others.
-    fn gone(&mut self, claimant: &Claimant) -> Vec<Key> {
-        self.waiting.retain(|_, waiting| {
-            waiting.remove(claimant);
-            !waiting.is_empty()
-        });
-        self.forget(claimant)
+    /// Forgets one for good, also as one that waits and as one that is waited for.
+    fn gone(&mut self, number: u32) -> Vec<Key> {
+        let Some(known) = self.records.get(number).map(|it| it.known.clone()) else {
+            return Vec::new();
+        };
+        let affected = self.affected(number, Some(&known), None);
+        let all = known.claims().flat_map(|claim| self.with(claim));
+        let others: Vec<_> = all.map(|(other, _)| other).collect();
+        for other in others {
+            if other == number || self.waiting.get(&other) == Some(&number) {
+                self.waiting.remove(&other);
+            }
+        }
+        if let Some(Record { claimant, .. }) = self.records.remove(number) {
+            let second = claimant.second();
+            let (namespace, name) = claimant.names();
+            let print = self.prints.resource(namespace, name);
+            self.resources.remove(print, second, number);
+            for claim in known.claims() {
+                self.claimants.remove(claim.print(), second, number);
+            }
+        }
+        self.woken(affected)
     }
 
-    fn forget(&mut self, claimant: &Claimant) -> Vec<Key> {
-        let known = self.known.remove(claimant).unwrap_or_default();
-        for claim in known.claims() {
-            if let Some(all) = self.claimants.get_mut(claim) {
-                all.remove(claimant);
-                if all.is_empty() {
-                    self.claimants.remove(claim);
+    /// Those on which the bearing of one has changed, of those that wait for it or can work; the first go on soonest.
+    fn affected(&self, number: u32, old: Option<&Known>, new: Option<&Known>) -> Vec<u32> {
+        let Some(Record { claimant, .. }) = self.records.get(number) else {
+            return Vec::new();
+        };
+        let mut affected = Vec::new();
+        let states = || old.into_iter().chain(new);
+        // One that has begun nothing keeps only younger ones.
+        let since = match states().any(Known::has_begun) {
+            true => 0,
+            false => claimant.second(),
+        };
+        for claim in states().flat_map(Known::claims) {
+            let all = self.with_since(claim, since);
+            for (other, one) in all.filter(|(other, _)| *other != number) {
+                let waits = self.waiting.get(&other) == Some(&number);
+                let bearing = |known: Option<&Known>| {
+                    let is_older = *claimant < one.claimant;
+                    known.map_or(Bearing::None, |it| it.bearing(&one.known, is_older, claim))
+                };
+                if (waits || one.known.able == Some(true)) && bearing(old) != bearing(new) {
+                    affected.push((other, one));
                 }
             }
         }
-        let woken = self.waiting.remove(&claimant.uid).unwrap_or_default();
-        woken.iter().map(Claimant::key).collect()
+        affected.sort_by_key(|(number, Record { claimant, known })| {
+            (
+                !known.has_stored(),
+                known.able != Some(true),
+                claimant,
+                *number,
+            )
+        });
+        let mut affected: Vec<_> = affected.into_iter().map(|(number, _)| number).collect();
+        affected.dedup();
+        affected
+    }
+
+    /// The keys of those that are woken, who wait for nobody until they have looked again.
+    fn woken(&mut self, mut affected: Vec<u32>) -> Vec<Key> {
+        affected.truncate(MOST_WOKEN);
+        for number in &affected {
+            self.waiting.remove(number);
+        }
+        let records = affected
+            .iter()
+            .filter_map(|number| self.records.get(*number));
+        records.map(|record| record.claimant.key()).collect()
     }
 }
 
 /// What a rival keeps a resource from.
-fn conflict(claim: &Claim, rival: &Claimant, own: &Claimant) -> Blocked {
+fn conflict(claim: Claim, rival: &Claimant, own: &Claimant) -> Blocked {
     let age = if rival < own { "older " } else { "" };
+    let ((rivals, name), (namespace, _)) = (rival.names(), own.names());
     // The name of another tenant's namespace is not disclosed.
-    let whose = match (rival.namespace == own.namespace, age) {
-        (true, age) => format!("the {age}resource {}", rival.name),
+    let whose = match (rivals == namespace, age) {
+        (true, age) => format!("the {age}resource {name}"),
         (false, "") => "a resource in another namespace".into(),
         (false, _) => "an older resource in another namespace".into(),
     };
     match claim {
-        Claim::Secret { .. } => Blocked::new(
+        Claim::Secret(_) => Blocked::new(
             Reason::TargetConflict,
             format!(
                 "{whose} writes the same Secret; choose another target.name or delete one of the two"
@@ -479,19 +430,12 @@ fn was_refused(seen: &Observed) -> bool {
     )
 }
 
-/// The token of a spec.
-fn asked(resource: &WorkspaceTokenRotation) -> Vec<Claim> {
-    let spec = &resource.spec;
-    let by_id = spec.token.id.as_deref().map(Claim::token);
-    let by_name = spec.token.name.as_deref();
-    let by_name = by_name.map(|name| Claim::name(&spec.workspace_id, name));
-    by_id.into_iter().chain(by_name).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Cause, HistoryEntry, Pending, TokenStatus, WorkspaceTokenRotationSpec};
+    use crate::api::{
+        Cause, HistoryEntry, Pending, RotationOutcome, TokenStatus, WorkspaceTokenRotationSpec,
+    };
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use proptest::prelude::*;
 
@@ -859,6 +803,99 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_rotation_of_what_was_stored_before_wakes_nobody() {
+        let old = with_adopted(resource("x", 9, "id-1", "a"), "id-1");
+        let young = resource("y", 5, "id-1", "b");
+        let mut claims = of(&[&old, &young]);
+        claims.judge(&young, true);
+        assert_eq!(waits(&mut claims, &young, 0), "for good");
+        let begun = with_pending(old.clone(), "id-1", at(1));
+        let rotated = with_history(with_history(old.clone(), "id-1"), "id-1");
+        for after in [begun, rotated, old] {
+            assert!(claims.book(&after).is_empty() && claims.apply(&after, at(1)).is_empty());
+        }
+        assert!(
+            claims
+                .judge(&resource("x", 9, "id-1", "a"), false)
+                .is_empty()
+        );
+        assert_eq!(waits(&mut claims, &young, 0), "for good");
+        assert_eq!(claims.remove(&resource("x", 9, "id-1", "a")).len(), 1);
+    }
+
+    #[test]
+    fn of_many_that_wait_those_are_woken_first_that_have_stored_or_can_work() {
+        let old = with_adopted(resource("old", 9, "id-1", "a"), "id-1");
+        let many: Vec<_> = (0..1000)
+            .map(|n| resource(&format!("m{n}"), 5, "id-1", &format!("s{n}")))
+            .collect();
+        let stored = with_adopted(resource("stored", 1, "id-1", "b"), "id-1");
+        let able = resource("able", 1, "id-1", "c");
+        let mut claims = of(&[&old, &stored, &able]);
+        claims.judge(&able, true);
+        for one in &many {
+            claims.apply(one, at(0));
+        }
+        for one in many.iter().chain([&stored, &able]) {
+            assert!(rival(&mut claims, one).is_some());
+        }
+        let woken = claims.remove(&old);
+        assert_eq!(woken.len(), MOST_WOKEN);
+        assert_eq!(woken[..2], [Key::from(&stored), Key::from(&able)]);
+        assert!(claims.waiting.is_empty());
+    }
+
+    #[test]
+    fn those_that_were_deleted_leave_nothing_behind() {
+        let mut claims = Claims::default();
+        let old = resource("old", 9, "id-1", "a");
+        claims.apply(&old, at(0));
+        for round in 0..10 {
+            let all = (0..1000).map(|n| {
+                let mut one = resource(
+                    &format!("m{n}"),
+                    5,
+                    &format!("id-{}", n / 10),
+                    &format!("s{}", n / 2),
+                );
+                one.metadata.uid = Some(format!("{round}-{n}"));
+                one
+            });
+            let all: Vec<_> = all.collect();
+            for one in &all {
+                claims.apply(one, at(0));
+                let id = one.spec.token.id.as_ref().unwrap();
+                claims.learn(one, &token(id, id));
+                claims.judge(one, true);
+                rival(&mut claims, one);
+            }
+            assert!(claims.waiting.len() > 800);
+            match round % 2 {
+                0 => all.iter().for_each(|one| drop(claims.remove(one))),
+                _ => drop(claims.retain(|key| key.name == "old")),
+            }
+            assert!(claims.waiting.is_empty() && claims.records.iter().count() == 1);
+            assert!(claims.records.places() < 10, "{}", claims.records.places());
+        }
+        claims.remove(&old);
+        assert!(claims.resources.is_empty() && claims.claimants.is_empty());
+    }
+
+    #[test]
+    fn one_that_was_made_again_while_nobody_watched_takes_nothing_over_from_the_former() {
+        let former = with_adopted(resource("x", 9, "id-1", "a"), "id-1");
+        let young = resource("y", 5, "id-1", "b");
+        let mut again = resource("x", 1, "id-1", "a");
+        again.metadata.uid = Some("another".into());
+        let mut claims = of(&[&former, &young]);
+        assert_eq!(waits(&mut claims, &young, 0), "for good");
+        assert_eq!(claims.apply(&again, at(1)), [Key::from(&young)]);
+        assert_eq!(waits(&mut claims, &young, 1), "free");
+        assert!(claims.remove(&former).is_empty());
+        assert_eq!(waits(&mut claims, &again, 1), "until 60");
+    }
+
     /// What can happen to one of several resources.
     #[derive(Clone, Copy, Debug)]
     enum Happens {
@@ -1018,6 +1055,109 @@ mod tests {
             }
             world.now = 60;
             prop_assert!(world.pass(3));
+        }
+    }
+
+    /// What can become of one of several resources, whoever sees to it.
+    #[derive(Clone, Debug)]
+    enum Becomes {
+        /// It is made, or edited: its token, its target, and what its status says of a token.
+        Applied(&'static str, &'static str, Option<(&'static str, Had)>),
+        /// The same of its status only.
+        Booked(&'static str, Had),
+        Learned(&'static str),
+        Judged(bool),
+        Removed,
+        /// It is looked at after so many seconds.
+        Looked(i64),
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Had {
+        Begun,
+        Stored,
+        Adopted,
+    }
+
+    impl Had {
+        fn of(
+            self,
+            resource: WorkspaceTokenRotation,
+            token: &str,
+            now: i64,
+        ) -> WorkspaceTokenRotation {
+            match self {
+                Self::Begun => with_pending(resource, token, at(now)),
+                Self::Stored => with_history(resource, token),
+                Self::Adopted => with_adopted(resource, token),
+            }
+        }
+    }
+
+    fn becomes() -> impl Strategy<Value = Becomes> {
+        let id = || prop::sample::select(vec!["id-1", "id-2"]);
+        let had = || prop::sample::select(vec![Had::Begun, Had::Stored, Had::Adopted]);
+        let asked = prop::sample::select(vec!["id-1", "ID-1", "id-2", "CI", "Other"]);
+        let target = prop::sample::select(vec!["a", "b", "c", "d"]);
+        prop_oneof![
+            4 => (asked, target, prop::option::of((id(), had()))).prop_map(|(asked, target, had)| Becomes::Applied(asked, target, had)),
+            2 => (id(), had()).prop_map(|(id, had)| Becomes::Booked(id, had)),
+            2 => id().prop_map(Becomes::Learned),
+            3 => any::<bool>().prop_map(Becomes::Judged),
+            1 => Just(Becomes::Removed),
+            6 => prop_oneof![3 => Just(0), 1 => 1i64..90].prop_map(Becomes::Looked),
+        ]
+    }
+
+    proptest! {
+        /// Of those that wait nobody is left asleep that has not to wait any more: it is woken, or was told until when to wait.
+        #[test]
+        fn whoever_is_free_by_what_became_of_another_is_woken(
+            all in prop::collection::vec((0usize..4, becomes()), 1..80),
+        ) {
+            let names = ["a", "b", "c", "d"];
+            let mut resources: Vec<_> = (0..4).map(|n| resource(names[n], 9 - n as i64, "id-1", names[n])).collect();
+            let mut claims = of(&resources.iter().collect::<Vec<_>>());
+            let mut now = 0;
+            // Until when each of those waits that wait, and have not been woken since.
+            let mut asleep: [Option<Option<Timestamp>>; 4] = [None; 4];
+            for (who, event) in all {
+                let it = resources[who].clone();
+                let woken = match event {
+                    Becomes::Applied(asked, target, had) => {
+                        let edited = resource(names[who], 9 - who as i64, asked, target);
+                        resources[who] = had.iter().fold(edited, |it, (id, had)| had.of(it, id, now));
+                        claims.apply(&resources[who], at(now))
+                    }
+                    Becomes::Booked(id, had) => {
+                        resources[who].status = None;
+                        resources[who] = had.of(resources[who].clone(), id, now);
+                        claims.book(&resources[who])
+                    }
+                    Becomes::Learned(id) => claims.learn(&it, &token(id, "CI")),
+                    Becomes::Judged(able) => claims.judge(&it, able),
+                    Becomes::Removed => claims.remove(&it),
+                    Becomes::Looked(later) => {
+                        now += later;
+                        let rival = claims.rival(&it, at(now), &PACE);
+                        asleep[who] = rival.map(|rival| rival.until).filter(|_| claims.find(&it).is_some());
+                        continue;
+                    }
+                };
+                asleep[who] = None;
+                for other in 0..4 {
+                    if woken.contains(&Key::from(&resources[other])) {
+                        asleep[other] = None;
+                    }
+                    let until = asleep[other];
+                    let Some(until) = until.filter(|it| it.is_none_or(|it| it > at(now))) else { continue };
+                    let (number, known) = claims.find(&resources[other]).unwrap();
+                    let own = &claims.records.get(number).unwrap().claimant;
+                    let moment = Moment { now: at(now), pace: &PACE };
+                    let keeper = claims.keeper(own, Some(number), known, moment);
+                    prop_assert!(keeper.is_some(), "{other} sleeps until {until:?}, and {who} {event:?}");
+                }
+            }
         }
     }
 }
