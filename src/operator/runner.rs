@@ -136,3 +136,153 @@ impl<P> Default for Entry<P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::sync::{Semaphore, mpsc};
+
+    fn key(name: &str) -> Key {
+        Key {
+            namespace: "ns".into(),
+            name: name.into(),
+        }
+    }
+
+    /// Passes of one run, which end when they are let.
+    struct Passes {
+        begun: mpsc::UnboundedReceiver<(String, Option<u8>)>,
+        gate: Arc<Semaphore>,
+        at_once: Arc<AtomicUsize>,
+        woken: mpsc::UnboundedSender<Key>,
+        admitted: mpsc::UnboundedSender<(Arc<Key>, u8)>,
+        stop: CancellationToken,
+        ended: tokio::task::JoinHandle<()>,
+    }
+
+    fn start(next: Next) -> Passes {
+        let (woken, receiver) = mpsc::unbounded_channel();
+        let (admitted, admissions) = mpsc::unbounded_channel();
+        let (tell, begun) = mpsc::unbounded_channel();
+        let (gate, at_once) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+        let stop = CancellationToken::new();
+        let pass = {
+            let (gate, at_once) = (gate.clone(), at_once.clone());
+            move |key: Arc<Key>, given| {
+                let (gate, at_once) = (gate.clone(), at_once.clone());
+                let _ = tell.send((key.name.clone(), given));
+                async move {
+                    at_once.fetch_add(1, Ordering::SeqCst);
+                    gate.acquire().await.unwrap().forget();
+                    at_once.fetch_sub(1, Ordering::SeqCst);
+                    next
+                }
+            }
+        };
+        let ended = tokio::spawn(run(receiver, admissions, stop.clone(), pass));
+        Passes {
+            begun,
+            gate,
+            at_once,
+            woken,
+            admitted,
+            stop,
+            ended,
+        }
+    }
+
+    impl Passes {
+        fn wake(&self, name: &str) {
+            self.woken.send(key(name)).unwrap();
+        }
+
+        async fn next(&mut self) -> (String, Option<u8>) {
+            let next = tokio::time::timeout(Duration::from_secs(10), self.begun.recv());
+            next.await.unwrap().unwrap()
+        }
+
+        /// Ends after what is under way; returns what was begun in the meantime.
+        async fn end(mut self) -> Vec<(String, Option<u8>)> {
+            self.stop.cancel();
+            self.gate.add_permits(1_000);
+            self.ended.await.unwrap();
+            std::iter::from_fn(|| self.begun.try_recv().ok()).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn of_one_resource_one_pass_runs_and_what_wakes_it_meanwhile_begins_one_more() {
+        let mut passes = start(Next::Woken);
+        passes.wake("a");
+        assert_eq!(passes.next().await, ("a".into(), None));
+        for _ in 0..5 {
+            passes.wake("a");
+        }
+        passes.wake("b");
+        // That of b shows that the others were taken note of.
+        assert_eq!(passes.next().await, ("b".into(), None));
+        passes.gate.add_permits(2);
+        assert_eq!(passes.next().await, ("a".into(), None));
+        assert_eq!(passes.end().await, []);
+    }
+
+    #[tokio::test]
+    async fn what_a_resource_is_admitted_to_during_a_pass_is_for_the_next_one() {
+        let mut passes = start(Next::Woken);
+        passes.wake("a");
+        passes.next().await;
+        passes.admitted.send((Arc::new(key("a")), 7)).unwrap();
+        passes.wake("a");
+        passes.gate.add_permits(1);
+        assert_eq!(passes.next().await, ("a".into(), Some(7)));
+        passes.gate.add_permits(1);
+        assert_eq!(passes.end().await, []);
+    }
+
+    #[tokio::test]
+    async fn a_resource_comes_again_when_its_time_has_come() {
+        let mut passes = start(Next::After(Duration::from_millis(1)));
+        passes.wake("a");
+        for _ in 0..3 {
+            assert_eq!(passes.next().await, ("a".into(), None));
+            passes.gate.add_permits(1);
+        }
+        passes.end().await;
+    }
+
+    #[tokio::test]
+    async fn so_many_run_at_once_and_no_more() {
+        let mut passes = start(Next::Woken);
+        for n in 0..PASSES + 5 {
+            passes.wake(&n.to_string());
+        }
+        for _ in 0..PASSES {
+            passes.next().await;
+        }
+        tokio::task::yield_now().await;
+        assert!(passes.begun.try_recv().is_err());
+        assert_eq!(passes.at_once.load(Ordering::SeqCst), PASSES);
+        passes.gate.add_permits(5);
+        for _ in 0..5 {
+            passes.next().await;
+        }
+        assert_eq!(passes.end().await, []);
+    }
+
+    #[tokio::test]
+    async fn of_what_has_ended_for_good_nothing_is_left() {
+        let mut queue = Queue::<u8>::default();
+        for round in 0..2 {
+            for n in 0..1_000 {
+                queue.wake(Arc::new(key(&n.to_string())), None);
+            }
+            while let Some((key, _)) = queue.begin() {
+                let later = Next::After(Duration::from_secs(60));
+                queue.end(&key, if round == 0 { later } else { Next::Woken });
+            }
+        }
+        assert_eq!((queue.all.len(), queue.timers.len()), (0, 0));
+        assert!(queue.all.capacity() < 100, "{}", queue.all.capacity());
+    }
+}
