@@ -122,6 +122,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
         .await;
         context.tasks.close();
         context.tasks.wait().await;
+        context.teller.finish().await;
     };
     tokio::select! {
         _ = feeds => {}
@@ -428,7 +429,7 @@ impl Context {
         }
         let notices = [pass.done.take(), notice(&old, &next), expiring(&old, &next)];
         for notice in notices.into_iter().flatten() {
-            self.teller.tell(&pass.seen.resource, &notice).await;
+            self.teller.tell(&pass.seen.resource, &notice);
         }
         Ok(())
     }
