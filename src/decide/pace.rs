@@ -164,6 +164,8 @@ table! {
     refused_claims: Duration = 3_600_000, at least 60_000;
     /// Of events that repeat within this time one is counted up, and no other created.
     event_series: Duration = 360_000, at least 60_000;
+    /// How long events that are not published yet have at the end: nothing else waits for them.
+    event_drain: Duration = 1_000, at least 500;
 
     // Leadership; the lease counts whole seconds.
 
@@ -302,6 +304,7 @@ mod tests {
                 ("watch_calm", 120.0),
                 ("refused_claims", 3_600.0),
                 ("event_series", 360.0),
+                ("event_drain", 1.0),
                 ("lease", 15.0),
                 ("lease_renew_deadline", 10.0),
                 ("lease_retry", 2.0),

@@ -97,6 +97,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
         runner::run(woken, admissions, stop, begin).await;
         context.tasks.close();
         context.tasks.wait().await;
+        context.teller.finish().await;
     };
     tokio::select! {
         _ = feeds => {}

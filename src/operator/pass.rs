@@ -415,7 +415,7 @@ impl Context {
         }
         let notices = [pass.done.take(), notice(&old, &next), expiring(&old, &next)];
         for notice in notices.into_iter().flatten() {
-            self.teller.tell(&pass.seen.resource, &notice).await;
+            self.teller.tell(&pass.seen.resource, &notice);
         }
         Ok(())
     }

@@ -2,21 +2,20 @@
 
 use super::handles::Handles;
 use crate::api::WorkspaceTokenRotation;
-use crate::cluster::error::LONGEST_MESSAGE;
 use crate::cluster::events::Publisher;
 use crate::cluster::watch::Report;
 use crate::decide::notice::Notice;
 use crate::process::metrics::Metrics;
-use crate::text::{api_error, line};
+use crate::text::line;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, ResourceExt};
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 /// Longest text of an event and its log line, characters.
 const LONGEST_NOTE: usize = 1000;
-/// Objects that cannot be read and whose event is not published yet; more than that are only in the log.
+/// Objects that cannot be read and are not told of yet; more than that are only in the log.
 const UNREADABLE: usize = 100;
 
 /// An object that cannot be read, and why.
@@ -25,6 +24,7 @@ type Unreadable = (ObjectReference, String);
 /// Writes log lines and publishes events.
 pub struct Teller {
     events: Publisher,
+    metrics: Metrics,
 }
 
 /// Counts objects that cannot be read, and passes each on.
@@ -43,14 +43,15 @@ pub fn unreadable(metrics: &Metrics) -> (Report, mpsc::Receiver<Unreadable>) {
 impl Teller {
     /// In the name of this process.
     pub fn new(handles: &Handles) -> Self {
-        let (client, identity) = (handles.client.clone(), handles.identity.to_string());
+        let (identity, pace) = (handles.identity.to_string(), &handles.settings.pace);
         Self {
-            events: Publisher::new(client, identity, handles.settings.pace),
+            events: Publisher::new(&handles.client, &identity, pace),
+            metrics: handles.metrics.clone(),
         }
     }
 
     /// One log line and one event.
-    pub async fn tell(&self, resource: &WorkspaceTokenRotation, notice: &Notice) {
+    pub fn tell(&self, resource: &WorkspaceTokenRotation, notice: &Notice) {
         let (namespace, name) = (resource.namespace(), resource.name_any());
         let notice = Notice {
             // Some of it is the text of other parties.
@@ -63,7 +64,7 @@ impl Teller {
             true => warn!(namespace, name, rotation_id, reason, "{message}"),
             false => info!(namespace, name, rotation_id, reason, "{message}"),
         }
-        self.publish(&resource.object_ref(&()), &notice).await;
+        self.publish(resource.object_ref(&()), notice);
     }
 
     /// An event on each object that cannot be read: its owner reads no log of ours, and its status stays as it is.
@@ -76,15 +77,18 @@ impl Teller {
                 rotation_id: None,
                 warning: true,
             };
-            self.publish(&object, &notice).await;
+            self.publish(object, notice);
         }
     }
 
-    async fn publish(&self, object: &ObjectReference, notice: &Notice) {
-        if let Err(error) = self.events.publish(object, notice).await {
-            let (namespace, name) = (&object.namespace, &object.name);
-            let error = api_error(&error, LONGEST_MESSAGE);
-            debug!(namespace, name, error, "event not published");
+    /// Gives the events that are not published yet a short time.
+    pub async fn finish(&self) {
+        self.events.finish().await;
+    }
+
+    fn publish(&self, object: ObjectReference, notice: Notice) {
+        if !self.events.publish(object, notice) {
+            self.metrics.event_dropped();
         }
     }
 }

@@ -45,6 +45,7 @@ pub struct Metrics {
     secrets_vanished: Counter,
     unreadable_objects: Family<Labels<1>, Gauge>,
     api_held_back: Family<Labels<1>, Counter>,
+    events_dropped: Counter,
     reconcile: Histogram,
     leader: Gauge,
 }
@@ -108,6 +109,7 @@ impl Metrics {
             secrets_vanished: Counter::default(),
             unreadable_objects: Family::default(),
             api_held_back: Family::default(),
+            events_dropped: Counter::default(),
             // 0.1 ms to 26 s: an idle pass makes no request.
             reconcile: Histogram::new(exponential_buckets(0.0001, 4.0, 10)),
             leader: Gauge::default(),
@@ -168,6 +170,11 @@ impl Metrics {
             "api_held_back",
             "Answers of the API server, by status code, that ask to retry a request later",
             metrics.api_held_back.clone(),
+        );
+        registry.register(
+            "events_dropped",
+            "Events that were not published because too many were waiting",
+            metrics.events_dropped.clone(),
         );
         registry.register_with_unit(
             "reconcile",
@@ -250,6 +257,11 @@ impl Metrics {
     pub fn held_back(&self, code: u16) {
         let labels = [("code", code.to_string())];
         self.api_held_back.get_or_create(&labels).inc();
+    }
+
+    /// Counts an event that is not published because too many are waiting.
+    pub fn event_dropped(&self) {
+        self.events_dropped.inc();
     }
 
     /// Records the time of one reconcile.
@@ -499,6 +511,7 @@ astro_token_operator_rotation_overdue_seconds{namespace="data",name="etl"} 60
         metrics.vendor_stale_read();
         metrics.unreadable("Secret", 2);
         metrics.held_back(429);
+        metrics.event_dropped();
         metrics.reconciled(Duration::from_micros(50));
         metrics.leading(true);
         let held = metrics.unsaved();
@@ -518,6 +531,7 @@ astro_token_operator_rotation_overdue_seconds{namespace="data",name="etl"} 60
             "unsaved_values 1",
             r#"unreadable_objects{kind="Secret"} 2"#,
             r#"api_held_back_total{code="429"} 1"#,
+            "events_dropped_total 1",
             "reconcile_seconds_count 1",
             "leader 1",
             concat!(
