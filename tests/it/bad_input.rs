@@ -672,3 +672,28 @@ async fn with_report_a_rotation_by_somebody_else_is_only_reported() {
     stage.until_rotated("told", 2).await;
     stage.assert_no_leak().await;
 }
+
+#[tokio::test]
+async fn a_credential_that_was_replaced_a_moment_ago_is_read_anew_before_it_is_called_refused() {
+    let stage = stage().await;
+    for name in ["one", "other"] {
+        stage.token(name);
+        stage.create(name, json!({})).await;
+    }
+    for name in ["one", "other"] {
+        stage.until_rotated(name, 1).await;
+    }
+    // The credential is shared from here on for a second.
+    stage.request("one", "now").await;
+    stage.until_rotated("one", 2).await;
+    let value = stage.astro.rotate(&stage.owner.id);
+    stage.put_secret("owner", json!({"token": value})).await;
+    stage.request("other", "now").await;
+    stage.until_rotated("other", 2).await;
+    let reasons = stage.events("other").await;
+    assert!(
+        !reasons.iter().any(|it| it == "CredentialsRejected"),
+        "{reasons:?}"
+    );
+    stage.assert_no_leak().await;
+}
