@@ -6,4 +6,4 @@ mod write;
 
 pub use self::landing::{Landed, land};
 pub use self::rehearsal::rehearse;
-pub use self::write::{Draft, value, write};
+pub use self::write::{Draft, LONGEST, value, write};

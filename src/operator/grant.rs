@@ -17,6 +17,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Longest JSON of a Secret with a credential, bytes: hundreds of resources may name one each.
+const LONGEST_SECRET: usize = 256 * 1024;
+
 /// The operator's own credential, and who may use it.
 #[derive(Clone, Default)]
 pub struct DefaultCredential {
@@ -212,7 +215,7 @@ async fn read(
             ),
         )
     };
-    match secret::value(client, resource, name, key).await {
+    match secret::value(client, resource, name, key, LONGEST_SECRET).await {
         Ok(Some((content, _))) => Credential::read(content.expose_secret()).map_err(missing),
         Ok(None) => Err(missing("does not exist or is empty")),
         Err(Error::Refused(blocked)) => Err(denied(

@@ -40,7 +40,8 @@ pub(crate) async fn rewrite(client: &Client, seen: &Observed, from: &Held) -> Re
 async fn write(client: &Client, seen: &Observed, from: &Held) -> Result<Option<Held>, Error> {
     let resource = &seen.resource;
     let target = &resource.spec.target;
-    let found = secret::value(client, resource, &from.secret, &from.stamp.key).await?;
+    let (secret, key) = (&from.secret, &from.stamp.key);
+    let found = secret::value(client, resource, secret, key, secret::LONGEST).await?;
     let Some((content, version)) = found else {
         return Ok(None);
     };

@@ -97,7 +97,8 @@ async fn a_bad_credential_is_named_and_mended_without_touching_the_resource() {
     let weak = stage
         .astro
         .create(NewToken::workspace("weak", &stage.workspace));
-    let rows: [(&str, Option<&str>, &str, &[&str]); 5] = [
+    let large = "x".repeat(500_000);
+    let rows: [(&str, Option<&str>, &str, &[&str]); 6] = [
         (
             "missing",
             None,
@@ -110,6 +111,12 @@ async fn a_bad_credential_is_named_and_mended_without_touching_the_resource() {
             Some("two words"),
             "CredentialsMissing",
             &["is not an API token"],
+        ),
+        (
+            "large",
+            Some(&large),
+            "CredentialsMissing",
+            &["large-cred", "larger than 256 KiB"],
         ),
         (
             "dead",

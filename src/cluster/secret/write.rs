@@ -9,6 +9,7 @@ use crate::decide::ownership::held;
 use crate::decide::stamp::Stamp;
 use crate::reason::{Blocked, Reason};
 use crate::text::scrub;
+use futures::AsyncReadExt;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -18,9 +19,16 @@ use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
 
 /// Length of the longest value that this process has stored, in bytes.
 pub(super) static LONGEST_VALUE: AtomicUsize = AtomicUsize::new(0);
+
+/// Whole Secrets that are read at once: each may be large, whatever it is read for.
+static READS: Semaphore = Semaphore::const_new(4);
+/// Longest JSON of any Secret, bytes: the store takes one of 1.5 MiB, and what it escapes is longer as JSON.
+pub const LONGEST: usize = 4 * 1024 * 1024;
 
 /// Everything that goes into a Secret but its value.
 pub struct Draft<'a> {
@@ -74,7 +82,7 @@ pub async fn write(
     })
 }
 
-/// The bytes under `key` of a Secret, with the resourceVersion it was read at.
+/// The bytes under `key` of a Secret whose JSON has at most `longest` bytes, with the resourceVersion it was read at.
 ///
 /// # Errors
 /// See [`Error`].
@@ -83,12 +91,21 @@ pub async fn value(
     owner: &WorkspaceTokenRotation,
     name: &str,
     key: &str,
+    longest: usize,
 ) -> Result<Option<(SecretSlice<u8>, Option<String>)>, Error> {
     let namespace = owner.namespace();
     let request = Request::new(Secret::url_path(&(), namespace.as_deref()));
     let request = request.get(name, &GetParams::default());
-    let secret = match answer(client, request).await {
-        Ok(secret) => secret,
+    // It is never closed.
+    let _place = READS.acquire().await;
+    let secret = match bounded(client, request, longest).await {
+        Ok(Some(secret)) => secret,
+        Ok(None) => {
+            return Err(Error::Refused(Blocked::new(
+                Reason::TargetRefused,
+                format!("it is larger than {} KiB, and is not read", longest / 1024),
+            )));
+        }
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
         Err(error) => return Err(verdict(name, error)),
     };
@@ -108,6 +125,26 @@ async fn answer(
     let request = request.map_err(kube::Error::BuildRequest)?;
     let text = client.request_text(request).await?;
     shallow(&text).map_err(kube::Error::SerdeError)
+}
+
+/// The same, read only as far as it is no longer than that; `None` when it is.
+async fn bounded(
+    client: &Client,
+    request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    longest: usize,
+) -> kube::Result<Option<Value>> {
+    let request = request.map_err(kube::Error::BuildRequest)?;
+    let body = client.request_stream(request).await?;
+    // It holds values.
+    let mut text = Zeroizing::new(Vec::new());
+    let read = body.take(longest as u64 + 1).read_to_end(&mut text).await;
+    read.map_err(kube::Error::ReadEvents)?;
+    if text.len() > longest {
+        return Ok(None);
+    }
+    let text = str::from_utf8(&text).map_err(|error| kube::Error::Service(error.into()))?;
+    let secret = shallow(text).map_err(kube::Error::SerdeError)?;
+    Ok(Some(secret))
 }
 
 pub(super) fn api(client: &Client, owner: &WorkspaceTokenRotation) -> Api<Item<Metadata>> {

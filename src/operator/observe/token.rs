@@ -161,7 +161,7 @@ pub(super) async fn is_live(
     token: &Token,
     (secret, key): (&str, &str),
 ) -> Result<Option<bool>, Live> {
-    let value = match secret::value(&handles.client, resource, secret, key).await {
+    let value = match secret::value(&handles.client, resource, secret, key, secret::LONGEST).await {
         Ok(Some((value, _))) => value,
         Ok(None) => return Ok(None),
         Err(error) => {
