@@ -276,12 +276,21 @@ impl Metrics {
 
     /// OpenMetrics text of everything; the series per resource are those of `samples`.
     pub fn render(&self, samples: Vec<ResourceSample>, now_unix: i64) -> String {
+        self.render_into(String::new(), samples, now_unix)
+    }
+
+    /// The same behind a text, which may have room for it.
+    pub fn render_into(
+        &self,
+        mut text: String,
+        samples: Vec<ResourceSample>,
+        now_unix: i64,
+    ) -> String {
         let mut resources = Registry::with_prefix(PREFIX);
         resources.register_collector(Box::new(Resources {
             samples,
             now: now_unix,
         }));
-        let mut text = String::new();
         encode_registry(&mut text, &self.registry)
             .and_then(|()| encode_registry(&mut text, &resources))
             .and_then(|()| encode_eof(&mut text))

@@ -1,7 +1,9 @@
 //! The HTTP server for the kubelet and Prometheus: `/livez`, `/readyz`, `/metrics`.
 
+mod page;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -14,11 +16,22 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use tokio::net::TcpListener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
-use crate::clock::now;
+use self::page::{Ages, Page};
 use crate::process::metrics::{self, Metrics, ResourceSample};
+
+/// Most connections at once. One more closes the oldest: a probe is answered, whoever keeps connections busy.
+const CONNECTIONS: usize = 16;
+/// The pause after a connection could not be accepted: mostly there are too many open files.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// What has to hold before this process is ready. Clones share the checks.
 ///
@@ -29,9 +42,24 @@ pub struct Health(Arc<Mutex<BTreeMap<&'static str, bool>>>);
 /// What the handlers answer from.
 #[derive(Clone)]
 struct Sources {
-    metrics: Metrics,
     health: Health,
-    samples: Arc<dyn Fn() -> Vec<ResourceSample> + Send + Sync>,
+    page: Page,
+}
+
+/// How long is waited for what.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// How long a request may be on its way.
+    request: Duration,
+    /// How long a connection may last, which serves one request: whoever reads slower than this gets part of the answer.
+    connection: Duration,
+}
+
+impl Bounds {
+    const SHIPPED: Self = Self {
+        request: Duration::from_secs(5),
+        connection: Duration::from_secs(15),
+    };
 }
 
 impl Health {
@@ -71,27 +99,83 @@ pub async fn serve(
     shutdown: CancellationToken,
     drain: Duration,
 ) -> io::Result<()> {
+    let page = Page::new(metrics, samples, Ages::SHIPPED);
+    serve_within(
+        Bounds::SHIPPED,
+        listener,
+        Sources { health, page },
+        shutdown,
+        drain,
+    )
+    .await;
+    Ok(())
+}
+
+async fn serve_within(
+    bounds: Bounds,
+    listener: TcpListener,
+    sources: Sources,
+    shutdown: CancellationToken,
+    drain: Duration,
+) {
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(render))
-        .with_state(Sources {
-            metrics,
-            health,
-            samples: Arc::new(samples),
-        });
-    let drained = {
-        let shutdown = shutdown.clone();
-        async move {
-            shutdown.cancelled().await;
-            tokio::time::sleep(drain).await;
+        .with_state(sources);
+    let mut connections = JoinSet::new();
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => accepted.map(|(stream, _)| stream),
+            () = shutdown.cancelled() => break,
+        };
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => {
+                debug!(%error, "connection not accepted");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+                continue;
+            }
+        };
+        while connections.try_join_next().is_some() {}
+        open.retain(|it| !it.is_finished());
+        if open.len() >= CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
         }
+        let connection = answer(bounds, stream, router.clone(), shutdown.clone());
+        open.push_back(connections.spawn(connection));
+    }
+    drop(listener);
+    let _ = timeout(drain, async {
+        while connections.join_next().await.is_some() {}
+    })
+    .await;
+}
+
+/// Answers one request, and closes the connection.
+async fn answer(bounds: Bounds, stream: TcpStream, router: Router, shutdown: CancellationToken) {
+    let service = TowerToHyperService::new(router);
+    let mut builder = http1::Builder::new();
+    let builder = builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.request)
+        .keep_alive(false);
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let served = async {
+        tokio::select! {
+            served = &mut connection => return served,
+            () = shutdown.cancelled() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        connection.await
     };
-    tokio::select! {
-        served = axum::serve(listener, router)
-            .with_graceful_shutdown(shutdown.cancelled_owned())
-            .into_future() => served,
-        () = drained => Ok(()),
+    match timeout(bounds.connection, served).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "request not answered"),
+        Err(_) => debug!("a client was too slow for its answer"),
     }
 }
 
@@ -106,27 +190,38 @@ async fn readyz(State(sources): State<Sources>) -> impl IntoResponse {
 }
 
 async fn render(State(sources): State<Sources>) -> impl IntoResponse {
-    let text = sources
-        .metrics
-        .render((sources.samples)(), now().as_second());
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
+    match sources.page.text().await {
+        Some(text) => Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)),
+        None => Err((
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "a fault in the operator\n",
+        )),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinHandle};
+    use std::time::Instant;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::{net::TcpStream, task::JoinHandle};
 
     const DRAIN: Duration = Duration::from_secs(1);
+    const DEADLINE: Duration = Duration::from_secs(20);
 
     struct Served {
         base: String,
         health: Health,
         shutdown: CancellationToken,
-        task: JoinHandle<io::Result<()>>,
+        task: JoinHandle<()>,
     }
 
     async fn start() -> Served {
+        start_with(Bounds::SHIPPED, 1).await
+    }
+
+    /// With so many resources.
+    async fn start_with(bounds: Bounds, resources: usize) -> Served {
         // Even a plain HTTP client of reqwest wants a TLS provider; another test may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -147,11 +242,22 @@ mod tests {
             lost: 0,
             held_back: false,
         };
-        let task = tokio::spawn(serve(
+        let samples = move || vec![sample.clone(); resources];
+        let fresh = DEADLINE * 10;
+        let ages = Ages {
+            fresh,
+            ..Ages::SHIPPED
+        };
+        let sources = Sources {
+            health: health.clone(),
+            page: Page::new(Metrics::new(), samples, ages),
+        };
+        // Written before it is asked for: that takes a while of many.
+        assert!(sources.page.text().await.is_some());
+        let task = tokio::spawn(serve_within(
+            bounds,
             listener,
-            Metrics::new(),
-            health.clone(),
-            move || vec![sample.clone()],
+            sources,
             shutdown.clone(),
             DRAIN,
         ));
@@ -208,7 +314,97 @@ mod tests {
         tokio::time::timeout(DRAIN * 5, served.task)
             .await
             .expect("still serving")
-            .unwrap()
             .unwrap();
+    }
+
+    /// Reads what comes until the connection is closed, which it has to be.
+    async fn rest(mut stream: TcpStream) -> Vec<u8> {
+        let mut all = Vec::new();
+        let read = stream.read_to_end(&mut all);
+        let _ = tokio::time::timeout(DEADLINE, read).await.expect("open");
+        all
+    }
+
+    #[tokio::test]
+    async fn probes_are_answered_whoever_holds_all_connections() {
+        // So long that none of them ends by itself.
+        let bounds = Bounds {
+            request: DEADLINE * 10,
+            connection: DEADLINE * 10,
+        };
+        let served = start_with(bounds, 30_000).await;
+        let mut held = Vec::new();
+        for number in 0..CONNECTIONS {
+            let mut stream = TcpStream::connect(&served.base).await.unwrap();
+            let whole = number % 2 == 0;
+            let request = if whole {
+                &b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n"[..]
+            } else {
+                b"GET "
+            };
+            stream.write_all(request).await.unwrap();
+            if whole {
+                // It is being answered then, and nobody reads on.
+                tokio::time::timeout(DEADLINE, stream.read_exact(&mut [0; 15]))
+                    .await
+                    .unwrap()
+                    .unwrap();
+            }
+            held.push(stream);
+        }
+        for probe in ["/livez", "/readyz", "/livez"] {
+            assert_ne!(served.get(probe).await.0, 0);
+        }
+        // The oldest had to make room, and got part of what it asked for; the others are as they were.
+        let part = rest(held.remove(0)).await;
+        assert!(part.len() < 5_000_000, "{}", part.len());
+        let mut last = held.pop().unwrap();
+        last.write_all(b"/livez HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let answer = String::from_utf8(rest(last).await).unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 200 OK") && answer.contains("connection: close"),
+            "{answer}"
+        );
+    }
+
+    #[tokio::test]
+    async fn neither_a_request_nor_the_reading_of_its_answer_takes_for_ever() {
+        let (soon, later) = (Duration::from_millis(200), DEADLINE * 10);
+        let half = b"GET /livez HTTP/1.1\r\n".as_slice();
+        let whole = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".as_slice();
+        for (request, request_time, connection) in
+            [(half, soon, later), (b"", soon, later), (half, later, soon)]
+        {
+            let bounds = Bounds {
+                request: request_time,
+                connection,
+            };
+            let served = start_with(bounds, 1).await;
+            let mut stream = TcpStream::connect(&served.base).await.unwrap();
+            stream.write_all(request).await.unwrap();
+            assert_eq!(rest(stream).await, b"");
+        }
+        let bounds = Bounds {
+            request: later,
+            connection: Duration::from_secs(1),
+        };
+        let served = start_with(bounds, 30_000).await;
+        let mut stream = TcpStream::connect(&served.base).await.unwrap();
+        stream.write_all(whole).await.unwrap();
+        let mut head = [0; 500];
+        stream.read_exact(&mut head).await.unwrap();
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let (_, length) = head.split_once("content-length: ").unwrap();
+        let length: usize = length.split_once("\r\n").unwrap().0.parse().unwrap();
+        let begun = Instant::now();
+        while begun.elapsed() < bounds.connection * 2 {
+            // It reads, and too slowly.
+            let _ = stream.read(&mut [0; 10]).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let rest = rest(stream).await.len();
+        assert!(rest < length - 10_000, "{rest} of {length}");
     }
 }
