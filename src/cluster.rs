@@ -1,7 +1,7 @@
 //! Kubernetes: what is read from and written to the API server.
 
 pub mod client;
-pub(crate) mod decode;
+pub mod decode;
 pub(crate) mod error;
 pub(crate) mod events;
 pub mod lease;
@@ -10,4 +10,5 @@ pub(crate) mod reading;
 pub mod retry;
 pub(crate) mod secret;
 pub(crate) mod status;
+pub mod store;
 pub mod watch;

@@ -4,7 +4,7 @@ pub mod allowed;
 pub(crate) mod consent;
 pub mod evidence;
 pub mod identity;
-pub(crate) mod managed;
+pub mod managed;
 pub(crate) mod names;
 pub(crate) mod notice;
 pub(crate) mod ownership;

@@ -25,6 +25,7 @@ use crate::api::{Cause, WorkspaceTokenRotation};
 use crate::astro::client::Astro;
 use crate::clock::now;
 use crate::cluster::client::cluster_id;
+use crate::cluster::store::Store;
 use crate::decide::evidence::{Access, Live, Observed, Settings, Stored};
 use crate::decide::identity::Identity;
 use crate::decide::plan::Plan;
@@ -141,6 +142,7 @@ async fn online(
         settings: Arc::new(settings(&args.astro, &args.decisions, id)),
         identity: Identity::new(None, host::name(), Uuid::new_v4()),
         metrics: Metrics::new(),
+        secrets: Store::default(),
     };
     let mut looker = Looker::new(handles, knows_cluster, all);
     // The oldest first: whether it can work decides whether a younger one waits.

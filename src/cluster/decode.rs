@@ -1,5 +1,10 @@
 //! Decodes what the API server answers object by object: one that cannot be read is named, and concerns no other.
 
+mod bounds;
+mod shallow;
+
+pub use self::shallow::shallow;
+use self::shallow::{At, Shallow};
 use crate::api::{Key, Pending, Status, WorkspaceTokenRotation};
 use crate::cluster::error::LONGEST_MESSAGE;
 use crate::text::scrub;
@@ -8,27 +13,17 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::api::PartialObjectMeta;
-use serde::de::{
-    DeserializeOwned, DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{DeserializeOwned, DeserializeSeed, Error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use serde_path_to_error::Segment;
 use std::borrow::Cow;
 
-/// Levels of an object that are read. Only managed fields can have more, and the parser gives up on too many of them.
-const DEPTH: usize = 32;
-
-/// JSON of an object, as far down as it is read.
-///
-/// # Errors
-/// When it is no JSON.
-pub fn shallow(text: &str) -> serde_json::Result<Value> {
-    Shallow(DEPTH).deserialize(&mut serde_json::Deserializer::from_str(text))
-}
-
 /// What is decoded as an [`Item`].
 pub trait Decode: Resource<DynamicType = ()> + DeserializeOwned {
+    /// Whether its managed fields are read; they can be longer than all the rest.
+    const HAS_MANAGERS: bool = false;
+
     /// Takes out of an object what the operator does not need, so that it need not be readable.
     fn reduce(object: &mut Value);
 
@@ -81,7 +76,11 @@ impl<T> From<T> for Item<T> {
 
 impl<'de, T: Decode> Deserialize<'de> for Item<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut object = Shallow(DEPTH).deserialize(deserializer)?;
+        let at = match T::HAS_MANAGERS {
+            true => At::ObjectWithManagers,
+            false => At::Object,
+        };
+        let mut object = Shallow::new(at).deserialize(deserializer)?;
         let text = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
         let metadata = ObjectMeta {
             name: text("name"),
@@ -98,68 +97,6 @@ impl<'de, T: Decode> Deserialize<'de> for Item<T> {
             part: read.is_err().then(|| T::part(&object)).flatten(),
             object: read.map_err(why),
         })
-    }
-}
-
-/// Reads a value of so many levels, and passes over what is below.
-struct Shallow(usize);
-
-impl<'de> DeserializeSeed<'de> for Shallow {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        match self.0 {
-            0 => IgnoredAny::deserialize(deserializer).map(|_| Value::Null),
-            _ => deserializer.deserialize_any(self),
-        }
-    }
-}
-
-impl<'de> Visitor<'de> for Shallow {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_bool<E>(self, it: bool) -> Result<Value, E> {
-        Ok(it.into())
-    }
-
-    fn visit_i64<E>(self, it: i64) -> Result<Value, E> {
-        Ok(it.into())
-    }
-
-    fn visit_u64<E>(self, it: u64) -> Result<Value, E> {
-        Ok(it.into())
-    }
-
-    fn visit_f64<E>(self, it: f64) -> Result<Value, E> {
-        Ok(it.into())
-    }
-
-    fn visit_str<E>(self, it: &str) -> Result<Value, E> {
-        Ok(it.into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(Self(self.0 - 1))? {
-            items.push(item);
-        }
-        Ok(items.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut fields = Map::new();
-        while let Some(field) = map.next_key()? {
-            fields.insert(field, map.next_value_seed(Self(self.0 - 1))?);
-        }
-        Ok(fields.into())
     }
 }
 
@@ -207,7 +144,7 @@ impl<T: Resource<DynamicType = ()>> Resource for Item<T> {
 
 impl Decode for WorkspaceTokenRotation {
     fn reduce(object: &mut Value) {
-        drop_managed_fields(object);
+        bounds::resource(object);
         if let Some(Value::Object(status)) = object.get_mut("status") {
             let pending = status.remove("pending").filter(|it| !it.is_null());
             keep_readable::<Status>(status);
@@ -247,7 +184,6 @@ impl Decode for WorkspaceTokenRotation {
 
 impl Decode for Lease {
     fn reduce(object: &mut Value) {
-        drop_managed_fields(object);
         if let Some(Value::Object(spec)) = object.get_mut("spec") {
             keep_readable::<LeaseSpec>(spec);
         }
@@ -255,38 +191,14 @@ impl Decode for Lease {
 }
 
 impl Decode for Secret {
-    fn reduce(object: &mut Value) {
-        drop_managed_fields(object);
-    }
+    fn reduce(_object: &mut Value) {}
 }
 
 impl<K: Resource<DynamicType = ()>> Decode for PartialObjectMeta<K> {
-    /// Of the managed fields it takes what tells whose a field is, but not since when.
-    fn reduce(object: &mut Value) {
-        let Some(Value::Array(entries)) = object.pointer_mut("/metadata/managedFields") else {
-            return;
-        };
-        for entry in entries {
-            let mut take = |path| entry.pointer_mut(path).map(Value::take).unwrap_or_default();
-            *entry = json!({
-                "manager": take("/manager"),
-                "operation": take("/operation"),
-                "fieldsV1": {
-                    "f:data": take("/fieldsV1/f:data"),
-                    "f:metadata": {
-                        "f:labels": take("/fieldsV1/f:metadata/f:labels"),
-                        "f:annotations": take("/fieldsV1/f:metadata/f:annotations"),
-                    },
-                },
-            });
-        }
-    }
-}
+    const HAS_MANAGERS: bool = true;
 
-/// Anybody who may edit an object can write what they like into them.
-fn drop_managed_fields(object: &mut Value) {
-    if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
-        metadata.remove("managedFields");
+    fn reduce(object: &mut Value) {
+        bounds::metadata(object);
     }
 }
 

@@ -2,6 +2,7 @@
 //! However many they are, they feed one store of each kind and wake reconciles.
 
 mod changes;
+mod list;
 #[cfg(test)]
 mod tests;
 mod unreadable;
@@ -11,18 +12,16 @@ pub use self::unreadable::Report;
 use self::unreadable::Unreadable;
 use crate::api::{Key, MANAGED_BY, WorkspaceTokenRotation, evidence};
 use crate::clock::now;
+use crate::cluster::store::{Kept, Names, Put, Store};
 use crate::decide::managed::Metadata;
 use crate::decide::names::is_object_name;
-use crate::decide::ownership;
 use crate::decide::pace::Pace;
 use crate::decide::rivals::Claims;
 use clap::ValueEnum;
 use futures::future::join_all;
 use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;
-use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher::{Config, Error, Event};
+use kube::runtime::watcher::Error;
 use kube::{Api, Client, Resource, ResourceExt};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -148,14 +147,14 @@ impl Watched {
 pub fn watch(
     client: &Client,
     scope: &Scope,
-    access: SecretAccess,
+    (access, secrets): (SecretAccess, Store<Metadata>),
     claims: Arc<Mutex<Claims>>,
     wake: Wake,
     pace: Pace,
     report: Report,
 ) -> (Watched, impl Future<Output = ()> + use<>) {
     let places = scope.places();
-    let (resources, feed_resources) = resources(
+    let (resources, feed_resources) = watch_resources(
         client,
         scope,
         places.clone(),
@@ -166,7 +165,8 @@ pub fn watch(
     );
     let (secrets, feed_secrets) = match access {
         SecretAccess::Watch => {
-            let (store, feed) = secrets(client, scope, places.clone(), wake, pace, report);
+            let store = secrets.clone();
+            let feed = watch_secrets(client, scope, places.clone(), secrets, wake, pace, report);
             (Some(store), feed.left_future())
         }
         SecretAccess::Get => {
@@ -187,7 +187,7 @@ pub fn watch(
     (watched, feeds)
 }
 
-fn resources(
+fn watch_resources(
     client: &Client,
     scope: &Scope,
     places: Arc<[Area]>,
@@ -199,19 +199,20 @@ fn resources(
     Store<WorkspaceTokenRotation>,
     impl Future<Output = ()> + use<>,
 ) {
-    let mut writer = ready_writer::<WorkspaceTokenRotation>();
-    let store = writer.as_reader();
+    let store = Store::default();
     let apis = scope.apis(client);
     let present = store.clone();
     let mut unreadable = Unreadable::of::<WorkspaceTokenRotation>("WorkspaceTokenRotation", report);
+    let client = client.clone();
     let feed = async move {
         let watches = apis.into_iter().zip(places.iter()).map(|(api, place)| {
             // Where Secrets cannot be listed, no resource is worked on: its value may be under a former name.
+            let client = client.clone();
             let begin = async move {
                 if place.namespace.is_some() {
                     place.secrets_listed.wait().await;
                 }
-                changes(api, Config::default(), &pace)
+                changes(client, api, None, &pace)
             };
             let changes = begin.into_stream().flatten();
             changes.map(move |change| (place, change)).boxed()
@@ -227,27 +228,30 @@ fn resources(
             match change {
                 Change::Apply(key, resource) => {
                     unreadable.remove(&key);
-                    woken.push(key);
-                    woken.extend(claims.apply(&resource, now()));
-                    writer.apply_watcher_event(&Event::Apply(resource));
+                    // What was written here is known already, and wakes nobody.
+                    if let Put::News(former) = present.put(&resource) {
+                        woken.push(key);
+                        woken.extend(former.iter().flat_map(|former| claims.remove(former)));
+                        woken.extend(claims.apply(&resource, now()));
+                    }
                 }
                 Change::Unreadable(key, metadata, why, part) => {
                     unreadable.add(&key, *metadata, &why);
-                    delete(&mut writer, &present, &key);
+                    present.remove(&key);
                     // What is known of it from before stays.
                     let part = part.iter();
                     woken.extend(part.flat_map(|part| claims.apply_part(part, now())));
                 }
                 Change::Delete(key) => {
                     unreadable.remove(&key);
-                    match delete(&mut writer, &present, &key) {
+                    match present.remove(&key) {
                         Some(resource) => woken.extend(claims.remove(&resource)),
                         None => is_complete = true,
                     }
                 }
                 Change::Listed(names) => {
                     for key in place.missing(&present, &names) {
-                        delete(&mut writer, &present, &key);
+                        present.remove(&key);
                     }
                     unreadable.retain(|key| !place.covers(key) || names.contains(key));
                     refused.remove(&namespace);
@@ -257,8 +261,8 @@ fn resources(
                 Change::Failed(error) => {
                     if is_refused(&error) {
                         // What may no longer be read is not worked on; it comes back with the next list.
-                        for key in place.missing(&present, &HashSet::new()) {
-                            delete(&mut writer, &present, &key);
+                        for key in place.missing(&present, &Names::default()) {
+                            present.remove(&key);
                         }
                         unreadable.retain(|key| !place.covers(key));
                         refused.entry(namespace).or_insert_with(Instant::now);
@@ -268,20 +272,16 @@ fn resources(
                 }
             }
             if is_complete {
-                // Nothing says that these are gone.
-                let is_spared = |key: &Key| {
+                let stays = |key: &Key| {
+                    // Of those that are not present, nothing says that these are gone.
                     let since = refused
                         .get(&None)
                         .or_else(|| refused.get(&Some(key.namespace.as_str())));
-                    unreadable.has(key)
+                    present.contains(key)
+                        || unreadable.has(key)
                         || since.is_some_and(|it| it.elapsed() < pace.refused_claims)
                 };
-                let is_there = |key: &Key| {
-                    present
-                        .get(&ObjectRef::new(&key.name).within(&key.namespace))
-                        .is_some()
-                };
-                woken.extend(claims.retain(|key| is_there(key) || is_spared(key)));
+                woken.extend(claims.retain(stays));
             }
             wake.send(woken);
         }
@@ -289,23 +289,22 @@ fn resources(
     (store, feed)
 }
 
-fn secrets(
+fn watch_secrets(
     client: &Client,
     scope: &Scope,
     places: Arc<[Area]>,
+    present: Store<Metadata>,
     wake: Wake,
     pace: Pace,
     report: Report,
-) -> (Store<Metadata>, impl Future<Output = ()> + use<>) {
-    let mut writer = ready_writer::<Metadata>();
-    let store = writer.as_reader();
+) -> impl Future<Output = ()> + use<> {
     let apis = scope.apis(client);
     let ours = format!("{}={}", MANAGED_BY.0, MANAGED_BY.1);
-    let present = store.clone();
     let mut unreadable = Unreadable::of::<Metadata>("Secret", report);
-    let feed = async move {
+    let client = client.clone();
+    async move {
         let watches = apis.into_iter().zip(places.iter()).map(|(api, place)| {
-            let changes = changes(api, Config::default().labels(&ours), &pace);
+            let changes = changes(client.clone(), api, Some(ours.clone()), &pace);
             changes.map(move |change| (place, change)).boxed()
         });
         let mut watches = stream::select_all(watches);
@@ -322,11 +321,11 @@ fn secrets(
         while let Some((place, change)) = watches.next().await {
             let mut gone = Vec::new();
             match change {
-                Change::Apply(key, mut secret) => {
+                Change::Apply(key, secret) => {
                     unreadable.remove(&key);
-                    ownership::slim(&mut secret);
-                    writer.apply_watcher_event(&Event::Apply(secret.clone()));
-                    tell(&secret);
+                    if let Put::News(_) = present.put(&secret) {
+                        tell(&secret);
+                    }
                 }
                 Change::Unreadable(key, metadata, why, _) => {
                     unreadable.add(&key, *metadata, &why);
@@ -344,33 +343,12 @@ fn secrets(
                 Change::Failed(error) => place.failed(&error, What::Secrets),
             }
             for key in gone {
-                if let Some(secret) = delete(&mut writer, &present, &key) {
+                if let Some(secret) = present.remove(&key) {
                     tell(&secret);
                 }
             }
         }
-    };
-    (store, feed)
-}
-
-/// Takes an object out of the store; returns it.
-fn delete<K>(writer: &mut Writer<K>, store: &Store<K>, key: &Key) -> Option<Arc<K>>
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    let object = store.get(&ObjectRef::new(&key.name).within(&key.namespace))?;
-    writer.apply_watcher_event(&Event::Delete((*object).clone()));
-    Some(object)
-}
-
-/// Several watches fill it, so it begins empty and ready; [`Watched::synced`] tells when it is full.
-fn ready_writer<K>() -> Writer<K>
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    let mut writer = Writer::default();
-    writer.apply_watcher_event(&Event::InitDone);
-    writer
+    }
 }
 
 impl Area {
@@ -389,17 +367,10 @@ impl Area {
     }
 
     /// What the store has of this place beside these.
-    fn missing<K>(&self, store: &Store<K>, names: &HashSet<Key>) -> Vec<Key>
-    where
-        K: Resource<DynamicType = ()> + Clone + 'static,
-    {
-        let all = store.state();
-        let keys = all.iter().map(|object| Key {
-            namespace: object.namespace().unwrap_or_default(),
-            name: object.name_any(),
-        });
-        keys.filter(|key| self.covers(key) && !names.contains(key))
-            .collect()
+    fn missing<K: Kept>(&self, store: &Store<K>, names: &Names) -> Vec<Key> {
+        let mut here = store.keys(self.namespace.as_deref());
+        here.retain(|key| !names.contains(key));
+        here
     }
 
     fn listed(&self, what: What) {

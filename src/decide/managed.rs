@@ -4,13 +4,28 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::PartialObjectMeta;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
 
 /// Field manager of everything the operator writes on a Secret.
 pub const MANAGER: &str = "astro-token-operator";
 
 /// The metadata of a Secret, without its data.
 pub type Metadata = PartialObjectMeta<Secret>;
+
+/// Longest text of a label or an annotation of a Secret that is kept, bytes; a longer one is told apart by its hash.
+const LONGEST_KEPT: usize = 256;
+
+/// What is kept of the text of a label or an annotation of a Secret.
+pub fn as_kept(text: &str) -> Cow<'_, str> {
+    match text.len() <= LONGEST_KEPT {
+        true => text.into(),
+        false => Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes())
+            .to_string()
+            .into(),
+    }
+}
 
 /// Which fields of a Secret belong to whom, by its managed fields: `data.KEY`, `labels.KEY`, `annotations.KEY`.
 pub struct Managed {

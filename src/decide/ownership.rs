@@ -3,7 +3,7 @@
 use crate::api::{MANAGED_BY, WorkspaceTokenRotation, evidence, request};
 use crate::decide::consent::{Used, given};
 use crate::decide::evidence::{Held, Stored};
-use crate::decide::managed::{Managed, Metadata};
+use crate::decide::managed::{Managed, Metadata, as_kept};
 use crate::decide::stamp::{Stamp, VERSION};
 use crate::reason::{Blocked, Reason};
 use kube::{Resource, ResourceExt};
@@ -257,7 +257,9 @@ fn outdated(
             let path = format!("{kind}.{name}");
             let is_stale = match have.get(name) {
                 None => true,
-                Some(present) => present != value && owned.is_ours(&path),
+                Some(present) => {
+                    present != value && *present != as_kept(value) && owned.is_ours(&path)
+                }
             };
             if is_stale {
                 stale.get_or_insert_with(|| field(owned, kind, name));
@@ -292,17 +294,6 @@ fn outdated(
         // Where no field has an owner, a policy removes managed fields, and would do so again.
         let is_ours = owned.is_empty() || owned.is_ours(&format!("data.{key}"));
         (!is_ours).then(|| field(owned, "data", key))
-    }
-}
-
-/// Drops what is not evidence, so that the watch store stays small.
-pub fn slim(secret: &mut Metadata) {
-    let metadata = &mut secret.metadata;
-    metadata.finalizers = None;
-    metadata.generate_name = None;
-    metadata.self_link = None;
-    if let Some(annotations) = &mut metadata.annotations {
-        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
     }
 }
 

@@ -84,7 +84,7 @@ pub fn is_open(annotations: &BTreeMap<String, String>, answered: &[Requests]) ->
 
 /// A text cut to a length that fits everywhere. People write dates and ticket numbers; whatever is longer, or empty, is
 /// told apart by its hash.
-fn short(text: &str) -> String {
+pub fn short(text: &str) -> String {
     match text.len() {
         1..=LONGEST => text.into(),
         _ => Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes()).to_string(),

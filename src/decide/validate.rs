@@ -6,6 +6,11 @@ use crate::decide::names::{is_key, is_object_name};
 use crate::id::{is_id, is_same};
 use crate::reason::{Blocked, Reason};
 
+/// Most bytes that the names and texts of `target.labels` and `target.annotations` may have together.
+pub const MOST_TEXT: usize = 4096;
+/// Stands in `target.annotations`, with the number of bytes, where there were more.
+pub const TOO_LONG: &str = "astro-token-operator.io/too-long";
+
 /// What CEL checks on newer API servers, and what it cannot check.
 ///
 /// # Errors
@@ -60,6 +65,12 @@ fn check_target(target: &Target) -> Result<(), String> {
         return Err(
             "type kubernetes.io/service-account-token is not for the operator to create".into(),
         );
+    }
+    let too_long = target.annotations.get(TOO_LONG);
+    if let Some(length) = too_long.and_then(|length| length.parse::<usize>().ok()) {
+        return Err(format!(
+            "labels and target.annotations have {length} bytes together; they may have {MOST_TEXT}"
+        ));
     }
     let prefix = format!("{GROUP}/");
     let ours = |key: &&String| key.starts_with(&prefix) || *key == MANAGED_BY.0;

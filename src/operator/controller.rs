@@ -10,10 +10,10 @@ use super::waiting::Waiting;
 use super::works::Works;
 use crate::api::WorkspaceTokenRotation;
 use crate::clock::now;
+use crate::cluster::store::Store;
 use crate::cluster::watch::{self, Scope, SecretAccess, Wake};
 use crate::decide::rivals::Claims;
 use kube::Client;
-use kube::runtime::reflector::Store;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -44,7 +44,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
     let (watched, feeds) = watch::watch(
         &setup.watch_client,
         &setup.scope,
-        setup.secret_access,
+        (setup.secret_access, handles.secrets.clone()),
         claims.clone(),
         wake.clone(),
         handles.settings.pace,

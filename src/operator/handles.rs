@@ -2,8 +2,10 @@
 
 use super::grant::Grants;
 use crate::astro::client::Astro;
+use crate::cluster::store::Store;
 use crate::decide::evidence::Settings;
 use crate::decide::identity::Identity;
+use crate::decide::managed::Metadata;
 use crate::process::metrics::Metrics;
 use kube::Client;
 use std::sync::Arc;
@@ -23,4 +25,6 @@ pub struct Handles {
     pub identity: Identity,
     /// Counters.
     pub metrics: Metrics,
+    /// Metadata of all Secrets of ours, as far as they are watched.
+    pub secrets: Store<Metadata>,
 }

@@ -10,10 +10,11 @@ pub(super) use self::token::list_key;
 use super::grant::Grant;
 use super::handles::Handles;
 use super::works::Works;
-use crate::api::WorkspaceTokenRotation;
+use crate::api::{Key, WorkspaceTokenRotation};
 use crate::astro::listing::{Failure, Listing, Listings};
 use crate::clock;
 use crate::cluster::error::Error;
+use crate::cluster::store::Store;
 use crate::cluster::watch::Wake;
 use crate::decide::evidence::{Access, Held, Live, Observed, Stored, Work};
 use crate::decide::managed::Metadata;
@@ -26,7 +27,6 @@ use crate::decide::validate::is_workable;
 use crate::decide::version::Drift;
 use crate::reason::Reason;
 use jiff::{SignedDuration, Timestamp};
-use kube::runtime::reflector::Store;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -193,9 +193,21 @@ impl Observer {
         }
     }
 
-    /// Takes note of a status that was just written.
+    /// Takes note of a status that was just written: nobody waits for the watch to tell of it.
+    ///
+    /// The answer to the write can have an edit in it that the watch has not told of yet and will tell of no more, so the
+    /// resource is woken for that.
     pub fn book(&self, resource: &WorkspaceTokenRotation) {
-        self.wake.send(self.claims().book(resource));
+        // The watch holds the claims while it changes the store: what it has taken out gets no claims again.
+        let mut claims = self.claims();
+        match self.secrets.resources.update(resource) {
+            Some(before) => {
+                let woken = is_edited(&before, resource).then(|| Key::from(resource));
+                self.wake.send(woken);
+                self.wake.send(claims.apply(resource, clock::now()));
+            }
+            None => self.wake.send(claims.book(resource)),
+        }
     }
 
     /// Forgets lists that no resource has asked for in three audits.
@@ -306,4 +318,13 @@ fn find_in_list(seen: &mut Observed, listing: &Listing) -> Result<(), Error> {
 fn is_credential_refused(seen: &Observed) -> bool {
     let live = &seen.live;
     matches!(live, Live::Refused { blocked, .. } if blocked.reason == Reason::CredentialsRejected)
+}
+
+/// Whether somebody has edited the resource between these versions.
+fn is_edited(before: &WorkspaceTokenRotation, now: &WorkspaceTokenRotation) -> bool {
+    let (old, new) = (&before.metadata, &now.metadata);
+    before.spec != now.spec
+        || old.generation != new.generation
+        || old.annotations != new.annotations
+        || old.deletion_timestamp != new.deletion_timestamp
 }

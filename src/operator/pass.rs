@@ -18,6 +18,7 @@ use crate::cluster;
 use crate::cluster::decode::Item;
 use crate::cluster::error::Error as ClusterError;
 use crate::cluster::retry::HeldBack;
+use crate::cluster::store::Store;
 use crate::cluster::watch::Wake;
 use crate::decide::evidence::{Held, Live, Observed, Stored};
 use crate::decide::notice::{Notice, expiring, notice};
@@ -29,7 +30,6 @@ use crate::decide::status;
 use crate::decide::tries::{Came, Rewritten, Tries};
 use futures::FutureExt;
 use jiff::Timestamp;
-use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, ResourceExt};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -90,8 +90,7 @@ struct Pass {
 
 /// What a pass over a resource with a `permit` brought, and when the next one is due.
 pub(super) async fn pass(context: Arc<Context>, key: Arc<Key>, permit: Option<Permit>) -> Next {
-    let found = ObjectRef::new(&key.name).within(&key.namespace);
-    let Some(resource) = context.resources.get(&found) else {
+    let Some(resource) = context.resources.get(&key) else {
         return Next::Woken;
     };
     // A panic ends one pass, not the operator; the hook has logged its place.
@@ -348,7 +347,7 @@ impl Context {
     async fn rewrite(&self, pass: &mut Pass, from: Held) -> Option<Setback> {
         let seen = &mut pass.seen;
         let uid = seen.resource.uid().unwrap_or_default();
-        let (came, stored) = match rewrite::rewrite(&self.handles().client, seen, &from).await {
+        let (came, stored) = match rewrite::rewrite(self.handles(), seen, &from).await {
             Rewrite::Done(held, notice) => {
                 pass.done = Some(notice);
                 (Came::Written, Some(held))

@@ -8,7 +8,8 @@ use crate::decide::notice::Notice;
 use crate::decide::plan::Setback;
 use crate::decide::stamp::Stamp;
 use crate::decide::tries::Came;
-use kube::{Client, ResourceExt};
+use crate::operator::handles::Handles;
+use kube::ResourceExt;
 use secrecy::ExposeSecret;
 
 /// What came of a rewrite.
@@ -22,9 +23,9 @@ pub(crate) enum Rewrite {
 }
 
 /// Writes the target Secret from the value that `from` is the evidence of.
-pub(crate) async fn rewrite(client: &Client, seen: &Observed, from: &Held) -> Rewrite {
+pub(crate) async fn rewrite(handles: &Handles, seen: &Observed, from: &Held) -> Rewrite {
     let done = notice(seen, from);
-    match write(client, seen, from).await {
+    match write(handles, seen, from).await {
         Ok(Some(held)) => Rewrite::Done(Box::new(held), done),
         Ok(None) => Rewrite::Tried(Came::NoValue),
         Err(Error::Changed(blocked)) => Rewrite::Tried(Came::Changed(blocked)),
@@ -37,7 +38,8 @@ pub(crate) async fn rewrite(client: &Client, seen: &Observed, from: &Held) -> Re
 }
 
 /// The evidence as stored; `None`: there is no value that could be written.
-async fn write(client: &Client, seen: &Observed, from: &Held) -> Result<Option<Held>, Error> {
+async fn write(handles: &Handles, seen: &Observed, from: &Held) -> Result<Option<Held>, Error> {
+    let client = &handles.client;
     let resource = &seen.resource;
     let target = &resource.spec.target;
     let (secret, key) = (&from.secret, &from.stamp.key);
@@ -71,7 +73,7 @@ async fn write(client: &Client, seen: &Observed, from: &Held) -> Result<Option<H
     };
     // What a policy makes of it is found out while the value is still there.
     secret::rehearse(client, &draft).await?;
-    let held = secret::write(client, &draft, value.value()).await?;
+    let held = secret::write((client, &handles.secrets), &draft, value.value()).await?;
     Ok(Some(held))
 }
 

@@ -7,6 +7,7 @@ use crate::cluster::client;
 use crate::cluster::decode::Item;
 use crate::cluster::lease::{Candidate, Timing};
 use crate::cluster::retry::{HeldBack, Patience};
+use crate::cluster::store::Store;
 use crate::cluster::watch::Scope;
 use crate::decide::allowed::Allowed;
 use crate::decide::evidence::Settings;
@@ -110,6 +111,7 @@ pub async fn run_with(
         settings: Arc::new(settings),
         identity: identity.clone(),
         metrics: metrics.clone(),
+        secrets: Store::default(),
     };
     let setup = Setup {
         handles,

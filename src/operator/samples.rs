@@ -1,15 +1,14 @@
 //! What the metrics tell of each resource.
 
 use crate::api::{Status, WorkspaceTokenRotation};
+use crate::cluster::store::Store;
 use crate::decide::plan::brake::{holds_back, lost_in_a_row};
 use crate::process::metrics::ResourceSample;
 use kube::ResourceExt;
-use kube::runtime::reflector::Store;
-use std::sync::Arc;
 
 /// The per-resource series, as of this moment.
 pub fn samples(resources: &Store<WorkspaceTokenRotation>) -> Vec<ResourceSample> {
-    let sample = |resource: &Arc<WorkspaceTokenRotation>| {
+    let sample = |resource: &WorkspaceTokenRotation| {
         let status = resource.status.as_ref();
         let ready = status.and_then(Status::ready);
         let seconds =
@@ -32,5 +31,7 @@ pub fn samples(resources: &Store<WorkspaceTokenRotation>) -> Vec<ResourceSample>
             held_back: status.is_some_and(holds_back),
         }
     };
-    resources.state().iter().map(sample).collect()
+    let mut samples = Vec::with_capacity(resources.len());
+    resources.each(|resource| samples.push(sample(&resource)));
+    samples
 }

@@ -130,7 +130,7 @@ impl Hands for Task<'_> {
             && answered.elapsed() < pace.fresh_write;
         let value = &issued.answer.value;
         let landed = secret::land(
-            &self.handles.client,
+            (&self.handles.client, &self.handles.secrets),
             issued.draft(),
             value,
             fresh,

@@ -6,6 +6,7 @@ use crate::clock::now;
 use crate::cluster::decode::Item;
 use crate::cluster::error::Error;
 use crate::cluster::permissions::may_read_secrets;
+use crate::cluster::store::Store;
 use crate::cluster::watch::Wake;
 use crate::decide::evidence::{Access, Observed, Rival, Settings};
 use crate::decide::managed::Metadata;
@@ -16,8 +17,6 @@ use crate::operator::handles::Handles;
 use crate::operator::observe::Observer;
 use crate::operator::works::Works;
 use crate::text::line;
-use kube::runtime::reflector::store::Writer;
-use kube::runtime::watcher::Event;
 use kube::{Api, ResourceExt};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -43,24 +42,17 @@ pub struct Look {
 impl Looker {
     /// Knows of all resources, and has looked at none. `knows_cluster`: the cluster's id in the settings is the cluster's.
     pub fn new(handles: Handles, knows_cluster: bool, all: Vec<WorkspaceTokenRotation>) -> Self {
-        let mut store = Writer::default();
+        let store = Store::default();
         let mut claims = Claims::default();
         for resource in &all {
-            store.apply_watcher_event(&Event::Apply(resource.clone()));
+            store.put(resource);
             claims.apply(resource, now());
         }
         // Every resource that is woken is looked at in any case.
         let (wake, _) = Wake::channel();
         let claims = Arc::new(Mutex::new(claims));
         Self {
-            observer: Observer::new(
-                handles,
-                store.as_reader(),
-                None,
-                claims,
-                wake,
-                Works::default(),
-            ),
+            observer: Observer::new(handles, store, None, claims, wake, Works::default()),
             knows_cluster,
             all,
             looked_at: HashSet::new(),

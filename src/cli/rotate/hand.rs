@@ -12,6 +12,7 @@ use crate::cli::terminal;
 use crate::clock::now;
 use crate::cluster::client;
 use crate::cluster::secret::{self, Draft, Landed};
+use crate::cluster::store::Store;
 use crate::decide::evidence::{Access, Live, Observed, Settings, Stored, Token};
 use crate::decide::pace::Pace;
 use crate::decide::plan::{Rotation, Setback};
@@ -247,7 +248,8 @@ impl Hands for Hand {
 async fn store(site: &Site, issued: &Issued, pace: &Pace) -> anyhow::Result<()> {
     let mut told = false;
     let value = &issued.answer.value;
-    let landed = secret::land(&site.client, issued.draft(), value, true, pace, |problem| {
+    let to = (&site.client, &Store::default());
+    let landed = secret::land(to, issued.draft(), value, true, pace, |problem| {
         if !told {
             warn(&format!(
                 "the token was rotated, and its new value cannot be stored: {problem}. It is in memory, and storing it is \

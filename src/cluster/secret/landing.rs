@@ -4,6 +4,7 @@ use super::write::{Draft, api, write};
 use crate::api::{WorkspaceTokenRotation, evidence};
 use crate::cluster::decode::Item;
 use crate::cluster::error::Error;
+use crate::cluster::store::Store;
 use crate::decide::evidence::{Held, Stored};
 use crate::decide::managed::Metadata;
 use crate::decide::names::is_object_name;
@@ -35,7 +36,7 @@ pub enum Landed {
 /// process that was paused does not overwrite the work of the one that took over. A Secret that was not there is read
 /// again in any case: it may be another party's by now.
 pub async fn land(
-    client: &Client,
+    (client, known): (&Client, &Store<Metadata>),
     mut draft: Draft<'_>,
     value: &SecretString,
     mut fresh: bool,
@@ -67,7 +68,7 @@ pub async fn land(
         };
         fresh = false;
         let outcome = match place {
-            Place::Free => write(client, &draft, value).await,
+            Place::Free => write((client, known), &draft, value).await,
             Place::Foreign(error) => Err(error),
             Place::Taken => return Landed::Superseded,
         };

@@ -3,6 +3,7 @@
 use crate::api::{GROUP, MANAGED_BY, WorkspaceTokenRotation, request};
 use crate::cluster::decode::{Item, shallow};
 use crate::cluster::error::{Error, LONGEST_MESSAGE};
+use crate::cluster::store::Store;
 use crate::decide::evidence::Held;
 use crate::decide::managed::{MANAGER, Metadata};
 use crate::decide::ownership::held;
@@ -57,12 +58,12 @@ impl std::fmt::Debug for Body<'_> {
     }
 }
 
-/// Stores the value; returns the evidence as stored.
+/// Stores the value; returns the evidence as stored. `known` learns of it before the watch tells.
 ///
 /// # Errors
 /// See [`Error`].
 pub async fn write(
-    client: &Client,
+    (client, known): (&Client, &Store<Metadata>),
     draft: &Draft<'_>,
     value: &SecretString,
 ) -> Result<Held, Error> {
@@ -73,6 +74,9 @@ pub async fn write(
         .map_err(drop)
         .and_then(|it| it.object.map_err(drop));
     let metadata = metadata.ok();
+    metadata
+        .iter()
+        .for_each(|metadata| drop(known.update(metadata)));
     let held = metadata.and_then(|metadata| held(&metadata, draft.owner));
     held.ok_or_else(|| {
         Error::Changed(Blocked::new(

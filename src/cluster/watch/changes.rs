@@ -1,21 +1,24 @@
 //! One watch as a stream of changes that never ends: retried with back-off, and begun anew after a refusal.
 
+use super::list::{PAGE, Page, read_page};
 use crate::api::Key;
 use crate::cluster::decode::{Decode, Item};
+use crate::cluster::store::Names;
 use crate::decide::pace::Pace;
 use crate::text::{api_error, scrub};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::{Backoff, ResetTimerBackoff};
-use kube::runtime::watcher::{Config, Error, Event};
-use kube::runtime::{WatchStreamExt, watcher};
-use std::collections::HashSet;
+use kube::runtime::watcher::Error;
+use kube::{Api, Client};
 use std::time::Duration;
 
-/// Objects of one list request.
-const PAGE: u32 = 500;
+/// The API server ends a watch after 290 seconds. Where it does not within this time, the connection is dead.
+const SILENT: Duration = Duration::from_secs(295);
 /// Longest text of the API server's that is shown, characters.
 const LONGEST_MESSAGE: usize = 400;
 
@@ -26,7 +29,7 @@ pub(super) enum Change<T> {
     Unreadable(Key, Box<ObjectMeta>, String, Option<T>),
     Delete(Key),
     /// A list is complete: what is not of these is gone.
-    Listed(HashSet<Key>),
+    Listed(Names),
     /// Nothing can be known any more, until the next list.
     Failed(Error),
 }
@@ -41,45 +44,194 @@ impl<T: Decode> Change<T> {
     }
 }
 
-/// The changes of one watch.
+/// The changes of one watch, of objects with these labels.
 pub(super) fn changes<T>(
+    client: Client,
     api: Api<Item<T>>,
-    config: Config,
+    labels: Option<String>,
     pace: &Pace,
 ) -> impl Stream<Item = Change<T>> + use<T>
 where
     T: Decode + Clone + std::fmt::Debug + Send + 'static,
 {
-    let config = config.page_size(PAGE);
     let backoff = ResetTimerBackoff::new(Pauses::of(pace), pace.watch_calm);
-    let events = stream::unfold(None, move |running| {
-        let mut events = running.unwrap_or_else(|| watcher(api.clone(), config.clone()).boxed());
-        async move {
-            let event = events.next().await?;
-            let refused = event.as_ref().is_err_and(is_refused);
-            Some((event, (!refused).then_some(events)))
+    let watch = Watch {
+        client,
+        api,
+        labels,
+        limit: PAGE,
+        state: State::default(),
+    };
+    let changes = stream::unfold(watch, async |mut watch| {
+        let change = loop {
+            if let Some(change) = watch.step().await {
+                break change;
+            }
+        };
+        if change.as_ref().is_err_and(is_refused) {
+            watch.state = State::default();
         }
-    });
-    let mut listed = HashSet::new();
-    let changes = events.filter_map(move |event| {
-        std::future::ready(match event {
-            // Each try begins with one; passed on it would end the back-off as a success does.
-            Ok(Event::Init) => {
-                listed.clear();
-                None
-            }
-            Ok(Event::InitApply(object)) => {
-                listed.insert(object.key());
-                Some(Ok(Change::of(object)))
-            }
-            Ok(Event::InitDone) => Some(Ok(Change::Listed(std::mem::take(&mut listed)))),
-            Ok(Event::Apply(object)) => Some(Ok(Change::of(object))),
-            Ok(Event::Delete(object)) => Some(Ok(Change::Delete(object.key()))),
-            Err(error) => Some(Err(error)),
-        })
+        Some((change, watch))
     });
     let changes = changes.backoff(backoff);
     changes.map(|change| change.unwrap_or_else(Change::Failed))
+}
+
+/// One watch, and how far it has come.
+struct Watch<T> {
+    client: Client,
+    api: Api<Item<T>>,
+    labels: Option<String>,
+    /// Objects of the next page.
+    limit: u32,
+    state: State<T>,
+}
+
+enum State<T> {
+    /// A list is being read: what it had so far, the rest of the page at hand, and where the next one begins.
+    Listing { names: Names, page: Option<Page> },
+    /// Everything is known as of this version.
+    Listed(String),
+    /// What has changed since this version is told.
+    Watching(String, Events<T>),
+}
+
+type Events<T> = BoxStream<'static, kube::Result<WatchEvent<Item<T>>>>;
+
+impl<T> Default for State<T> {
+    fn default() -> Self {
+        Self::Listing {
+            names: Names::default(),
+            page: None,
+        }
+    }
+}
+
+impl<T> Watch<T>
+where
+    T: Decode + Clone + std::fmt::Debug + Send + 'static,
+{
+    /// Goes on by one step, which may have nothing to tell.
+    async fn step(&mut self) -> Option<Result<Change<T>, Error>> {
+        // After a failure that is not handled below, the next step begins with a list.
+        match std::mem::take(&mut self.state) {
+            State::Listing { names, page } => self.list(names, page).await,
+            State::Listed(version) => self.begin(version).await,
+            State::Watching(version, events) => self.watch(version, events).await,
+        }
+    }
+
+    async fn list(
+        &mut self,
+        mut names: Names,
+        page: Option<Page>,
+    ) -> Option<Result<Change<T>, Error>> {
+        let failed = |error| Some(Err(Error::InitialListFailed(error)));
+        let next = match page {
+            Some(mut page) => {
+                if let Some(item) = page.take::<T>() {
+                    let item = match item {
+                        Ok(item) => item,
+                        Err(error) => return failed(kube::Error::SerdeError(error)),
+                    };
+                    names.insert(&item.key());
+                    let page = Some(page);
+                    self.state = State::Listing { names, page };
+                    return Some(Ok(Change::of(item)));
+                }
+                match (page.next, page.version) {
+                    (None, Some(version)) => {
+                        self.limit = PAGE;
+                        self.state = State::Listed(version);
+                        return Some(Ok(Change::Listed(names)));
+                    }
+                    (None, None) => return Some(Err(Error::NoResourceVersion)),
+                    (next, _) => next,
+                }
+            }
+            None => None,
+        };
+        let params = ListParams {
+            label_selector: self.labels.clone(),
+            continue_token: next,
+            ..ListParams::default()
+        };
+        match read_page(&self.client, &self.api, params, &mut self.limit).await {
+            Ok(page) => {
+                let page = Some(page);
+                self.state = State::Listing { names, page };
+                None
+            }
+            // Also of a list that has expired meanwhile: it is begun anew.
+            Err(error) => failed(error),
+        }
+    }
+
+    async fn begin(&mut self, version: String) -> Option<Result<Change<T>, Error>> {
+        let params = WatchParams {
+            label_selector: self.labels.clone(),
+            ..WatchParams::default()
+        };
+        match self.api.watch(&params, &version).await {
+            Ok(events) => {
+                self.state = State::Watching(version, events.boxed());
+                None
+            }
+            Err(error) => {
+                if !is_expired(&error) {
+                    self.state = State::Listed(version);
+                }
+                Some(Err(Error::WatchStartFailed(error)))
+            }
+        }
+    }
+
+    async fn watch(
+        &mut self,
+        version: String,
+        mut events: Events<T>,
+    ) -> Option<Result<Change<T>, Error>> {
+        let event = tokio::time::timeout(SILENT, events.next()).await;
+        let (item, is_there) = match event.ok().flatten() {
+            None => {
+                self.state = State::Listed(version);
+                return None;
+            }
+            Some(Ok(WatchEvent::Bookmark(bookmark))) => {
+                let version = bookmark.metadata.resource_version;
+                self.state = State::Watching(version, events);
+                return None;
+            }
+            Some(Ok(WatchEvent::Error(status))) => {
+                if status.code != 410 {
+                    self.state = State::Watching(version, events);
+                }
+                return Some(Err(Error::WatchError(status.boxed())));
+            }
+            Some(Err(error)) => {
+                // Of what cannot be decoded it is not known what it was about.
+                if !matches!(error, kube::Error::SerdeError(_)) {
+                    self.state = State::Watching(version, events);
+                }
+                return Some(Err(Error::WatchFailed(error)));
+            }
+            Some(Ok(WatchEvent::Added(item) | WatchEvent::Modified(item))) => (item, true),
+            Some(Ok(WatchEvent::Deleted(item))) => (item, false),
+        };
+        let version = item.metadata.resource_version.clone();
+        let Some(version) = version.filter(|version| !version.is_empty()) else {
+            return Some(Err(Error::NoResourceVersion));
+        };
+        self.state = State::Watching(version, events);
+        Some(Ok(match is_there {
+            true => Change::of(item),
+            false => Change::Delete(item.key()),
+        }))
+    }
+}
+
+fn is_expired(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 410)
 }
 
 /// Growing pauses between two attempts.

@@ -65,7 +65,7 @@ impl Server {
         let (watched, feeds) = watch(
             &self.client(),
             scope,
-            access,
+            (access, Store::default()),
             claims,
             wake,
             Pace::SHIPPED,
@@ -119,12 +119,8 @@ fn resource(namespace: &str, name: &str) -> Value {
 }
 
 fn known(watched: &Watched) -> Vec<String> {
-    let mut names: Vec<_> = watched
-        .resources
-        .state()
-        .iter()
-        .map(|r| r.name_any())
-        .collect();
+    let mut names = Vec::new();
+    watched.resources.each(|r| names.push(r.name_any()));
     names.sort();
     names
 }
@@ -295,15 +291,16 @@ async fn what_cannot_be_read_is_left_out_and_counted_until_it_is_gone() {
 
 #[test]
 fn a_list_that_lacks_an_object_is_not_read_as_having_one_of_its_name_elsewhere() {
-    let mut writer = ready_writer::<WorkspaceTokenRotation>();
+    let store = Store::<WorkspaceTokenRotation>::default();
     for namespace in ["a", "b"] {
-        let resource = serde_json::from_value(resource(namespace, "x")).unwrap();
-        writer.apply_watcher_event(&Event::Apply(resource));
+        store.put(&serde_json::from_value(resource(namespace, "x")).unwrap());
     }
     let key = |namespace: &str| Key {
         namespace: namespace.into(),
         name: "x".into(),
     };
-    let missing = Area::default().missing(&writer.as_reader(), &[key("b")].into());
+    let mut names = Names::default();
+    names.insert(&key("b"));
+    let missing = Area::default().missing(&store, &names);
     assert_eq!(missing, [key("a")]);
 }

@@ -1,12 +1,12 @@
 //! What the target Secret holds: from the watch, or read now.
 
-use crate::api::{WorkspaceTokenRotation, evidence};
+use crate::api::{Key, WorkspaceTokenRotation, evidence};
 use crate::cluster::decode::Item;
+use crate::cluster::store::Store;
 use crate::decide::evidence::{Held, Stored};
 use crate::decide::managed::Metadata;
 use crate::decide::ownership;
 use jiff::Timestamp;
-use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, ResourceExt};
 
 /// Where the evidence on Secrets comes from.
@@ -33,9 +33,11 @@ impl Secrets {
         let Some(watched) = &self.watched else {
             return self.read(resource, cluster, now).await;
         };
-        let namespace = resource.namespace().unwrap_or_default();
-        let reference = ObjectRef::new(&resource.spec.target.name).within(&namespace);
-        Ok(match watched.get(&reference) {
+        let target = Key {
+            namespace: resource.namespace().unwrap_or_default(),
+            name: resource.spec.target.name.clone(),
+        };
+        Ok(match watched.get(&target) {
             Some(secret) => self.stored(&secret, resource, cluster),
             None => Stored::Absent {
                 elsewhere: elsewhere(watched, resource, cluster, now),
@@ -93,14 +95,14 @@ impl Secrets {
     ) -> Stored {
         let namespace = resource.namespace().unwrap_or_default();
         let exists = |name: &str| {
-            let reference = ObjectRef::new(name).within(&namespace);
-            self.resources.get(&reference).is_some()
+            let (namespace, name) = (namespace.clone(), name.to_owned());
+            self.resources.contains(&Key { namespace, name })
         };
         ownership::read(secret, resource, cluster, exists)
     }
 }
 
-/// The value under the target's former name, among all Secrets of ours.
+/// The value under the target's former name, among the Secrets of the resource.
 fn elsewhere(
     secrets: &Store<Metadata>,
     resource: &WorkspaceTokenRotation,
@@ -108,7 +110,7 @@ fn elsewhere(
     now: Timestamp,
 ) -> Option<Held> {
     // The store may be behind: what it has under the target's own name is no predecessor.
-    let all = secrets.state();
+    let all = secrets.owned_by(&Key::from(resource));
     let held = all
         .iter()
         .filter(|secret| secret.name_any() != resource.spec.target.name)
@@ -140,7 +142,6 @@ fn bound(resource: &WorkspaceTokenRotation) -> Option<&String> {
 
 /// The evidence on a Secret of this very resource, unless another party has changed it.
 fn intact(secret: &Metadata, resource: &WorkspaceTokenRotation, cluster: &str) -> Option<Held> {
-    // First what is cheap: of all Secrets few are of the resource, and managed fields are long.
     let owner = secret.annotations().get(evidence::OWNED_BY);
     if owner != Some(&resource.name_any()) || secret.namespace() != resource.namespace() {
         return None;
