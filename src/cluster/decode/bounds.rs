@@ -208,3 +208,124 @@ fn length(texts: &Value) -> usize {
         .map(|(name, text)| name.len() + text.as_str().map_or(0, str::len))
         .sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::WorkspaceTokenRotation;
+    use crate::cluster::decode::{Decode, Item};
+    use crate::decide::managed::{Managed, Metadata};
+    use crate::decide::validate::check_spec;
+    use kube::ResourceExt;
+
+    fn read<T: Decode>(object: &Value) -> T {
+        let item: Item<T> = serde_json::from_str(&object.to_string()).unwrap();
+        item.read().unwrap()
+    }
+
+    fn resource(edit: impl FnOnce(&mut Value)) -> WorkspaceTokenRotation {
+        let mut resource = json!({
+            "apiVersion": "astro-token-operator.io/v1alpha1", "kind": "WorkspaceTokenRotation",
+            "metadata": {"name": "x", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 3},
+            "spec": {"workspaceId": "ws", "token": {"name": "t"}, "schedule": {"every": "1d"}, "target": {"name": "s"}},
+            "status": {"token": {"id": "tok", "name": "t"}},
+        });
+        edit(&mut resource);
+        read(&resource)
+    }
+
+    #[test]
+    fn a_target_with_too_much_text_is_invalid_and_still_claims_what_it_names() {
+        let with = |long: usize| {
+            resource(|r| {
+                let texts = json!({"a": "x".repeat(long / 2 - 1), "b": "x".repeat(long / 2 - 1)});
+                r["spec"]["target"]["annotations"] = texts;
+            })
+        };
+        let most = with(MOST_TEXT);
+        assert_eq!(most.spec.target.annotations.len(), 2);
+        assert_eq!(check_spec(&most.spec), Ok(()));
+        let much = with(MOST_TEXT + 2);
+        let why = check_spec(&much.spec).unwrap_err().message;
+        assert!(why.contains("4098 bytes") && why.contains("4096"), "{why}");
+        assert_eq!(
+            (
+                much.spec.target.name.as_str(),
+                much.spec.token.name.as_deref()
+            ),
+            ("s", Some("t"))
+        );
+        assert_eq!(much.status.unwrap().token.unwrap().id, "tok");
+        // Whoever writes the mark themselves gets no text of theirs shown.
+        let marked = resource(|r| r["spec"]["target"]["annotations"] = json!({TOO_LONG: "buy"}));
+        let why = check_spec(&marked.spec).unwrap_err().message;
+        assert!(why.contains("may not set") && !why.contains("buy"), "{why}");
+    }
+
+    #[test]
+    fn of_a_resource_stays_what_is_read_somewhere() {
+        let much = json!({"x": "y".repeat(100_000)});
+        let resource = resource(|r| {
+            r["metadata"]["labels"] = much.clone();
+            r["metadata"]["finalizers"] = json!(["a/b"]);
+            r["metadata"]["annotations"] = much.clone();
+            r["metadata"]["annotations"][request::ROTATE] = "now".into();
+            r["metadata"]["annotations"][request::REVOKE] = "z".repeat(100_000).into();
+            r["metadata"]["managedFields"] = json!([much]);
+            r["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        });
+        let metadata = &resource.metadata;
+        assert_eq!(
+            (metadata.generation, metadata.uid.as_deref()),
+            (Some(3), Some("u"))
+        );
+        assert!(metadata.deletion_timestamp.is_some());
+        assert_eq!(resource.annotations()[request::ROTATE], "now");
+        // A request is the same one afterwards.
+        assert_eq!(
+            resource.annotations()[request::REVOKE],
+            short(&"z".repeat(100_000))
+        );
+        assert!(json!(resource).to_string().len() < 1000);
+    }
+
+    #[test]
+    fn of_a_secret_full_of_fields_stays_what_tells_whose_it_is() {
+        let many = |prefix: &str, count: usize| -> Map<String, Value> {
+            let names = (0..count).map(|number| (format!("{prefix}{number:05}"), json!({})));
+            names.collect()
+        };
+        let mut others = many("f:a", 50_000);
+        others.insert("f:the-key".into(), json!({}));
+        let texts = |count: usize| -> Map<String, Value> {
+            let texts = (0..count).map(|number| (format!("a{number:05}"), json!("t".repeat(1000))));
+            texts.collect()
+        };
+        let mut annotations = texts(2000);
+        annotations.insert(evidence::KEY.into(), "the-key".into());
+        annotations.insert(evidence::OWNED_BY.into(), "x".into());
+        annotations.insert("zz".into(), "w".repeat(2000).into());
+        annotations.insert(request::ADOPT.into(), "x".repeat(2000).into());
+        let secret: Metadata = read(&json!({"metadata": {
+            "name": "s", "namespace": "ns", "uid": "u", "annotations": annotations, "labels": texts(2000),
+            "managedFields": [
+                {"manager": "flood", "operation": "Update", "fieldsV1": {"f:data": many("f:a", 50_000)}},
+                {"manager": "edit", "operation": "Update", "fieldsV1": {"f:data": {"f:the-key": {}}, "f:type": {}}},
+                {"manager": MANAGER, "operation": "Apply", "fieldsV1": {
+                    "f:metadata": {"f:annotations": {"f:zz": {}, format!("f:{}", evidence::KEY): {}}},
+                }},
+            ],
+        }}));
+        let managed = Managed::of(&secret);
+        let writer = |path: &str| managed.writer(path).map(String::as_str);
+        assert_eq!(writer("data.the-key"), Some("edit"));
+        assert!(managed.is_ours("annotations.zz"));
+        assert_eq!(secret.annotations()[evidence::OWNED_BY], "x");
+        // Of what is ours it is still known what it says.
+        assert_eq!(secret.annotations()["zz"], as_kept(&"w".repeat(2000)));
+        // Consent that is cut off could be given to another.
+        assert!(!secret.annotations().contains_key(request::ADOPT));
+        let long = json!(secret).to_string().len();
+        assert!(long < 30_000, "{long} bytes are kept");
+    }
+}

@@ -1,5 +1,8 @@
 //! One watch as a stream of changes that never ends: retried with back-off, and begun anew after a refusal.
 
+#[cfg(test)]
+mod tests;
+
 use super::list::{PAGE, Page, read_page};
 use crate::api::Key;
 use crate::cluster::decode::{Decode, Item};
@@ -209,8 +212,9 @@ where
                 return Some(Err(Error::WatchError(status.boxed())));
             }
             Some(Err(error)) => {
-                // Of what cannot be decoded it is not known what it was about.
-                if !matches!(error, kube::Error::SerdeError(_)) {
+                // Of what cannot be decoded it is not known what it was about. The client takes some of that for an error of
+                // the API server's.
+                if !matches!(error, kube::Error::SerdeError(_) | kube::Error::Api(_)) {
                     self.state = State::Watching(version, events);
                 }
                 return Some(Err(Error::WatchFailed(error)));

@@ -68,7 +68,8 @@ impl Page {
     }
 }
 
-/// Reads the page that `params` begin. Where it is too long, one of fewer objects is read, and so is the next.
+/// Reads the page that `params` begin. Where it is too long, one of fewer objects is read, and so is the next until they are
+/// short again.
 ///
 /// # Errors
 /// What the API server says.
@@ -90,7 +91,9 @@ pub(super) async fn read_page<T: Decode>(
         let text = read(&mut body).await.map_err(kube::Error::ReadEvents)?;
         match text {
             Some(text) => {
-                *limit = (*limit * 2).min(PAGE);
+                if text.len() < LONGEST / 4 {
+                    *limit = (*limit * 2).min(PAGE);
+                }
                 let text = String::from_utf8(text).map_err(kube::Error::FromUtf8)?;
                 return Page::of(text).map_err(kube::Error::SerdeError);
             }
