@@ -2,6 +2,8 @@
 
 mod landing;
 mod rehearsal;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use self::landing::{Landed, land};
