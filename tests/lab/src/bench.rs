@@ -3,10 +3,22 @@
 pub mod figures;
 pub mod fleet;
 pub mod floor;
+pub mod herd;
+pub mod hostile;
+pub mod limits;
+pub mod lists;
 pub mod measure;
-pub mod one;
+pub mod memory;
+pub mod model;
+pub mod neighbour;
+pub mod peer;
 pub mod report;
 pub mod runs;
+pub mod settle;
+pub mod shape;
+pub mod single;
+pub mod site;
+pub mod start;
 pub mod text;
 pub mod watching;
 

@@ -15,7 +15,7 @@ use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
 use kube::{Api, Client, Config};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
@@ -29,9 +29,6 @@ const BINARIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../hack/kube-bin
 const CONTROLLERS: &str = "kube-controller-manager";
 const KUBECONFIG: &str = "kubeconfig";
 const AUDIT_LOG: &str = "audit.log";
-/// Who asked for what, and whether it was given; of watches when they begin.
-const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy",
-    "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}"#;
 /// Since this version the controllers have no port without TLS, nor an option for it.
 const WITHOUT_PLAIN_PORT: (u32, u32) = (1, 24);
 /// A machine that has no programs yet builds them.
@@ -58,7 +55,7 @@ pub struct ControlPlane {
     credentials: Credentials,
     config: Config,
     version: (u32, u32),
-    audited: bool,
+    audit: Option<Value>,
     folder: Scratch,
 }
 
@@ -66,15 +63,20 @@ impl ControlPlane {
     /// Starts one and waits until it is ready, for two minutes at most. The programs are those of
     /// `hack/kube-binaries.sh`, which takes some minutes more on a machine that has none yet.
     pub async fn start() -> anyhow::Result<Self> {
-        Self::launch(false).await
+        Self::launch(None).await
     }
 
     /// The same with an audit log, which costs the API server a little with each request.
     pub async fn start_audited() -> anyhow::Result<Self> {
-        Self::launch(true).await
+        Self::launch(Some(json!({"level": "Metadata"}))).await
     }
 
-    async fn launch(audited: bool) -> anyhow::Result<Self> {
+    /// The same with an audit log of the requests of one rule only, which costs the API server nothing for all others.
+    pub async fn start_audited_by(rule: Value) -> anyhow::Result<Self> {
+        Self::launch(Some(rule)).await
+    }
+
+    async fn launch(audit: Option<Value>) -> anyhow::Result<Self> {
         // An error means that one is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let binaries = find_binaries().await?;
@@ -84,7 +86,7 @@ impl ControlPlane {
         let mut attempt = 1;
         loop {
             let mut plane = Self::lay_out(&binaries).await?;
-            plane.audited = audited;
+            plane.audit.clone_from(&audit);
             match plane.start_programs().await {
                 Ok(()) => return Ok(plane),
                 Err(_) if attempt < PORT_TRIES && plane.lost_a_port() => attempt += 1,
@@ -211,8 +213,15 @@ impl ControlPlane {
             "--max-requests-inflight=2000".to_owned(),
             "--max-mutating-requests-inflight=1000".to_owned(),
         ];
-        if self.audited {
-            std::fs::write(self.dir().join("audit.json"), AUDIT_POLICY)?;
+        if let Some(rule) = &self.audit {
+            // Who asked for what, and whether it was given; of watches when they begin.
+            let policy = json!({
+                "apiVersion": "audit.k8s.io/v1",
+                "kind": "Policy",
+                "omitStages": ["RequestReceived"],
+                "rules": [rule, { "level": "None" }],
+            });
+            std::fs::write(self.dir().join("audit.json"), policy.to_string())?;
             arguments.push(file("audit-policy-file", "audit.json"));
             arguments.push(file("audit-log-path", AUDIT_LOG));
         }
@@ -259,7 +268,7 @@ impl ControlPlane {
             credentials,
             config: config(admin).await?,
             version: (0, 0),
-            audited: false,
+            audit: None,
             folder,
         })
     }

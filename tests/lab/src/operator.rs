@@ -75,11 +75,24 @@ impl Operator {
     /// # Errors
     /// When it cannot be started. What it does then shows in the log.
     pub fn start(kubeconfig: &Path, log: &Path, flags: &[String]) -> anyhow::Result<Self> {
+        Self::start_by(Command::new(binary()?), kubeconfig, log, flags)
+    }
+
+    /// The same by a command to which the arguments are appended, such as one that becomes the operator later.
+    ///
+    /// # Errors
+    /// See [`Operator::start`].
+    pub fn start_by(
+        mut command: Command,
+        kubeconfig: &Path,
+        log: &Path,
+        flags: &[String],
+    ) -> anyhow::Result<Self> {
         let output = File::options().create(true).append(true).open(log)?;
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
             .local_addr()?
             .port();
-        let child = Command::new(binary()?)
+        let child = command
             .arg("run")
             .arg(format!("--listen=127.0.0.1:{port}"))
             .arg(format!("--leader-election-namespace={HOME}"))
@@ -153,16 +166,49 @@ impl Operator {
         Ok(answer.text().await?)
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Its port for `/metrics`.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Memory it has resident, bytes.
     ///
     /// # Errors
     /// When it has ended.
     pub fn resident(&self) -> anyhow::Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory it had resident since its start, or since [`Operator::forget_most_resident`], bytes.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn most_resident(&self) -> anyhow::Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// Begins anew what [`Operator::most_resident`] tells.
+    ///
+    /// # Errors
+    /// When it has ended, or this is not permitted.
+    pub fn forget_most_resident(&self) -> anyhow::Result<()> {
+        Ok(std::fs::write(
+            format!("/proc/{}/clear_refs", self.id),
+            "5",
+        )?)
+    }
+
+    fn memory(&self, name: &str) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB"));
         let kilobytes: u64 = kilobytes
-            .context("no VmRSS: it has ended")?
+            .with_context(|| format!("no {name} it has ended"))?
             .trim_end()
             .parse()?;
         Ok(kilobytes * 1024)

@@ -195,6 +195,15 @@ impl World {
         self.state().registry.rotations(id)
     }
 
+    /// The vendor's short form of each token's value, by the token's id.
+    pub fn short_tokens(&self) -> BTreeMap<String, String> {
+        let state = self.state();
+        let records = state.registry.list(state.now());
+        records
+            .map(|record| (record.id.clone(), record.short_token.clone()))
+            .collect()
+    }
+
     /// All requests that arrived since they were cleared, the oldest first.
     pub fn requests(&self) -> Vec<Request> {
         self.state().requests.values().cloned().collect()

@@ -1,8 +1,8 @@
 //! Many tokens with a resource each, alike in everything but their names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use anyhow::ensure;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
@@ -10,25 +10,28 @@ use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Pos
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
+use super::shape::Shape;
+use super::site::Site;
 use crate::astro::{Astro, NewToken};
 use crate::resource::kind;
 
 /// Key of the value in every Secret.
 pub const KEY: &str = "token";
-
-const NAMESPACES: usize = 5;
-const LABEL: &str = "bench";
 /// Secret with the credential, in each namespace.
-const CREDENTIAL: &str = "owner";
+pub const CREDENTIAL: &str = "owner";
+
+const LABEL: &str = "bench";
+/// Selects the Secrets that the operator has written.
+const WRITTEN: &str = "app.kubernetes.io/managed-by=astro-token-operator";
 /// Requests at a time while things are set up.
 const CONCURRENCY: usize = 32;
+/// Objects of a page while all are read.
+const PAGE: u32 = 500;
 
 /// Tokens, resources and Secrets of one name.
 pub struct Fleet {
     /// Each of them.
     pub members: Vec<Member>,
-    /// Value of the credential that may rotate them all.
-    pub credential: String,
     client: Client,
     name: String,
 }
@@ -42,64 +45,87 @@ pub struct Member {
     pub name: String,
     /// The token's id.
     pub token_id: String,
+    /// Value of the credential in its namespace.
+    pub credential: Arc<str>,
+    workspace: String,
 }
 
 impl Fleet {
-    /// Creates `number` resources with this schedule, spread over a few namespaces of the fleet's own.
+    /// Creates tokens and namespaces of a fleet's own with a credential each, for `number` resources of this shape; and the
+    /// resources too.
     ///
     /// # Errors
     /// When the API server refuses something.
     pub async fn create(
-        client: &Client,
-        astro: &Astro,
+        site: &Site,
         name: &str,
-        number: usize,
+        (number, shape): (usize, Shape),
         schedule: Value,
     ) -> anyhow::Result<Self> {
-        let credential = astro.create(NewToken::owner(format!("{name}-owner"), astro.workspace()));
-        for n in 0..NAMESPACES.min(number) {
-            make_namespace(client, &namespace(name, n), &credential.value).await?;
-        }
-        let member = |n: usize| {
-            let token_name = format!("{name}-{n:05}");
-            let token = NewToken::workspace(&token_name, astro.workspace());
-            Member {
-                namespace: namespace(name, n % NAMESPACES),
-                name: token_name,
-                token_id: astro.create(token).id,
-            }
-        };
-        let fleet = Self {
-            members: (0..number).map(member).collect(),
-            credential: credential.value,
-            client: client.clone(),
-            name: name.to_owned(),
-        };
-        let workspace = astro.workspace();
+        let fleet = Self::prepare(site, name, (number, shape)).await?;
         fleet
             .each(async |member, api| {
-                let resource = serde_json::from_value(json!({
-                    "apiVersion": kind().api_version,
-                    "kind": kind().kind,
-                    "metadata": { "name": member.name, "labels": { LABEL: name } },
-                    "spec": {
-                        "workspaceId": workspace,
-                        "token": { "name": member.name },
-                        "schedule": schedule,
-                        "credentials": { "secretRef": { "name": CREDENTIAL } },
-                        "target": { "name": member.name, "key": KEY },
-                    },
-                }))?;
-                api.create(&PostParams::default(), &resource).await?;
+                let resource = member.resource(name, &schedule);
+                api.create(&PostParams::default(), &serde_json::from_value(resource)?)
+                    .await?;
                 Ok(())
             })
             .await?;
         Ok(fleet)
     }
 
+    async fn prepare(
+        site: &Site,
+        name: &str,
+        (number, shape): (usize, Shape),
+    ) -> anyhow::Result<Self> {
+        let mut workspaces = BTreeMap::<usize, BTreeSet<usize>>::new();
+        for (namespace, workspace) in (0..number).map(|n| shape.place(n)) {
+            workspaces.entry(namespace).or_default().insert(workspace);
+        }
+        let mut credentials = HashMap::new();
+        for (namespace, workspaces) in workspaces {
+            let owner = owner(name, namespace, &workspaces);
+            let credential = site.astro.create(owner).value;
+            let namespace_name = namespace_of(name, namespace);
+            make_namespace(&site.client, &namespace_name, &credential).await?;
+            credentials.insert(namespace, Arc::<str>::from(credential));
+        }
+        let member = |n: usize| {
+            let (namespace, workspace) = shape.place(n);
+            let token_name = format!("{name}-{n:05}");
+            let workspace = workspace_of(name, workspace);
+            let token = NewToken::workspace(&token_name, &workspace);
+            Member {
+                namespace: namespace_of(name, namespace),
+                name: token_name,
+                token_id: site.astro.create(token).id,
+                credential: credentials[&namespace].clone(),
+                workspace,
+            }
+        };
+        Ok(Self {
+            members: (0..number).map(member).collect(),
+            client: site.client.clone(),
+            name: name.to_owned(),
+        })
+    }
+
     /// Selects the fleet's resources.
     pub fn label(&self) -> String {
         format!("{LABEL}={}", self.name)
+    }
+
+    /// How many namespaces it is in.
+    pub fn namespaces(&self) -> usize {
+        let all = self.members.iter().map(|member| &member.namespace);
+        all.collect::<BTreeSet<_>>().len()
+    }
+
+    /// How many Workspaces its tokens are in.
+    pub fn workspaces(&self) -> usize {
+        let all = self.members.iter().map(|member| &member.workspace);
+        all.collect::<BTreeSet<_>>().len()
     }
 
     /// Merges `edit` into every resource.
@@ -121,8 +147,16 @@ impl Fleet {
     /// When the API server does not answer.
     pub async fn resources(&self) -> anyhow::Result<Vec<DynamicObject>> {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind());
-        let ours = ListParams::default().labels(&self.label());
-        Ok(api.list(&ours).await?.items)
+        let mut ours = ListParams::default().labels(&self.label()).limit(PAGE);
+        let mut all = Vec::new();
+        loop {
+            let page = api.list(&ours).await?;
+            all.extend(page.items);
+            match page.metadata.continue_ {
+                Some(next) if !next.is_empty() => ours.continue_token = Some(next),
+                _ => return Ok(all),
+            }
+        }
     }
 
     /// Deletes every resource; the Secrets stay.
@@ -143,34 +177,43 @@ impl Fleet {
         rotations.sum()
     }
 
-    /// Checks that every Secret holds its token's live value.
+    /// What is wrong with the Secrets: how many do not hold their token's live value.
     ///
     /// # Errors
-    /// How many do not.
-    pub async fn check_secrets(&self, astro: &Astro) -> anyhow::Result<()> {
-        let mut values = BTreeMap::new();
-        for n in 0..NAMESPACES.min(self.members.len()) {
-            let api: Api<Secret> = Api::namespaced(self.client.clone(), &namespace(&self.name, n));
-            for secret in api.list(&ListParams::default()).await? {
+    /// When the API server does not answer.
+    pub async fn dead_secrets(&self, astro: &Astro) -> anyhow::Result<usize> {
+        let api: Api<Secret> = Api::all(self.client.clone());
+        let mut ours = ListParams::default().labels(WRITTEN).limit(PAGE);
+        let mut values = HashMap::new();
+        loop {
+            let page = api.list(&ours).await?;
+            for secret in page.items {
                 let name = secret.name_any();
                 let value = secret.data.and_then(|mut data| data.remove(KEY));
-                values.insert(name, value);
+                values.insert((secret.metadata.namespace.unwrap_or_default(), name), value);
+            }
+            match page.metadata.continue_ {
+                Some(next) if !next.is_empty() => ours.continue_token = Some(next),
+                _ => break,
             }
         }
         let holds_live = |member: &&Member| {
-            let Some(Some(ByteString(value))) = values.get(&member.name) else {
+            let place = (member.namespace.clone(), member.name.clone());
+            let Some(Some(ByteString(value))) = values.get(&place) else {
                 return false;
             };
             let live = astro.live_value(&member.token_id);
             live.is_some_and(|live| live.as_bytes() == value)
         };
         let live = self.members.iter().filter(holds_live).count();
-        let all = self.members.len();
-        ensure!(live == all, "{live} of {all} Secrets hold the live value");
-        Ok(())
+        Ok(self.members.len() - live)
     }
 
-    async fn each(
+    /// Does something for each member, many at a time.
+    ///
+    /// # Errors
+    /// The first that is met.
+    pub async fn each(
         &self,
         act: impl AsyncFn(&Member, Api<DynamicObject>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
@@ -186,11 +229,47 @@ impl Fleet {
     }
 }
 
-fn namespace(fleet: &str, n: usize) -> String {
+impl Member {
+    fn resource(&self, label: &str, schedule: &Value) -> Value {
+        json!({
+            "apiVersion": kind().api_version,
+            "kind": kind().kind,
+            "metadata": { "name": self.name, "labels": { LABEL: label } },
+            "spec": {
+                "workspaceId": self.workspace,
+                "token": { "name": self.name },
+                "schedule": schedule,
+                "credentials": { "secretRef": { "name": CREDENTIAL } },
+                "target": { "name": self.name, "key": KEY },
+            },
+        })
+    }
+}
+
+fn namespace_of(fleet: &str, n: usize) -> String {
     format!("{fleet}-{n}")
 }
 
-async fn make_namespace(client: &Client, name: &str, credential: &str) -> anyhow::Result<()> {
+/// As long as the vendor's own ids.
+fn workspace_of(fleet: &str, n: usize) -> String {
+    format!("cl{fleet:x<14.14}{n:09}")
+}
+
+/// A credential for all Workspaces of a namespace.
+fn owner(fleet: &str, namespace: usize, workspaces: &BTreeSet<usize>) -> NewToken {
+    let mut workspaces = workspaces.iter().map(|&n| workspace_of(fleet, n));
+    let first = workspaces.next().unwrap_or_default();
+    let owner = NewToken::owner(format!("{fleet}-{namespace}-owner"), first);
+    workspaces.fold(owner, |owner, workspace| {
+        owner.also(workspace, "WORKSPACE_OWNER")
+    })
+}
+
+/// A namespace with a credential in it.
+///
+/// # Errors
+/// When the API server refuses something.
+pub async fn make_namespace(client: &Client, name: &str, credential: &str) -> anyhow::Result<()> {
     let post = PostParams::default();
     let namespace = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
     let namespaces: Api<Namespace> = Api::all(client.clone());

@@ -3,14 +3,12 @@
 //! It watches nothing, decides nothing and handles no failure. What it writes has the shape and size of what the
 //! operator wrote, taken from one of its resources.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
@@ -20,15 +18,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::fleet::{Fleet, KEY, Member};
+use super::fleet::{Fleet, Member};
+use super::model::{MANAGER, Model, STATUS_MANAGER, Texts};
 use super::now;
-use super::watching::status;
 use crate::astro::Astro;
 use crate::resource::kind;
 
-/// As the operator's, so that the API server has the same to merge.
-const MANAGER: &str = "astro-token-operator";
-const STATUS_MANAGER: &str = "astro-token-operator-status";
 /// Characters of the value of the dry run.
 const DUMMY_LENGTH: usize = 1200;
 
@@ -44,7 +39,6 @@ struct Bare {
     kubernetes: Client,
     vendor: reqwest::Client,
     tokens: String,
-    credential: String,
     model: Model,
 }
 
@@ -54,22 +48,6 @@ struct Candidate {
     version: String,
     /// From the vendor's answer until the last value was stored.
     stored_after: Duration,
-}
-
-/// A resource's status as the operator left it, and the metadata of its Secret, as text.
-struct Model {
-    status: String,
-    secret: String,
-    texts: Texts,
-}
-
-/// What differs from one rotation to the next.
-struct Texts {
-    name: String,
-    token_id: String,
-    short_token: String,
-    rotated_at: String,
-    rotation_id: String,
 }
 
 /// The vendor's record of a token. Has no `Debug`: it may hold a value.
@@ -82,23 +60,23 @@ struct Record {
 }
 
 impl Floor {
-    /// For the resources of `fleet`, as whoever `config` is; what is written is modelled on `model`, which the operator
-    /// has rotated.
+    /// For the resources of `fleet`, as whoever `config` is; what is written has the shape of `model`.
     ///
     /// # Errors
-    /// When the model is not settled, or the API server does not answer.
+    /// When the API server does not answer.
     pub async fn new(
         config: Config,
         astro: &Astro,
         fleet: &Fleet,
-        model: &DynamicObject,
+        model: &Model,
     ) -> anyhow::Result<Self> {
         let kubernetes = Client::try_from(config)?;
         let resources = fleet.resources().await?;
-        let version = |member: &Member| {
-            let resource = resources.iter().find(|it| it.name_any() == member.name);
-            resource.and_then(ResourceExt::resource_version)
-        };
+        let versions: HashMap<_, _> = resources
+            .iter()
+            .map(|resource| (resource.name_any(), resource.resource_version()))
+            .collect();
+        let version = |member: &Member| versions.get(&member.name).cloned().flatten();
         let candidate = |member: &Member| {
             Ok(Candidate {
                 member: member.clone(),
@@ -119,8 +97,7 @@ impl Floor {
                     astro.url(),
                     astro.organization()
                 ),
-                credential: fleet.credential.clone(),
-                model: Model::of(&kubernetes, model).await?,
+                model: model.clone(),
                 kubernetes,
             }),
             runs: 0,
@@ -162,7 +139,7 @@ impl Bare {
         let secrets: Api<Secret> = Api::namespaced(self.kubernetes.clone(), namespace);
         let found = secrets.get_metadata_opt(&member.name).await?;
         let secret_version = found.and_then(|secret| secret.resource_version());
-        let before = self.call(Method::GET, &member.token_id).await?;
+        let before = self.call(&member, Method::GET, &member.token_id).await?;
         let mut texts = Texts {
             name: member.name.clone(),
             token_id: member.token_id.clone(),
@@ -170,7 +147,7 @@ impl Bare {
             // Before its first rotation a token has no such time, and any will do.
             rotated_at: before
                 .last_rotated_at
-                .unwrap_or_else(|| self.model.texts.rotated_at.clone()),
+                .unwrap_or_else(|| self.model.rotated_at().to_owned()),
             rotation_id: format!("{run}{}", Uuid::new_v4()),
         };
         let params = PatchParams::apply(MANAGER).force();
@@ -188,7 +165,11 @@ impl Bare {
         let version = self.write_status(&member, version, intent).await?;
 
         let rotated = self
-            .call(Method::POST, &format!("{}/rotate", member.token_id))
+            .call(
+                &member,
+                Method::POST,
+                &format!("{}/rotate", member.token_id),
+            )
             .await?;
         let value = rotated.token.context("no value")?;
         let answered = Instant::now();
@@ -240,89 +221,12 @@ impl Bare {
         written.resource_version().context("no resourceVersion")
     }
 
-    async fn call(&self, method: Method, path: &str) -> anyhow::Result<Record> {
+    async fn call(&self, member: &Member, method: Method, path: &str) -> anyhow::Result<Record> {
         let request = self
             .vendor
             .request(method, format!("{}/{path}", self.tokens));
-        let answer = request.bearer_auth(&self.credential).send().await?;
+        let answer = request.bearer_auth(&member.credential).send().await?;
         Ok(answer.error_for_status()?.json().await?)
-    }
-}
-
-impl Model {
-    async fn of(client: &Client, resource: &DynamicObject) -> anyhow::Result<Self> {
-        let text = |pointer| status(resource, pointer).as_str().map(str::to_owned);
-        let texts = Texts {
-            name: resource.name_any(),
-            token_id: text("/token/id").context("no token")?,
-            short_token: text("/token/shortToken").context("no short token")?,
-            rotated_at: text("/token/rotatedAt").context("no time of rotation")?,
-            rotation_id: text("/lastRotation/id").context("no rotation")?,
-        };
-        let namespace = resource.namespace().unwrap_or_default();
-        let api: Api<Secret> = Api::namespaced(client.clone(), &namespace);
-        let secret = api.get_metadata(&texts.name).await?;
-        let secret = json!({ "labels": secret.labels(), "annotations": secret.annotations() });
-        Ok(Self {
-            status: status(resource, "").to_string(),
-            secret: secret.to_string(),
-            texts,
-        })
-    }
-
-    fn outcome(&self, texts: &Texts) -> anyhow::Result<Value> {
-        self.texts.replaced_by(texts, &self.status)
-    }
-
-    fn intent(&self, texts: &Texts) -> anyhow::Result<Value> {
-        let mut status = self.outcome(texts)?;
-        status["pending"] = json!({
-            "id": texts.rotation_id,
-            "reason": "Scheduled",
-            "attempt": 1,
-            "tokenId": texts.token_id,
-            "startedAt": seconds(now()),
-            "replaces": { "rotatedAt": texts.rotated_at, "shortToken": texts.short_token },
-            "holder": "floor/0123456789abcdef0123456789abcdef",
-        });
-        let reconciling = json!({
-            "type": "Reconciling",
-            "status": "True",
-            "reason": "Rotating",
-            "message": format!("rotating token {} (Scheduled)", texts.token_id),
-            "lastTransitionTime": seconds(now()),
-        });
-        let conditions = status["conditions"].as_array_mut();
-        conditions.context("no conditions")?.push(reconciling);
-        Ok(status)
-    }
-
-    /// Holds a value: only to be sent.
-    fn secret(&self, texts: &Texts, version: Option<&str>, value: &str) -> anyhow::Result<Value> {
-        let mut metadata = self.texts.replaced_by(texts, &self.secret)?;
-        metadata["name"] = texts.name.as_str().into();
-        if let Some(version) = version {
-            metadata["resourceVersion"] = version.into();
-        }
-        Ok(json!({
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": metadata,
-            "data": { KEY: BASE64_STANDARD.encode(value) },
-        }))
-    }
-}
-
-impl Texts {
-    /// The JSON in `text` with these texts replaced by `others`.
-    fn replaced_by(&self, others: &Texts, text: &str) -> anyhow::Result<Value> {
-        let text = text
-            .replace(&self.rotation_id, &others.rotation_id)
-            .replace(&self.token_id, &others.token_id)
-            .replace(&self.short_token, &others.short_token)
-            .replace(&self.rotated_at, &others.rotated_at)
-            .replace(&self.name, &others.name);
-        Ok(serde_json::from_str(&text)?)
     }
 }
 
@@ -349,9 +253,4 @@ fn event(member: &Member) -> anyhow::Result<Event> {
             "name": name,
         },
     }))?)
-}
-
-/// As times are in the API.
-fn seconds(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

@@ -123,9 +123,15 @@ impl Requests {
         Self(all)
     }
 
-    /// Writes of Secrets and resources, dry runs among them.
+    /// Writes of Secrets and of resources' statuses, dry runs among them. A resource itself is written by others only.
     pub fn writes(&self) -> u64 {
-        self.count(|kind| kind.is_write() && !kind.is_of(&["events", "leases"]))
+        let others = ["events", "leases", "workspacetokenrotations"];
+        self.count(|kind| kind.is_write() && !kind.is_of(&others))
+    }
+
+    /// Writes that were refused because another was faster.
+    pub fn conflicts(&self) -> u64 {
+        self.count(|kind| kind.is_write() && kind.refusal == "409")
     }
 
     /// Writes of events.
@@ -208,6 +214,47 @@ impl Histogram {
     }
 }
 
+/// What the operator counts itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Own {
+    /// Passes over resources.
+    pub passes: u64,
+    /// Answers of the API server that ask to come again later.
+    pub turned_away: u64,
+}
+
+impl Own {
+    /// Takes a reading.
+    ///
+    /// # Errors
+    /// When the operator does not answer.
+    pub async fn take(operator: &Operator) -> anyhow::Result<Self> {
+        Ok(Self::parse(&operator.metrics().await?))
+    }
+
+    fn parse(text: &str) -> Self {
+        let sum = |name| {
+            let all = samples(text, name).map(|sample| sample.value);
+            all.sum::<f64>() as u64
+        };
+        Self {
+            passes: sum("astro_token_operator_reconcile_seconds_count"),
+            turned_away: sum("astro_token_operator_api_held_back_total"),
+        }
+    }
+}
+
+impl Sub for Own {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self {
+            passes: self.passes.saturating_sub(before.passes),
+            turned_away: self.turned_away.saturating_sub(before.turned_away),
+        }
+    }
+}
+
 impl Sub for Histogram {
     type Output = Self;
 
@@ -261,6 +308,21 @@ apiserver_request_total{code="200",dry_run="",resource="endpoints",subresource="
             "APPLY workspacetokenrotations/status: 4",
         ];
         assert_eq!(lines.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn what_the_operator_counts_is_summed_over_all_codes() {
+        let text = "\
+astro_token_operator_reconcile_seconds_count 12
+astro_token_operator_api_held_back_total{code=\"429\"} 3
+astro_token_operator_api_held_back_total{code=\"503\"} 1
+";
+        let expected = Own {
+            passes: 12,
+            turned_away: 4,
+        };
+        assert_eq!(Own::parse(text), expected);
+        assert_eq!(expected - expected, Own::default());
     }
 
     #[test]

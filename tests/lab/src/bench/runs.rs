@@ -1,66 +1,120 @@
 //! The runs: what is started, what is made due, and what is read before and after.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, ensure};
-use jiff::tz::TimeZone;
-use jiff::{RoundMode, SignedDuration, Timestamp, Unit, ZonedRound};
-use kube::Client;
-use serde_json::json;
+use anyhow::Context as _;
 use tokio::time::{Instant, sleep};
 
 use super::fleet::Fleet;
 use super::floor::Floor;
-use super::measure::{Histogram, Reading, Requests};
-use super::now;
-use super::one::{self, Waits};
-use super::watching::{Watching, is_settled, status, time};
-use crate::astro::Astro;
-use crate::control_plane::ControlPlane;
-use crate::operator::{ACCOUNT, HOME, Operator, install};
+use super::herd::{self, Herd};
+use super::hostile::{self, Attack};
+use super::limits::{self, Limited};
+use super::measure::Reading;
+use super::model::Model;
+use super::neighbour::Neighbours;
+use super::peer::{self, Peer};
+use super::settle::{self, make_model};
+use super::shape::Shape;
+use super::single::{self, Waits};
+use super::site::{Pace, Site};
+use super::start::{self, Idle, Start};
+use super::watching::{Watching, status};
 
 /// Rotations the bare client has in flight; the fastest of these is the floor. The operator bounds its own.
 const CONCURRENCIES: [usize; 4] = [8, 16, 64, 256];
-/// At the first time, not measured, Secrets are created and connections opened.
-const WARM_UP: usize = 64;
-/// From the edit that makes all resources due at one instant to that instant: at least so much, and so much for each.
-const LEAD: SignedDuration = SignedDuration::from_secs(5);
-const LEAD_FOR_EACH: SignedDuration = SignedDuration::from_millis(20);
-/// The first reading is taken so long before the due time.
-const READ_BEFORE: Duration = Duration::from_secs(1);
+/// From this number on the extremes are left out: they take minutes, and no longer win.
+const MANY: usize = 2000;
+/// From the end of the writing to the due time: for the start, and for the look at the memory at rest.
+const LEAD: Duration = Duration::from_secs(45);
+const LEAD_FOR_EACH: Duration = Duration::from_millis(4);
+/// From the end of a herd to the last look at the memory.
+const AFTERWARDS: Duration = Duration::from_secs(60);
+const NAME: &str = "herd";
+
+/// A part that can be measured without the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Part {
+    /// One resource alone, by request and by schedule.
+    Single,
+    /// The operator's start with all resources settled.
+    Start,
+    /// All due at once.
+    Herd,
+    /// The bare client with as many tokens.
+    Floor,
+    /// Memory at rest, at the height of the herd, and a minute after it.
+    Memory,
+    /// A neighbour who asks while the herd is served.
+    Fairness,
+    /// Nothing due, with the largest number.
+    Idle,
+    /// Memory at rest in each shape, with the largest number.
+    Shapes,
+    /// A herd with the shipped limits, against the vendor's own.
+    Vendor,
+    /// Objects that are made to hurt, with the largest number of resources beside them.
+    Hostile,
+    /// kube-controller-manager's service-account token controller, with as many.
+    Peer,
+}
+
+/// What is measured.
+pub struct Options {
+    /// Numbers of resources.
+    pub sizes: Vec<usize>,
+    /// The parts.
+    pub parts: BTreeSet<Part>,
+    /// How resources are spread.
+    pub shape: Shape,
+    /// For how long the operator is watched at rest.
+    pub idle: Duration,
+}
 
 /// Everything that was measured.
+#[derive(Default)]
 pub struct Runs {
-    /// Resources of the herd, and tokens of the bare client.
-    pub tokens: usize,
     /// Kubernetes' major and minor version.
     pub kubernetes: (u32, u32),
     /// One resource alone.
-    pub waits: Waits,
-    /// Many at once.
-    pub herd: Herd,
-    /// The operator with nothing due, where that was asked for.
-    pub idle: Option<Idle>,
-    /// Memory the operator has resident in the end, bytes.
-    pub resident: u64,
-    /// The bare client, by concurrency.
-    pub floor: Vec<FloorRun>,
+    pub waits: Option<Waits>,
+    /// By number of resources.
+    pub sizes: Vec<Size>,
+    /// What is resident at rest, by shape, with the largest number.
+    pub shapes: Vec<(Shape, Start)>,
+    /// At the vendor's pace.
+    pub limited: Option<Limited>,
+    /// What objects made to hurt do, one kind after the other and all together.
+    pub attacks: Vec<Attack>,
+    /// The peer, or why there is none.
+    pub peer: Option<Result<Peer, String>>,
+    /// What must not be: values that are not live, rotations that were not due.
+    pub faults: Vec<String>,
+    /// What did not come about.
+    pub failures: Vec<String>,
 }
 
-/// All tokens of a fleet rotated once by the operator.
-pub struct Herd {
-    /// From the due time until the last status said that its rotation is done.
-    pub elapsed: Duration,
-    /// What that cost the API server.
-    pub cost: Reading,
-    /// What it cost the operator, seconds of processor time.
-    pub operator_cpu: f64,
-    /// Files and connections the operator had open right after.
-    pub open_files: usize,
-    /// Requests to the vendor.
-    pub vendor_calls: usize,
-    /// From the vendor's answer to the value stored, by the operator's own account.
-    pub stored: Histogram,
+/// What was measured with so many resources.
+pub struct Size {
+    /// So many.
+    pub tokens: usize,
+    /// Namespaces they are in.
+    pub namespaces: usize,
+    /// Workspaces their tokens are in.
+    pub workspaces: usize,
+    /// The start.
+    pub start: Option<Start>,
+    /// The herd.
+    pub herd: Option<Herd>,
+    /// What is resident a minute after the herd, bytes.
+    pub afterwards: Option<u64>,
+    /// The most the control group was charged with, herd included, bytes.
+    pub charged: Option<u64>,
+    /// Nothing due.
+    pub idle: Option<Idle>,
+    /// The bare client, by concurrency.
+    pub floor: Vec<FloorRun>,
 }
 
 /// All tokens of a fleet rotated once by the bare client.
@@ -77,211 +131,241 @@ pub struct FloorRun {
     pub stored: Vec<Duration>,
 }
 
-/// The operator with nothing due.
-pub struct Idle {
-    /// For how long.
-    pub watched: Duration,
-    /// Requests to the vendor.
-    pub vendor_calls: usize,
-    /// Requests to the API server.
-    pub requests: Requests,
+/// Measures what is asked for. Whatever fails is among the failures, and the rest is measured all the same.
+pub async fn measure(options: &Options) -> Runs {
+    let mut runs = Runs::default();
+    let largest = options.sizes.iter().copied().max().unwrap_or_default();
+    if options.has(&[Part::Single]) {
+        let single = async { single::measure(&begin(&mut runs).await?).await };
+        say("one resource, by request and by schedule");
+        match single.await {
+            Ok(waits) => runs.waits = Some(waits),
+            Err(error) => runs.failed("one resource", &error),
+        }
+    }
+    let at_a_size = [
+        Part::Start,
+        Part::Herd,
+        Part::Floor,
+        Part::Memory,
+        Part::Fairness,
+        Part::Idle,
+    ];
+    for &tokens in options.sizes.iter().filter(|_| options.has(&at_a_size)) {
+        if let Err(error) = measure_size(&mut runs, options, (tokens, largest)).await {
+            runs.failed(&format!("{tokens} resources"), &error);
+        }
+    }
+    for shape in Shape::ALL
+        .into_iter()
+        .filter(|_| options.has(&[Part::Shapes]))
+    {
+        if let Err(error) = measure_shape(&mut runs, (largest, shape)).await {
+            runs.failed(&shape.to_string(), &error);
+        }
+    }
+    if options.has(&[Part::Vendor]) {
+        say("a herd at the vendor's pace");
+        match measure_limited(&mut runs, largest).await {
+            Ok(limited) => runs.limited = Some(limited),
+            Err(error) => runs.failed("the vendor's pace", &error),
+        }
+    }
+    if options.has(&[Part::Peer]) {
+        match peer::measure(largest).await {
+            Ok(peer) => runs.peer = Some(peer),
+            Err(error) => runs.failed("the peer", &error),
+        }
+    }
+    if options.has(&[Part::Hostile])
+        && let Err(error) = measure_attacks(&mut runs, (largest, options.shape)).await
+    {
+        runs.failed("objects made to hurt", &error);
+    }
+    runs
 }
 
-/// What runs, but for the operator.
-struct Bench {
-    plane: ControlPlane,
-    client: Client,
-    astro: Astro,
+async fn begin(runs: &mut Runs) -> anyhow::Result<Site> {
+    let site = Site::start().await?;
+    runs.kubernetes = site.plane.version();
+    Ok(site)
 }
 
-/// Starts everything, measures the operator with `tokens` resources, and afterwards the bare client; `idle` says for how
-/// long to watch the operator doing nothing.
-///
-/// # Errors
-/// When something is not rotated as it should be, with the end of the operator's log.
-pub async fn measure(tokens: usize, idle: Option<Duration>) -> anyhow::Result<Runs> {
-    let bench = Bench::start().await?;
-    let operator = bench.start_operator().await?;
+async fn measure_size(
+    runs: &mut Runs,
+    options: &Options,
+    (tokens, largest): (usize, usize),
+) -> anyhow::Result<()> {
+    say(&format!("{tokens} resources: creating them"));
+    let site = begin(runs).await?;
+    let model = make_model(&site).await?;
+    let mut neighbours = match options.has(&[Part::Fairness]) {
+        true => Some(Neighbours::create(&site, &model).await?),
+        false => None,
+    };
+    let lead = LEAD + LEAD_FOR_EACH * u32::try_from(tokens)?;
+    let kind = (tokens, options.shape);
+    let (fleet, due) = settle::create(&site, &model, NAME, kind, lead).await?;
+    runs.sizes.push(Size {
+        tokens,
+        namespaces: fleet.namespaces(),
+        workspaces: fleet.workspaces(),
+        start: None,
+        herd: None,
+        afterwards: None,
+        charged: None,
+        idle: None,
+        floor: Vec::new(),
+    });
+    let mut size = runs.sizes.pop().context("just pushed")?;
+    let all = tokens + neighbours.as_ref().map_or(0, |it| it.fleet().members.len());
     let operated = async {
-        let waits = bench.rotate_one().await?;
-        let fleet = bench.make_fleet("herd", tokens).await?;
-        let herd = bench.rotate_herd(&fleet, &operator).await?;
-        let idle = match idle {
-            Some(watched) => Some(bench.rest(watched).await?),
-            None => None,
+        say(&format!("{tokens} resources: the operator's start"));
+        let (start, operator, cage) = start::measure(&site, all, Pace::Unlimited).await?;
+        say(&format!(
+            "{tokens} resources: evaluated in {:.1} s, {} MiB resident",
+            start.evaluated.as_secs_f64(),
+            start.resident >> 20
+        ));
+        size.start = Some(start);
+        let worked = async {
+            if options.has(&[Part::Herd, Part::Memory, Part::Fairness]) {
+                say(&format!("{tokens} resources: all due at {due}"));
+                let herd =
+                    herd::measure(&site, &fleet, due, &operator, neighbours.as_mut()).await?;
+                say(&format!(
+                    "{tokens} resources: rotated in {:.1} s, {:.1} ms of processor time each, at most {} MiB resident",
+                    herd.elapsed.as_secs_f64(),
+                    1000.0 * herd.operator_cpu / herd.rotations as f64,
+                    herd.most_resident >> 20
+                ));
+                size.herd = Some(herd);
+                size.charged = cage.as_ref().and_then(|cage| cage.most());
+                if options.has(&[Part::Memory]) {
+                    sleep(AFTERWARDS).await;
+                    size.afterwards = Some(operator.resident()?);
+                }
+            }
+            if options.has(&[Part::Idle]) && tokens == largest {
+                say(&format!(
+                    "{tokens} resources: nothing due for {:?}",
+                    options.idle
+                ));
+                size.idle = Some(start::rest(&site, &operator, options.idle).await?);
+            }
+            anyhow::Ok(())
         };
-        anyhow::Ok((waits, fleet, herd, idle, operator.resident()?))
+        let worked = worked.await.with_context(|| operator.log_tail());
+        // It would rotate the bare client's tokens too.
+        operator.kill().await?;
+        worked
     };
     let operated = operated.await;
-    let (waits, fleet, herd, idle, resident) =
-        operated.map_err(|error| anyhow!("{error:#}\n{}", operator.log_tail()))?;
-    // It would rotate the bare client's tokens too.
-    operator.kill().await?;
-    Ok(Runs {
-        tokens,
-        kubernetes: bench.plane.version(),
-        waits,
-        herd,
-        idle,
-        resident,
-        floor: bench.rotate_bare(&fleet).await?,
-    })
+    if operated.is_ok() && options.has(&[Part::Floor]) {
+        match rotate_bare(&site, &fleet, &model).await {
+            Ok(floor) => size.floor = floor,
+            Err(error) => runs.failed(&format!("the bare client with {tokens}"), &error),
+        }
+    }
+    let faults = size
+        .herd
+        .iter_mut()
+        .flat_map(|herd| std::mem::take(&mut herd.faults));
+    let faults: Vec<_> = faults
+        .map(|fault| format!("{tokens} resources: {fault}"))
+        .collect();
+    runs.faults.extend(faults);
+    runs.sizes.push(size);
+    operated
 }
 
-impl Bench {
-    async fn start() -> anyhow::Result<Self> {
-        say("starting a control plane and a simulator");
-        let plane = ControlPlane::start().await?;
-        let client = plane.client();
-        install(&client, "deploy").await?;
-        Ok(Self {
-            plane,
-            client,
-            astro: Astro::start().await?,
-        })
-    }
-
-    /// As in production, but for the pace of the vendor.
-    async fn start_operator(&self) -> anyhow::Result<Operator> {
-        let kubeconfig = self.plane.dir().join("operator.kubeconfig");
-        self.plane
-            .service_account_kubeconfig(HOME, ACCOUNT, &kubeconfig)
-            .await?;
-        let flags = [
-            format!("--api-url={}", self.astro.url()),
-            format!("--minimum-interval={}", one::INTERVAL),
-            "--reads-per-second=100000".to_owned(),
-            "--rotations-per-second=100000".to_owned(),
-            "--pod-name=bench".to_owned(),
-        ];
-        Operator::start(&kubeconfig, &self.plane.dir().join("operator.log"), &flags)
-    }
-
-    async fn rotate_one(&self) -> anyhow::Result<Waits> {
-        say("one resource, by request and by schedule");
-        one::measure(&self.client, &self.astro).await
-    }
-
-    /// Resources with a Secret each, far from due.
-    async fn make_fleet(&self, name: &str, tokens: usize) -> anyhow::Result<Fleet> {
-        say(&format!("creating {tokens} resources"));
-        let far = json!({ "every": "1d" });
-        Fleet::create(&self.client, &self.astro, name, tokens, far).await
-    }
-
-    /// From an instant at which every resource is due until the last status says that its rotation is done.
-    async fn rotate_herd(&self, fleet: &Fleet, operator: &Operator) -> anyhow::Result<Herd> {
-        let tokens = fleet.members.len();
-        let mut watching = Watching::begin(&self.client, &fleet.label());
-        watching.until("rotated first", tokens, is_settled).await?;
-        // Of all schedules only cron makes resources due at once that were rotated at different times.
-        let due = next_minute(now() + LEAD + LEAD_FOR_EACH * i32::try_from(tokens)?)?;
-        say(&format!("all due at {due}"));
-        let cron = due.strftime("%-M %-H %-d %-m *").to_string();
-        let schedule = json!({ "every": null, "cron": cron });
-        fleet
-            .edit(json!({ "spec": { "schedule": schedule } }))
-            .await?;
-        let waits =
-            |resource: &_| is_settled(resource) && time(resource, "/nextRotation") == Some(due);
-        watching.until("waiting", tokens, waits).await?;
-        ensure!(
-            now() < due,
-            "the machine is too busy: not ready at the due time"
-        );
-
-        let before = Duration::try_from(due.duration_since(now()))?;
-        sleep(before.saturating_sub(READ_BEFORE)).await;
-        let rotations = fleet.rotations(&self.astro);
-        self.astro.clear_requests();
-        let stored = Histogram::take(operator).await?;
-        let operator_cpu = operator.cpu_seconds()?;
-        let reading = Reading::take(&self.client).await?;
-
-        let is_done =
-            |resource: &_| is_settled(resource) && time(resource, "/lastRotation/at") >= Some(due);
-        watching.until("rotated", tokens, is_done).await?;
-        let elapsed = now().duration_since(due).try_into()?;
-        let open_files = operator.open_files()?;
-
-        let cost = Reading::take_when_quiet(&self.client).await? - reading;
-        let rotations = fleet.rotations(&self.astro) - rotations;
-        ensure!(
-            rotations == tokens,
-            "{rotations} rotations for {tokens} due times"
-        );
-        fleet.check_secrets(&self.astro).await?;
-        Ok(Herd {
+/// Rotates the same tokens, several times.
+async fn rotate_bare(site: &Site, fleet: &Fleet, model: &Model) -> anyhow::Result<Vec<FloorRun>> {
+    let tokens = fleet.members.len();
+    let mut floor = Floor::new(site.account().await?, &site.astro, fleet, model).await?;
+    // What watches the operator watches the bare client too.
+    let mut watching = Watching::begin(&site.client, &fleet.label());
+    watching.until("known", tokens, |_| true).await?;
+    let tries = match tokens < MANY {
+        true => &CONCURRENCIES[..],
+        false => &CONCURRENCIES[1..3],
+    };
+    let mut runs = Vec::new();
+    for &concurrency in tries {
+        say(&format!(
+            "{tokens} tokens: the bare client, {concurrency} at a time"
+        ));
+        let run = floor.run();
+        let is_done = |resource: &_| {
+            let id = status(resource, "/lastRotation/id").as_str();
+            id.is_some_and(|id| id.starts_with(&run))
+        };
+        site.astro.clear_requests();
+        let before = Reading::take_when_quiet(&site.client).await?;
+        let begun = Instant::now();
+        let (stored, ()) = tokio::try_join!(
+            floor.rotate_all(concurrency),
+            watching.until("rotated", tokens, is_done)
+        )?;
+        let elapsed = begun.elapsed();
+        let cost = Reading::take_when_quiet(&site.client).await? - before;
+        runs.push(FloorRun {
+            concurrency,
             elapsed,
             cost,
-            open_files,
-            operator_cpu: operator.cpu_seconds()? - operator_cpu,
-            vendor_calls: self.astro.requests().len(),
-            stored: Histogram::take(operator).await? - stored,
-        })
+            vendor_calls: site.astro.count_requests(|_| true),
+            stored,
+        });
     }
+    Ok(runs)
+}
 
-    async fn rest(&self, watched: Duration) -> anyhow::Result<Idle> {
-        say(&format!("nothing due for {watched:?}"));
-        self.astro.clear_requests();
-        let before = Reading::take_when_quiet(&self.client).await?;
-        sleep(watched).await;
-        Ok(Idle {
-            watched,
-            requests: (Reading::take(&self.client).await? - before).requests,
-            vendor_calls: self.astro.requests().len(),
-        })
-    }
+async fn measure_shape(runs: &mut Runs, (tokens, shape): (usize, Shape)) -> anyhow::Result<()> {
+    say(&format!("{tokens} resources at rest: {shape}"));
+    let site = begin(runs).await?;
+    let model = make_model(&site).await?;
+    let far = Duration::from_secs(24 * 3600);
+    settle::create(&site, &model, NAME, (tokens, shape), far).await?;
+    let (start, operator, _cage) = start::measure(&site, tokens, Pace::Unlimited).await?;
+    operator.kill().await?;
+    runs.shapes.push((shape, start));
+    Ok(())
+}
 
-    /// Rotates as many other tokens, several times.
-    async fn rotate_bare(&self, operated: &Fleet) -> anyhow::Result<Vec<FloorRun>> {
-        let tokens = operated.members.len();
-        let fleet = self.make_fleet("floor", tokens).await?;
-        let model = operated.resources().await?.pop().context("no model")?;
-        let account = self.plane.service_account(HOME, ACCOUNT).await?;
-        let mut floor = Floor::new(account, &self.astro, &fleet, &model).await?;
-        // What watches the operator watches the bare client too.
-        let mut watching = Watching::begin(&self.client, &fleet.label());
-        floor.rotate_all(WARM_UP).await?;
-        let mut runs = Vec::new();
-        for concurrency in CONCURRENCIES {
-            say(&format!("the bare client, {concurrency} at a time"));
-            let run = floor.run();
-            let is_done = |resource: &_| {
-                let id = status(resource, "/lastRotation/id").as_str();
-                id.is_some_and(|id| id.starts_with(&run))
-            };
-            self.astro.clear_requests();
-            let before = Reading::take_when_quiet(&self.client).await?;
-            let begun = Instant::now();
-            let (stored, ()) = tokio::try_join!(
-                floor.rotate_all(concurrency),
-                watching.until("rotated", tokens, is_done)
-            )?;
-            let elapsed = begun.elapsed();
-            let cost = Reading::take_when_quiet(&self.client).await? - before;
-            fleet.check_secrets(&self.astro).await?;
-            runs.push(FloorRun {
-                concurrency,
-                elapsed,
-                cost,
-                vendor_calls: self.astro.requests().len(),
-                stored,
-            });
-        }
-        Ok(runs)
+async fn measure_limited(runs: &mut Runs, tokens: usize) -> anyhow::Result<Limited> {
+    let site = begin(runs).await?;
+    let model = make_model(&site).await?;
+    let mut limited = limits::measure(&site, &model, tokens).await?;
+    let faults = std::mem::take(&mut limited.herd.faults);
+    let faults = faults.into_iter();
+    runs.faults
+        .extend(faults.map(|fault| format!("at the vendor's pace: {fault}")));
+    Ok(limited)
+}
+
+async fn measure_attacks(runs: &mut Runs, kind: (usize, Shape)) -> anyhow::Result<()> {
+    say(&format!(
+        "{} resources, and objects made to hurt: creating them",
+        kind.0
+    ));
+    let site = begin(runs).await?;
+    let model = make_model(&site).await?;
+    hostile::measure(&site, &model, kind, &mut runs.attacks).await
+}
+
+impl Options {
+    fn has(&self, parts: &[Part]) -> bool {
+        parts.iter().any(|part| self.parts.contains(part))
     }
 }
 
-/// The first whole minute from then on.
-fn next_minute(from: Timestamp) -> anyhow::Result<Timestamp> {
-    let from = from.to_zoned(TimeZone::UTC);
-    let round = ZonedRound::new()
-        .smallest(Unit::Minute)
-        .mode(RoundMode::Ceil);
-    Ok(from.round(round)?.timestamp())
+impl Runs {
+    fn failed(&mut self, what: &str, error: &anyhow::Error) {
+        self.failures.push(format!("{what}: {error:#}"));
+    }
 }
 
-fn say(what: &str) {
+/// Says on stderr what is being done: some of it takes minutes.
+pub fn say(what: &str) {
     eprintln!("bench: {what}");
 }

@@ -16,7 +16,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::resource::kind;
 
+/// Longest wait until all are as wanted: at least so much, and so much for each.
 const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE_FOR_EACH: Duration = Duration::from_millis(100);
 
 /// The resources of one label, as last seen.
 pub struct Watching {
@@ -38,19 +40,20 @@ impl Watching {
     /// Waits until `number` resources are as `wanted`, given their status.
     ///
     /// # Errors
-    /// When they are not in two minutes.
+    /// When they are not in time.
     pub async fn until(
         &mut self,
         what: &str,
         number: usize,
         wanted: impl Fn(&DynamicObject) -> bool,
     ) -> anyhow::Result<()> {
-        let deadline = Instant::now() + DEADLINE;
+        let within = DEADLINE + DEADLINE_FOR_EACH * u32::try_from(number)?;
+        let deadline = Instant::now() + within;
         let mut arrived = self.seen.values().filter(|seen| wanted(seen)).count();
         while arrived < number {
             let event = timeout_at(deadline, self.events.next()).await;
             let Ok(event) = event else {
-                bail!("{arrived} of {number} resources {what} within {DEADLINE:?}");
+                bail!("{arrived} of {number} resources {what} within {within:?}");
             };
             // An interruption is retried by the watcher itself.
             let Ok(object) = event.context("a watch ended")? else {
@@ -63,6 +66,11 @@ impl Watching {
             }
         }
         Ok(())
+    }
+
+    /// How many are as `wanted` now.
+    pub fn count(&self, wanted: impl Fn(&DynamicObject) -> bool) -> usize {
+        self.seen.values().filter(|seen| wanted(seen)).count()
     }
 
     /// All resources seen so far.

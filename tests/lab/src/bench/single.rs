@@ -7,21 +7,24 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{Config, Error, watcher};
-use kube::{Api, Client};
 use serde_json::json;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::fleet::{Fleet, KEY};
 use super::now;
+use super::shape::Shape;
+use super::site::{Pace, Site};
 use super::watching::{Watching, is_settled, status, time};
-use crate::astro::Astro;
 
 /// Rotations of either kind.
-pub const RUNS: usize = 10;
+const RUNS: usize = 10;
 /// The schedule, and the shortest that the operator is told to accept.
-pub const INTERVAL: &str = "2s";
+const INTERVAL: &str = "2s";
+/// Between two requests, so that none is held back for being one too many.
+const PAUSE: Duration = Duration::from_secs(1);
 const STORED_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long each rotation took.
@@ -44,17 +47,26 @@ struct Subject {
 ///
 /// # Errors
 /// When a rotation does not come, or more came than were asked for.
-pub async fn measure(client: &Client, astro: &Astro) -> anyhow::Result<Waits> {
-    Ok(Waits {
-        requested: request(client, astro).await?,
-        scheduled: schedule(client, astro).await?,
-    })
+pub async fn measure(site: &Site) -> anyhow::Result<Waits> {
+    let often = format!("--minimum-interval={INTERVAL}");
+    let operator = site.operator(Pace::Unlimited, None, &[&often]).await?;
+    let measured = async {
+        Ok(Waits {
+            requested: request(site).await?,
+            scheduled: schedule(site).await?,
+        })
+    };
+    let measured: anyhow::Result<Waits> = measured.await;
+    let measured = measured.with_context(|| operator.log_tail());
+    operator.kill().await?;
+    measured
 }
 
-async fn request(client: &Client, astro: &Astro) -> anyhow::Result<Vec<Duration>> {
-    let mut subject = Subject::create(client, astro, "requested", "1d").await?;
+async fn request(site: &Site) -> anyhow::Result<Vec<Duration>> {
+    let mut subject = Subject::create(site, "requested", "1d").await?;
     let mut waits = Vec::new();
     for run in 0..RUNS {
+        sleep(PAUSE).await;
         subject.resources.until("settled", 1, is_settled).await?;
         let text = format!("run {run}");
         let annotations = json!({ "astro-token-operator.io/rotate": text });
@@ -66,7 +78,7 @@ async fn request(client: &Client, astro: &Astro) -> anyhow::Result<Vec<Duration>
         let is_handled = |resource: &_| status(resource, "/handledRequest") == text.as_str();
         subject.resources.until("handled", 1, is_handled).await?;
     }
-    let rotations = subject.fleet.rotations(astro);
+    let rotations = subject.fleet.rotations(&site.astro);
     ensure!(
         rotations == RUNS + 1,
         "{rotations} rotations for a first one and {RUNS} requests"
@@ -75,8 +87,8 @@ async fn request(client: &Client, astro: &Astro) -> anyhow::Result<Vec<Duration>
     Ok(waits)
 }
 
-async fn schedule(client: &Client, astro: &Astro) -> anyhow::Result<Vec<Duration>> {
-    let mut subject = Subject::create(client, astro, "scheduled", INTERVAL).await?;
+async fn schedule(site: &Site) -> anyhow::Result<Vec<Duration>> {
+    let mut subject = Subject::create(site, "scheduled", INTERVAL).await?;
     let (mut waits, mut last) = (Vec::new(), None);
     for _ in 0..RUNS {
         let due = |resource: &_| time(resource, "/nextRotation").filter(|_| is_settled(resource));
@@ -93,19 +105,15 @@ async fn schedule(client: &Client, astro: &Astro) -> anyhow::Result<Vec<Duration
 
 impl Subject {
     /// Creates the resource and waits for its first value.
-    async fn create(
-        client: &Client,
-        astro: &Astro,
-        name: &str,
-        every: &str,
-    ) -> anyhow::Result<Self> {
-        let fleet = Fleet::create(client, astro, name, 1, json!({ "every": every })).await?;
+    async fn create(site: &Site, name: &str, every: &str) -> anyhow::Result<Self> {
+        let one = (1, Shape::OneWorkspace);
+        let fleet = Fleet::create(site, name, one, json!({ "every": every })).await?;
         let member = fleet.members.first().context("an empty fleet")?;
-        let secrets: Api<Secret> = Api::namespaced(client.clone(), &member.namespace);
+        let secrets: Api<Secret> = Api::namespaced(site.client.clone(), &member.namespace);
         let only = Config::default().fields(&format!("metadata.name={}", member.name));
         let secrets = watcher(secrets, only).default_backoff().applied_objects();
         let mut subject = Self {
-            resources: Watching::begin(client, &fleet.label()),
+            resources: Watching::begin(&site.client, &fleet.label()),
             secrets: secrets.boxed(),
             fleet,
             value: None,

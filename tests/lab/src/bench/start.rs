@@ -1,0 +1,148 @@
+//! The operator's start with resources that are all settled, and its rest afterwards.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use tokio::time::{Instant, sleep};
+
+use super::herd::Calls;
+use super::measure::{Own, Reading, Requests};
+use super::memory::Cage;
+use super::site::{Pace, Site};
+use crate::operator::Operator;
+
+/// Between two looks at the processor time: the clock ticks a hundred times a second.
+const LOOK: Duration = Duration::from_millis(10);
+/// When it has used next to nothing for so long, it may have evaluated all.
+const QUIET: Duration = Duration::from_millis(1500);
+/// What leadership and the like use meanwhile, seconds.
+const NEXT_TO_NOTHING: f64 = 0.025;
+/// From then to the look at what is resident, so that what is freed late is freed.
+const SETTLING: Duration = Duration::from_secs(10);
+const WITHIN: Duration = Duration::from_secs(300);
+
+/// A start.
+pub struct Start {
+    /// Until all were evaluated.
+    pub evaluated: Duration,
+    /// Seconds of processor time until then.
+    pub cpu: f64,
+    /// Requests to the vendor.
+    pub vendor: Calls,
+    /// Requests to the API server.
+    pub requests: Requests,
+    /// Memory resident some seconds later, before anybody has asked for metrics, bytes.
+    pub resident: u64,
+    /// The most until then.
+    pub most_resident: u64,
+    /// The most that its control group was charged with, or why there is no such figure.
+    pub charged: Result<u64, String>,
+}
+
+/// The operator with nothing due.
+pub struct Idle {
+    /// For how long.
+    pub watched: Duration,
+    /// Seconds of processor time.
+    pub cpu: f64,
+    /// Requests to the vendor.
+    pub vendor: Calls,
+    /// Requests to the API server.
+    pub requests: Requests,
+}
+
+/// Starts it where `number` resources are, in a control group of its own where one can be made.
+///
+/// # Errors
+/// When it does not evaluate them in time, with the end of its log.
+pub async fn measure(
+    site: &Site,
+    number: usize,
+    pace: Pace,
+) -> anyhow::Result<(Start, Operator, Option<Cage>)> {
+    let (cage, no_cage) = match Cage::make(None) {
+        Ok(cage) => (Some(cage), None),
+        Err(why) => (None, Some(why)),
+    };
+    site.astro.clear_requests();
+    let before = Reading::take_when_quiet(&site.client).await?;
+    let begun = Instant::now();
+    let operator = site.operator(pace, cage.as_ref(), &[]).await?;
+    let started = watch(&operator, begun, number).await;
+    let (evaluated, cpu, resident) = started.with_context(|| operator.log_tail())?;
+    let most_resident = operator.most_resident()?;
+    let charged = match (&cage, no_cage) {
+        (Some(cage), _) => cage.most().ok_or("the control group tells no peak".into()),
+        (None, why) => Err(why.unwrap_or_default()),
+    };
+    let start = Start {
+        evaluated,
+        cpu,
+        vendor: Calls::of(site),
+        requests: (Reading::take(&site.client).await? - before).requests,
+        resident,
+        most_resident,
+        charged,
+    };
+    Ok((start, operator, cage))
+}
+
+/// When all were evaluated, what that cost, and what was resident at rest. Metrics of many resources cost a lot, so they
+/// are only asked for in the end.
+async fn watch(
+    operator: &Operator,
+    begun: Instant,
+    number: usize,
+) -> anyhow::Result<(Duration, f64, u64)> {
+    let mut used = Vec::new();
+    loop {
+        let (evaluated, cpu) = quiet(operator, begun, &mut used).await?;
+        sleep(SETTLING).await;
+        let resident = operator.resident()?;
+        let passes = Own::take(operator).await?.passes;
+        if passes >= number as u64 {
+            return Ok((evaluated, cpu, resident));
+        }
+        ensure!(
+            begun.elapsed() < WITHIN,
+            "{passes} of {number} evaluated within {WITHIN:?}"
+        );
+    }
+}
+
+/// When it had used all the processor time that it uses before it falls quiet, and how much that is.
+async fn quiet(
+    operator: &Operator,
+    begun: Instant,
+    used: &mut Vec<(Duration, f64)>,
+) -> anyhow::Result<(Duration, f64)> {
+    loop {
+        let now = (begun.elapsed(), operator.cpu_seconds()?);
+        used.push(now);
+        let earlier = used.iter().rev().find(|then| now.0 - then.0 > QUIET);
+        let is_quiet = |then: &(Duration, f64)| now.1 > 0.0 && now.1 - then.1 < NEXT_TO_NOTHING;
+        if earlier.is_some_and(is_quiet) {
+            let all_used = |then: &&(Duration, f64)| then.1 >= now.1 - NEXT_TO_NOTHING;
+            let then = used.iter().find(all_used).unwrap_or(&now);
+            return Ok(*then);
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Watches it with nothing due.
+///
+/// # Errors
+/// When it or the API server does not answer.
+pub async fn rest(site: &Site, operator: &Operator, watched: Duration) -> anyhow::Result<Idle> {
+    let before = Reading::take_when_quiet(&site.client).await?;
+    site.astro.clear_requests();
+    let cpu = operator.cpu_seconds()?;
+    sleep(watched).await;
+    Ok(Idle {
+        watched,
+        cpu: operator.cpu_seconds()? - cpu,
+        vendor: Calls::of(site),
+        requests: (Reading::take(&site.client).await? - before).requests,
+    })
+}
