@@ -59,6 +59,21 @@ pub struct ControlPlane {
     folder: Scratch,
 }
 
+/// A running controller; killed on drop.
+pub struct Controller(Process);
+
+impl Controller {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// The end of its log, with the place of the rest.
+    pub fn log_tail(&self) -> String {
+        self.0.log_tail()
+    }
+}
+
 impl ControlPlane {
     /// Starts one and waits until it is ready, for two minutes at most. The programs are those of
     /// `hack/kube-binaries.sh`, which takes some minutes more on a machine that has none yet.
@@ -137,6 +152,41 @@ impl ControlPlane {
     /// Kubernetes' major and minor version. Validation rules (CEL) in a CustomResourceDefinition need `(1, 25)`.
     pub fn version(&self) -> (u32, u32) {
         self.version
+    }
+
+    /// Starts another kube-controller-manager with this controller only, as fast as it can; `None` where there is no such
+    /// program.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_controller(&self, name: &str) -> anyhow::Result<Option<Controller>> {
+        let program = self.binaries.join(CONTROLLERS);
+        if !program.exists() {
+            return Ok(None);
+        }
+        let file = |option, name| format!("--{option}={}", self.dir().join(name).display());
+        let mut arguments = vec![
+            // What makes the other programs collect their garbage less often is not for this one.
+            "--unset=GOGC".to_owned(),
+            program.display().to_string(),
+            format!("--kubeconfig={}", self.kubeconfig().display()),
+            format!("--controllers={name}"),
+            file("service-account-private-key-file", "accounts.key"),
+            "--leader-elect=false".to_owned(),
+            "--use-service-account-credentials=false".to_owned(),
+            "--kube-api-qps=10000".to_owned(),
+            "--kube-api-burst=10000".to_owned(),
+            "--secure-port=0".to_owned(),
+        ];
+        if self.version < WITHOUT_PLAIN_PORT {
+            arguments.push("--port=0".to_owned());
+        }
+        let log = self.dir().join(format!("{name}.log"));
+        Ok(Some(Controller(Process::spawn(
+            Path::new("env"),
+            &arguments,
+            log,
+        )?)))
     }
 
     /// Whether kube-controller-manager runs. Without it namespaces are not emptied, garbage is not collected, quotas

@@ -47,7 +47,8 @@ pub struct Member {
     pub token_id: String,
     /// Value of the credential in its namespace.
     pub credential: Arc<str>,
-    workspace: String,
+    /// The token's Workspace.
+    pub workspace: String,
 }
 
 impl Fleet {

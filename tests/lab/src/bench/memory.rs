@@ -53,7 +53,8 @@ impl Watch {
     }
 }
 
-fn resident(id: u32) -> Option<u64> {
+/// What a process has resident, bytes; `None` when it has ended.
+pub fn resident(id: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let line = status
         .lines()

@@ -350,7 +350,9 @@ async fn measure_attacks(runs: &mut Runs, kind: (usize, Shape)) -> anyhow::Resul
     ));
     let site = begin(runs).await?;
     let model = make_model(&site).await?;
-    hostile::measure(&site, &model, kind, &mut runs.attacks).await
+    let faults = hostile::measure(&site, &model, kind, &mut runs.attacks).await?;
+    runs.faults.extend(faults);
+    Ok(())
 }
 
 impl Options {

@@ -59,6 +59,11 @@ impl Process {
         Ok(Self { child, log })
     }
 
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How the program ended, if it did.
     pub(super) fn exited(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
