@@ -19,6 +19,9 @@ const V2: &str = "/sys/fs/cgroup";
 /// Between two looks at what is resident.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How often the removal of a control group is tried.
+const REMOVALS: usize = 20;
+
 /// Watches what a process has resident; ends when dropped.
 pub struct Watch {
     most: Arc<AtomicU64>,
@@ -135,7 +138,12 @@ impl Cage {
 
 impl Drop for Cage {
     fn drop(&mut self) {
-        // Fails while a member lives, which is killed with this process at the latest.
-        let _ = fs::remove_dir(&self.folder);
+        // Fails while a member is still dying.
+        for _ in 0..REMOVALS {
+            if fs::remove_dir(&self.folder).is_ok() {
+                return;
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 }

@@ -25,7 +25,7 @@ use crate::resource::kind;
 const NEIGHBOURS: usize = 40;
 const PAUSE: Duration = Duration::from_secs(1);
 /// Nobody waits for longer; it counts as this.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 const NAME: &str = "neighbour";
 
 /// Resources of one namespace that are far from due.
@@ -89,7 +89,8 @@ impl Neighbours {
         Ok(waits)
     }
 
-    /// Asks one that has not been asked yet so many times, at most three; how long each took until its value was stored.
+    /// Asks one that has not been asked yet so many times, at most three, but not again when it is not served; how long each
+    /// took until its value was stored.
     ///
     /// # Errors
     /// When none is left, or the API server refuses a request.
@@ -100,6 +101,9 @@ impl Neighbours {
         for _ in 0..times {
             sleep(PAUSE).await;
             waits.push(self.ask_one(&member).await?);
+            if waits.last() >= Some(&PATIENCE) {
+                break;
+            }
         }
         Ok(waits)
     }
