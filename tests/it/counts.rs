@@ -41,12 +41,11 @@ const TODAY: Expected = Expected {
         ("POST events", 1),
     ],
     credential_reads: 1,
-    // The goal is 0.
-    refused: RESOURCES as u64 * 2,
+    refused: 0,
     // The goal is 0.
     further_statuses: RESOURCES as u64 / 2,
     // The goal is 0.
-    further_passes: 4,
+    further_passes: 2,
 };
 
 #[tokio::test]
@@ -62,8 +61,9 @@ async fn a_rotation_takes_no_request_and_no_pass_in_vain() {
 
     assert_eq!(herd.faults, [""; 0]);
     println!(
-        "{} refused, {} passes, {} reads of the credential in {:?}",
+        "{} refused, {} writes, {} passes, {} reads of the credential in {:?}",
         herd.cost.requests.conflicts(),
+        herd.cost.requests.writes(),
         herd.own.passes,
         herd.credential_reads,
         herd.elapsed
