@@ -25,7 +25,10 @@ pub trait Decode: Resource<DynamicType = ()> + DeserializeOwned {
     const HAS_MANAGERS: bool = false;
 
     /// Takes out of an object what the operator does not need, so that it need not be readable.
-    fn reduce(object: &mut Value);
+    fn reduce(_object: &mut Value) {}
+
+    /// Takes out of an object that cannot be read as it is what keeps it from that, where it can be read without.
+    fn mend(_object: &mut Value) {}
 
     /// What claims something for it, of an object that cannot be read as a whole.
     fn part(_object: &Value) -> Option<Self> {
@@ -90,6 +93,14 @@ impl<'de, T: Decode> Deserialize<'de> for Item<T> {
             ..ObjectMeta::default()
         };
         T::reduce(&mut object);
+        if let Ok(object) = T::deserialize(&object) {
+            return Ok(Self {
+                metadata,
+                object: Ok(object),
+                part: None,
+            });
+        }
+        T::mend(&mut object);
         let read = serde_path_to_error::deserialize(&object);
         let why = |error: serde_path_to_error::Error<_>| scrub(&error.to_string(), LONGEST_MESSAGE);
         Ok(Self {
@@ -145,6 +156,9 @@ impl<T: Resource<DynamicType = ()>> Resource for Item<T> {
 impl Decode for WorkspaceTokenRotation {
     fn reduce(object: &mut Value) {
         bounds::resource(object);
+    }
+
+    fn mend(object: &mut Value) {
         if let Some(Value::Object(status)) = object.get_mut("status") {
             let pending = status.remove("pending").filter(|it| !it.is_null());
             keep_readable::<Status>(status);
@@ -183,16 +197,14 @@ impl Decode for WorkspaceTokenRotation {
 }
 
 impl Decode for Lease {
-    fn reduce(object: &mut Value) {
+    fn mend(object: &mut Value) {
         if let Some(Value::Object(spec)) = object.get_mut("spec") {
             keep_readable::<LeaseSpec>(spec);
         }
     }
 }
 
-impl Decode for Secret {
-    fn reduce(_object: &mut Value) {}
-}
+impl Decode for Secret {}
 
 impl<K: Resource<DynamicType = ()>> Decode for PartialObjectMeta<K> {
     const HAS_MANAGERS: bool = true;

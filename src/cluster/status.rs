@@ -67,16 +67,22 @@ async fn patch(
     let answer = client.request_text(request).await.map_err(verdict)?;
     let answer = shallow(&answer).map_err(kube::Error::SerdeError);
     let answer = answer.map_err(verdict)?;
-    let fields = answer["status"].as_object().into_iter().flatten();
+    let left = unreadable(&answer["status"]);
+    let read = Item::deserialize(answer).map_err(kube::Error::SerdeError);
+    Ok((read.and_then(Item::read).map_err(verdict)?, left))
+}
+
+/// The fields of a status that cannot be read.
+fn unreadable(status: &Value) -> Vec<String> {
+    if Status::deserialize(status).is_ok() {
+        return Vec::new();
+    }
+    let fields = status.as_object().into_iter().flatten();
     let is_left = |(field, value): &(&String, &Value)| {
         Status::deserialize(json!({field.as_str(): value})).is_err()
     };
-    let left = fields
-        .filter(is_left)
-        .map(|(field, _)| field.clone())
-        .collect();
-    let read = Item::deserialize(answer).map_err(kube::Error::SerdeError);
-    Ok((read.and_then(Item::read).map_err(verdict)?, left))
+    let left = fields.filter(is_left);
+    left.map(|(field, _)| field.clone()).collect()
 }
 
 /// What to merge into `written` to make it `wanted`: an apply leaves alone what another party wrote, as an
@@ -86,6 +92,9 @@ fn correction(
     written: Option<&Status>,
     left: Vec<String>,
 ) -> Option<Map<String, Value>> {
+    if left.is_empty() && written? == wanted {
+        return None;
+    }
     let (mut wanted, mut written) = (fields(wanted), fields(written?));
     for field in left {
         written.entry(field).or_insert(Value::Null);

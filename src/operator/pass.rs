@@ -260,7 +260,7 @@ impl Context {
     }
 
     /// Carries the plan out; afterwards the pass holds what is then known and planned.
-    async fn act(&self, pass: &mut Pass) -> Result<Option<Setback>, Error> {
+    async fn act(self: &Arc<Self>, pass: &mut Pass) -> Result<Option<Setback>, Error> {
         if matches!(pass.plan, Plan::Rotate(_) | Plan::Rewrite { .. }) {
             // Whatever comes of it, the Secret is another one then.
             let uid = pass.seen.resource.uid().unwrap_or_default();
@@ -273,19 +273,23 @@ impl Context {
         })
     }
 
-    async fn rotate(&self, pass: &mut Pass, rotation: Rotation) -> Result<Option<Setback>, Error> {
+    async fn rotate(
+        self: &Arc<Self>,
+        pass: &mut Pass,
+        rotation: Rotation,
+    ) -> Result<Option<Setback>, Error> {
         // Only fresh evidence makes this plan, and fresh evidence comes with its grant.
         let (Some(grant), Some(permit)) = (pass.grant.take(), pass.permit.take()) else {
             return Ok(Some(Setback::Raced));
         };
         let stuck = Arc::new(Notify::new());
         let mut running = {
-            let (handles, works) = (self.handles().clone(), self.works.clone());
-            let (seen, stuck) = (pass.seen.clone(), stuck.clone());
-            let stop = self.stop.clone();
+            let (context, seen, stuck) = (self.clone(), pass.seen.clone(), stuck.clone());
             self.tasks.spawn(async move {
+                let (observer, works) = (&context.observer, &context.works);
                 let granted = (grant, permit);
-                task::run(&handles, &works, &seen, &rotation, granted, (&stuck, &stop)).await
+                let signals = (&*stuck, &context.stop);
+                task::run(observer, works, &seen, &rotation, granted, signals).await
             })
         };
         let pace = pass.seen.pace();
@@ -298,7 +302,6 @@ impl Context {
             Some(Ok(Ok(done))) => {
                 // The status is written before the next rotation is begun: its write must not delay that of a value.
                 pass.permit = done.permit;
-                self.observer.book(&done.resource);
                 pass.seen.resource = done.resource;
                 pass.seen.stored = Stored::Holds(done.held);
                 pass.seen.live = Live::Token {

@@ -4,6 +4,7 @@
 use super::admission::Permit;
 use super::grant::Grant;
 use super::handles::Handles;
+use super::observe::Observer;
 use super::rotate::{Hands, Issued, rotate};
 use super::works::{WorkGuard, Works};
 use crate::api::{Status, WorkspaceTokenRotation};
@@ -37,7 +38,7 @@ pub(crate) struct Done {
 /// # Errors
 /// What kept it from being done, and whether the vendor may have rotated all the same.
 pub(crate) async fn run(
-    handles: &Handles,
+    observer: &Observer,
     works: &Works,
     seen: &Observed,
     rotation: &Rotation,
@@ -45,8 +46,10 @@ pub(crate) async fn run(
     (stuck, stop): (&Notify, &CancellationToken),
 ) -> Result<Done, Setback> {
     let uid = seen.resource.uid().unwrap_or_default();
+    let handles = &observer.handles;
     let mut task = Task {
         handles,
+        observer,
         work: works
             .begin(&uid, &rotation.token.id)
             .ok_or(Setback::Raced)?,
@@ -61,6 +64,7 @@ pub(crate) async fn run(
 
 struct Task<'a> {
     handles: &'a Handles,
+    observer: &'a Observer,
     work: WorkGuard,
     seen: &'a Observed,
     rotation: &'a Rotation,
@@ -94,8 +98,11 @@ impl Hands for Task<'_> {
 
     async fn take_back(&mut self, recorded: &WorkspaceTokenRotation) {
         let before = self.seen.resource.status.clone().unwrap_or_default();
+        let written = cluster::status::write(&self.handles.client, recorded, &before).await;
         // Where that fails, evidence tells the next process that no call was made.
-        let _ = cluster::status::write(&self.handles.client, recorded, &before).await;
+        if let Ok(written) = written {
+            self.observer.book(&written);
+        }
     }
 
     async fn rehearse(&mut self, draft: &Draft<'_>) -> Result<(), Setback> {
@@ -105,6 +112,7 @@ impl Hands for Task<'_> {
     async fn record(&mut self, intent: &Status) -> Result<WorkspaceTokenRotation, Setback> {
         let written = cluster::status::write(&self.handles.client, &self.seen.resource, intent);
         let written = written.await?;
+        self.observer.book(&written);
         let (metrics, rotation) = (&self.handles.metrics, self.rotation);
         if status::lost(self.seen, rotation).is_some() {
             metrics.value_lost();
