@@ -6,10 +6,9 @@ use std::io::Write as _;
 use std::time::Instant;
 
 /// What one rotation asks of the API server and of the vendor, from the operator's start on.
-const ROTATION: [What; 11] = [
+const ROTATION: [What; 10] = [
     What::ReadCredential,
     What::ListTokens,
-    What::ReadCredential,
     What::ReadSecret,
     What::ReadToken,
     What::Rehearse,
