@@ -10,7 +10,7 @@ use crate::process::telemetry::Format;
 use clap::Args;
 use jiff::SignedDuration;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -193,6 +193,16 @@ pub struct RunArgs {
         help_heading = "Astro"
     )]
     pub rotations_per_second: NonZeroU32,
+
+    /// Rotations at the same time, of all credentials together; one alone gets half of them
+    #[arg(
+        long,
+        env = "CONCURRENT_ROTATIONS",
+        default_value = "24",
+        value_name = "N",
+        help_heading = "Astro"
+    )]
+    pub concurrent_rotations: NonZeroU16,
 
     /// Elect a leader with a Lease, so that only one of several replicas works
     #[arg(long, env = "LEADER_ELECTION", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", help_heading = "Process")]

@@ -1,5 +1,6 @@
 //! Kubernetes: what is read from and written to the API server.
 
+pub(crate) mod answer;
 pub mod client;
 pub mod decode;
 pub(crate) mod error;

@@ -20,8 +20,9 @@ const ROTATION: [What; 10] = [
 ];
 /// Resources that live and die together, at most.
 const BATCH: usize = 100;
-/// Runs of what was not reached at the first try: a busy machine may let another request come first.
-const TRIES: usize = 3;
+/// Runs of what was not reached at the first try: a busy machine may let another request come first, and events are published
+/// a few at a time, so of those that are to die at one only a few get there.
+const TRIES: usize = 12;
 /// Resources that die twice, each at places of its own.
 const SAMPLES: usize = 120;
 
@@ -58,6 +59,9 @@ async fn killed_at_every_request_it_heals() {
     let number = plans.len();
     let (mut left, mut count) = (plans, Count::default());
     for _ in 0..TRIES {
+        if left.is_empty() {
+            break;
+        }
         let reports = range.run_all(left, BATCH).await.unwrap();
         assert_healed(&reports);
         let (done, missed): (Vec<_>, Vec<_>) =

@@ -9,6 +9,7 @@ use reqwest::StatusCode;
 use secrecy::SecretString;
 use serde_json::Value;
 use std::time::Duration;
+use tokio::sync::SemaphorePermit;
 use zeroize::Zeroizing;
 
 /// Longest text of the vendor's that is shown, characters.
@@ -32,6 +33,8 @@ pub(super) struct Answer {
     pub(super) date: Option<Timestamp>,
     /// The body, decoded.
     pub(super) body: Zeroizing<Vec<u8>>,
+    /// Its place among the long ones, if it is one.
+    pub(super) room: Option<SemaphorePermit<'static>>,
 }
 
 impl Answer {
@@ -123,6 +126,7 @@ mod tests {
 
     fn answer(status: u16, content_type: &str, body: &str) -> Answer {
         Answer {
+            room: None,
             status: StatusCode::from_u16(status).unwrap(),
             content_type: content_type.into(),
             encoding: None,

@@ -21,6 +21,7 @@ use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use tracing::debug;
 use zeroize::Zeroizing;
 
@@ -32,6 +33,10 @@ const MOST_PAGES: usize = 100;
 const LIST_TRIES: usize = 3;
 /// Longest body read, bytes.
 const LONGEST_BODY: usize = 16 * 1024 * 1024;
+/// A read whose body is longer waits until there is room for it, bytes: a tenant may have lists of thousands of tokens.
+const LONG_BODY: usize = 256 * 1024;
+/// Long bodies in memory at the same time.
+static ROOM: Semaphore = Semaphore::const_new(4);
 
 /// How to reach the vendor.
 #[derive(Clone, Debug)]
@@ -381,13 +386,13 @@ impl Astro {
             .request(method, url)
             .header(AUTHORIZATION, authorization)
             .header(ACCEPT, "application/json");
-        let begun = Instant::now();
+        let (begun, is_read) = (Instant::now(), operation != "rotate");
         // Not the client's own timeout, which starts anew with each byte of some phases.
         let pace = &self.0.settings.pace;
         let limit = pace.vendor_timeout;
         let answer = tokio::time::timeout(limit, async {
             let response = request.send().await.map_err(transport)?;
-            complete(response, pace.vendor_longest_pause).await
+            complete(response, is_read, pace.vendor_longest_pause).await
         })
         .await
         .unwrap_or_else(|_| Err(Error::Broken(format!("no answer within {limit:?}"))));
@@ -423,7 +428,11 @@ impl Astro {
 }
 
 /// The whole answer, or why it did not come whole.
-async fn complete(mut response: Response, longest_pause: Duration) -> Result<Answer, Error> {
+async fn complete(
+    mut response: Response,
+    is_read: bool,
+    longest_pause: Duration,
+) -> Result<Answer, Error> {
     let text = |name: HeaderName| response.headers().get(name)?.to_str().ok();
     let content_type = text(CONTENT_TYPE).unwrap_or_default();
     let content_type = content_type.split(';').next().unwrap_or_default().trim();
@@ -438,6 +447,7 @@ async fn complete(mut response: Response, longest_pause: Duration) -> Result<Ans
         retry_after: pause.map(|it| it.min(longest_pause)),
         date,
         body: Zeroizing::new(Vec::with_capacity(16 * 1024)),
+        room: None,
     };
     while let Some(chunk) = response.chunk().await.map_err(transport)? {
         if answer.body.len() + chunk.len() > LONGEST_BODY {
@@ -446,6 +456,11 @@ async fn complete(mut response: Response, longest_pause: Duration) -> Result<Ans
             )));
         }
         answer.body.extend_from_slice(&chunk);
+        // The answer to a rotation waits for nothing: it holds a value.
+        if is_read && answer.room.is_none() && answer.body.len() > LONG_BODY {
+            // It is never closed.
+            answer.room = ROOM.acquire().await.ok();
+        }
     }
     Ok(answer)
 }

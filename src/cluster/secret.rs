@@ -8,4 +8,5 @@ mod write;
 
 pub use self::landing::{Landed, land};
 pub use self::rehearsal::rehearse;
-pub use self::write::{Draft, LONGEST, value, write};
+pub use self::write::{Draft, metadata, value, write};
+pub use super::answer::LONGEST;

@@ -1,5 +1,6 @@
 //! The only writer of a resource's status: under its own field manager, and always fenced.
 
+use super::answer::Answer;
 use super::decode::{Item, shallow};
 use super::error::{Error, LONGEST_MESSAGE};
 use crate::api::{Status, WorkspaceTokenRotation};
@@ -61,12 +62,9 @@ async fn patch(
     (params, patch): (&PatchParams, &Patch<&Value>),
 ) -> Result<(WorkspaceTokenRotation, Vec<String>), Error> {
     let request = Request::new(api.resource_url()).patch_subresource("status", name, params, patch);
-    let request = request
-        .map_err(kube::Error::BuildRequest)
-        .map_err(verdict)?;
-    let answer = client.request_text(request).await.map_err(verdict)?;
-    let answer = shallow(&answer).map_err(kube::Error::SerdeError);
-    let answer = answer.map_err(verdict)?;
+    let long = Answer::to(client, request).await.map_err(verdict)?;
+    let answer = shallow(long.text().map_err(verdict)?);
+    let answer = answer.map_err(kube::Error::SerdeError).map_err(verdict)?;
     let left = unreadable(&answer["status"]);
     let read = Item::deserialize(answer).map_err(kube::Error::SerdeError);
     Ok((read.and_then(Item::read).map_err(verdict)?, left))

@@ -20,12 +20,6 @@ pub enum Kind {
     Rotation,
 }
 
-/// Looks at once. One credential alone gets half of them.
-const LOOKS: usize = 16;
-/// Rotations at once: enough to keep servers busy, few enough that the write of a value does not queue behind the
-/// preparations of hundreds of others. One credential alone gets half of them.
-const ROTATIONS: usize = 24;
-
 /// All that wait.
 #[derive(Clone)]
 pub struct Admission(Arc<Inner>);
@@ -45,12 +39,12 @@ pub struct Permit {
 }
 
 impl Admission {
-    /// Nobody waits yet.
-    pub fn new(astro: Astro) -> Self {
+    /// Nobody waits yet; so many places for looks, and as many for rotations.
+    pub fn new(astro: Astro, places: usize) -> Self {
         Self(Arc::new(Inner {
             astro,
-            looks: Mutex::new(Lines::new(LOOKS)),
-            rotations: Mutex::new(Lines::new(ROTATIONS)),
+            looks: Mutex::new(Lines::new(places)),
+            rotations: Mutex::new(Lines::new(places)),
             changed: Notify::new(),
         }))
     }

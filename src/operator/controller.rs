@@ -30,6 +30,8 @@ pub struct Setup {
     pub scope: Scope,
     /// How to learn what Secrets hold.
     pub secret_access: SecretAccess,
+    /// Looks, and rotations, at the same time.
+    pub places: usize,
     /// Set once the resources are known, for the per-resource series.
     pub resources: Arc<Mutex<Option<Store<WorkspaceTokenRotation>>>>,
 }
@@ -55,7 +57,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
     let context = Arc::new(Context {
         resources: resources.clone(),
         teller: Teller::new(&handles),
-        admission: Admission::new(handles.astro.clone()),
+        admission: Admission::new(handles.astro.clone(), setup.places),
         observer: Observer::new(
             handles,
             resources.clone(),

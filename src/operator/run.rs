@@ -118,6 +118,7 @@ pub async fn run_with(
         watch_client,
         scope,
         secret_access: args.decisions.secret_access,
+        places: args.concurrent_rotations.get().into(),
         resources,
     };
     let outcome = if args.leader_election {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::time::{DelayQueue, delay_queue};
 
 /// Passes at once. None of them waits for a list or for its turn, so few are enough, and they bound the memory.
-const PASSES: usize = 64;
+const PASSES: usize = 128;
 /// The longest time that a timer of the library can be set to is about two years.
 const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 

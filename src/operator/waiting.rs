@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Lists that are read at once: each may have thousands of tokens.
-const LISTS: usize = 4;
+/// Lists that are read at once. One that the vendor does not answer must not keep others waiting for long.
+const LISTS: usize = 128;
 
 /// Those who wait, by the list.
 pub(super) struct Waiting {

@@ -1,8 +1,7 @@
 //! Stores a value that exists nowhere else.
 
-use super::write::{Draft, api, write};
+use super::write::{Draft, metadata, write};
 use crate::api::{WorkspaceTokenRotation, evidence};
-use crate::cluster::decode::Item;
 use crate::cluster::error::Error;
 use crate::cluster::store::Store;
 use crate::decide::evidence::{Held, Stored};
@@ -43,15 +42,14 @@ pub async fn land(
     pace: &Pace,
     mut failing: impl FnMut(&Error),
 ) -> Landed {
-    let secrets = api(client, draft.owner);
-    let read = |found: Option<Item<Metadata>>| found.map(Item::read).transpose();
+    let namespace = draft.owner.namespace().unwrap_or_default();
     let name = draft.name.clone();
     let mut failures: u32 = 0;
     loop {
         failures = failures.saturating_add(1);
         let place = match fresh && draft.resource_version.is_some() {
             true => Place::Free,
-            false => match secrets.get_opt(&name).await.and_then(read) {
+            false => match metadata(client, &namespace, &name).await {
                 Ok(found) => {
                     draft.force = found.is_some();
                     draft.resource_version = found.as_ref().and_then(ResourceExt::resource_version);

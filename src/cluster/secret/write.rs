@@ -1,6 +1,7 @@
 //! What is written into a Secret, and how it is read back.
 
 use crate::api::{GROUP, MANAGED_BY, WorkspaceTokenRotation, request};
+use crate::cluster::answer::Answer;
 use crate::cluster::decode::{Item, shallow};
 use crate::cluster::error::{Error, LONGEST_MESSAGE};
 use crate::cluster::store::Store;
@@ -10,26 +11,18 @@ use crate::decide::ownership::held;
 use crate::decide::stamp::Stamp;
 use crate::reason::{Blocked, Reason};
 use crate::text::scrub;
-use futures::AsyncReadExt;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, GetParams, Patch, PatchParams, Request};
+use kube::api::{GetParams, Patch, PatchParams, Request};
 use kube::{Client, Resource, ResourceExt};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::Semaphore;
-use zeroize::Zeroizing;
 
 /// Length of the longest value that this process has stored, in bytes.
 pub(super) static LONGEST_VALUE: AtomicUsize = AtomicUsize::new(0);
-
-/// Whole Secrets that are read at once: each may be large, whatever it is read for.
-static READS: Semaphore = Semaphore::const_new(4);
-/// Longest JSON of any Secret, bytes: the store takes one of 1.5 MiB, and what it escapes is longer as JSON.
-pub const LONGEST: usize = 4 * 1024 * 1024;
 
 /// Everything that goes into a Secret but its value.
 pub struct Draft<'a> {
@@ -100,9 +93,11 @@ pub async fn value(
     let namespace = owner.namespace();
     let request = Request::new(Secret::url_path(&(), namespace.as_deref()));
     let request = request.get(name, &GetParams::default());
-    // It is never closed.
-    let _place = READS.acquire().await;
-    let secret = match bounded(client, request, longest).await {
+    let answer = Answer::within(client, request, longest).await;
+    let secret = match answer
+        .map(|it| it.map(|it| decode(&it)).transpose())
+        .flatten()
+    {
         Ok(Some(secret)) => secret,
         Ok(None) => {
             return Err(Error::Refused(Blocked::new(
@@ -119,45 +114,35 @@ pub async fn value(
     Ok(content.map(|content| (content.0.into(), version)))
 }
 
-/// The answer to a request for a whole Secret.
+/// The metadata of a Secret; `None`: there is none.
 ///
-/// Read as text: of an answer that does not decode, the client would log all of it, and it holds values.
-async fn answer(
+/// # Errors
+/// What the API server says, or that the metadata cannot be read.
+pub async fn metadata(
     client: &Client,
-    request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
-) -> kube::Result<Value> {
-    let request = request.map_err(kube::Error::BuildRequest)?;
-    let text = client.request_text(request).await?;
-    shallow(&text).map_err(kube::Error::SerdeError)
-}
-
-/// The same, read only as far as it is no longer than that; `None` when it is.
-async fn bounded(
-    client: &Client,
-    request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
-    longest: usize,
-) -> kube::Result<Option<Value>> {
-    let request = request.map_err(kube::Error::BuildRequest)?;
-    let body = client.request_stream(request).await?;
-    // It holds values.
-    let mut text = Zeroizing::new(Vec::new());
-    let read = body.take(longest as u64 + 1).read_to_end(&mut text).await;
-    read.map_err(kube::Error::ReadEvents)?;
-    if text.len() > longest {
-        return Ok(None);
+    namespace: &str,
+    name: &str,
+) -> kube::Result<Option<Metadata>> {
+    let request = Request::new(Secret::url_path(&(), Some(namespace)));
+    let answer = Answer::to(client, request.get_metadata(name, &GetParams::default()));
+    match answer.await {
+        Ok(answer) => {
+            let item: Item<Metadata> =
+                serde_json::from_str(answer.text()?).map_err(kube::Error::SerdeError)?;
+            item.read().map(Some)
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(error) => Err(error),
     }
-    let text = str::from_utf8(&text).map_err(|error| kube::Error::Service(error.into()))?;
-    let secret = shallow(text).map_err(kube::Error::SerdeError)?;
-    Ok(Some(secret))
-}
-
-pub(super) fn api(client: &Client, owner: &WorkspaceTokenRotation) -> Api<Item<Metadata>> {
-    Api::namespaced(client.clone(), &owner.namespace().unwrap_or_default())
 }
 
 pub(super) fn params(draft: &Draft) -> PatchParams {
     let params = PatchParams::apply(MANAGER);
     if draft.force { params.force() } else { params }
+}
+
+fn decode(answer: &Answer) -> kube::Result<Value> {
+    shallow(answer.text()?).map_err(kube::Error::SerdeError)
 }
 
 /// Applies; returns the Secret as it is then, which is what was sent, or nothing was.
@@ -171,7 +156,8 @@ pub(super) async fn apply(
     let namespace = draft.owner.namespace();
     let request = Request::new(Secret::url_path(&(), namespace.as_deref()));
     let request = request.patch(&draft.name, params, &Patch::Apply(Body(&sent)));
-    let answer = answer(client, request).await;
+    let answer = Answer::to(client, request).await;
+    let answer = answer.and_then(|it| decode(&it));
     let answer = answer.map_err(|error| verdict(&draft.name, error))?;
     match altered(&sent, &answer) {
         Some(field) => Err(Error::Changed(Blocked::new(

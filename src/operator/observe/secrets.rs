@@ -1,13 +1,13 @@
 //! What the target Secret holds: from the watch, or read now.
 
 use crate::api::{Key, WorkspaceTokenRotation, evidence};
-use crate::cluster::decode::Item;
+use crate::cluster::secret::metadata;
 use crate::cluster::store::Store;
 use crate::decide::evidence::{Held, Stored};
 use crate::decide::managed::Metadata;
 use crate::decide::ownership;
 use jiff::Timestamp;
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 
 /// Where the evidence on Secrets comes from.
 pub struct Secrets {
@@ -57,10 +57,9 @@ impl Secrets {
         now: Timestamp,
     ) -> kube::Result<Stored> {
         let namespace = resource.namespace().unwrap_or_default();
-        let api: Api<Item<Metadata>> = Api::namespaced(self.client.clone(), &namespace);
-        let found = api.get_opt(&resource.spec.target.name).await?;
-        if let Some(secret) = found {
-            return Ok(self.stored(&secret.read()?, resource, cluster));
+        let name = &resource.spec.target.name;
+        if let Some(secret) = metadata(&self.client, &namespace, name).await? {
+            return Ok(self.stored(&secret, resource, cluster));
         }
         Ok(Stored::Absent {
             elsewhere: self.elsewhere(resource, cluster, now).await?,
@@ -82,9 +81,7 @@ impl Secrets {
         if let Some(held) = watched.and_then(|all| elsewhere(all, resource, cluster, now)) {
             return Ok(Some(held));
         }
-        let namespace = resource.namespace().unwrap_or_default();
-        let api = Api::namespaced(self.client.clone(), &namespace);
-        former(&api, resource, cluster).await
+        former(&self.client, resource, cluster).await
     }
 
     fn stored(
@@ -122,15 +119,15 @@ fn elsewhere(
 
 /// The value under the target's former name, which status knows.
 async fn former(
-    secrets: &Api<Item<Metadata>>,
+    client: &Client,
     resource: &WorkspaceTokenRotation,
     cluster: &str,
 ) -> kube::Result<Option<Held>> {
     let Some(former) = bound(resource).filter(|it| **it != resource.spec.target.name) else {
         return Ok(None);
     };
-    let found = secrets.get_opt(former).await?;
-    let found = found.map(Item::read).transpose()?;
+    let namespace = resource.namespace().unwrap_or_default();
+    let found = metadata(client, &namespace, former).await?;
     Ok(found.and_then(|secret| intact(&secret, resource, cluster)))
 }
 

@@ -286,6 +286,8 @@ impl Lane {
             // Many rotations follow one another here that would be days apart.
             "--minimum-interval=1s".into(),
             "--rotations-per-second=1000".into(),
+            // Many are held at the same place until all have come to theirs.
+            "--concurrent-rotations=1000".into(),
             "--reads-per-second=1000".into(),
             "--log-filter=trace".into(),
         ];
