@@ -117,7 +117,15 @@ impl Listings {
             .then_some(known)
     }
 
-    /// The same; read with `read` when there is none. Of callers that come together one reads and the others share.
+    /// A list that is as good as one read now to tell which token has a name: no older than `fresh`, or than five times as
+    /// long as its reading took. Otherwise many that are due at once would read a long list again and again.
+    pub fn recent(&self, key: &Key, fresh: Duration) -> Option<Listing> {
+        let known = self.asked.known(key)?;
+        let is_recent = known.value.0.is_ok() && known.age() < fresh.max(known.took() * 5);
+        is_recent.then_some(known)
+    }
+
+    /// The same as [`Listings::known`]; read with `read` when there is none. Of callers that come together one reads and the others share.
     pub async fn get(
         &self,
         key: &Key,
@@ -197,6 +205,7 @@ mod tests {
         let later = Instant::now();
         assert!(listings.known(&key(), Some(asked)).is_some());
         assert!(listings.known(&key(), Some(later)).is_none());
+        assert!(listings.recent(&key(), Duration::from_secs(60)).is_some());
         get(later).await;
         assert_eq!(reads.load(Ordering::Relaxed), 2);
         listings.forget_older_than(Duration::ZERO);

@@ -17,12 +17,18 @@ pub struct Reading<V> {
     /// What was read.
     pub value: V,
     began: Instant,
+    took: Duration,
 }
 
 impl<V> Reading<V> {
     /// When its reading began.
     pub fn began(&self) -> Instant {
         self.began
+    }
+
+    /// How long the reading took.
+    pub fn took(&self) -> Duration {
+        self.took
     }
 
     /// Since its reading began.
@@ -47,7 +53,8 @@ impl<K: Clone + Eq + Hash, V: Clone> Shared<K, V> {
         }
         let began = Instant::now();
         let value = read().await;
-        place.insert(Reading { value, began }).clone()
+        let took = began.elapsed();
+        place.insert(Reading { value, began, took }).clone()
     }
 
     /// The reading of `key` as far as there is one and it is not being read anew.

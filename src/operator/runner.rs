@@ -170,10 +170,10 @@ mod tests {
         let pass = {
             let (gate, at_once) = (gate.clone(), at_once.clone());
             move |key: Arc<Key>, given| {
-                let (gate, at_once) = (gate.clone(), at_once.clone());
-                let _ = tell.send((key.name.clone(), given));
+                let (gate, at_once, tell) = (gate.clone(), at_once.clone(), tell.clone());
                 async move {
                     at_once.fetch_add(1, Ordering::SeqCst);
+                    let _ = tell.send((key.name.clone(), given));
                     gate.acquire().await.unwrap().forget();
                     at_once.fetch_sub(1, Ordering::SeqCst);
                     next

@@ -11,6 +11,11 @@ pub(super) struct Lines {
     lines: HashMap<u128, Line>,
     /// The credentials for which somebody waits; the first is served next.
     turns: VecDeque<u128>,
+    /// Those of them that have not been served since somebody came to wait for them. They take turns with the others, so
+    /// that one rotation does not wait for a round of a hundred credentials with hundreds each.
+    new: VecDeque<u128>,
+    /// Whether one that is not new goes first this time.
+    new_waits: bool,
     /// Who waits. Nobody does twice.
     waiting: HashSet<Arc<Key>>,
 }
@@ -31,6 +36,8 @@ impl Lines {
             free: places,
             lines: HashMap::new(),
             turns: VecDeque::new(),
+            new: VecDeque::new(),
+            new_waits: false,
             waiting: HashSet::new(),
         }
     }
@@ -42,7 +49,7 @@ impl Lines {
         }
         let line = self.lines.entry(credential).or_default();
         if line.namespaces.is_empty() {
-            self.turns.push_back(credential);
+            self.new.push_back(credential);
         }
         let mut namespaces = line.namespaces.iter_mut();
         let own = namespaces.find(|it| {
@@ -60,12 +67,18 @@ impl Lines {
     /// A credential gets one more only while more are free than it has: those for which the vendor does not answer, however
     /// many they are, leave some for others.
     pub(super) fn next(&mut self, mut may: impl FnMut(u128) -> bool) -> Option<(Arc<Key>, u128)> {
-        let is_open = |credential: &u128| {
+        let mut is_open = |credential: &u128| {
             let line = self.lines.get(credential);
             line.is_some_and(|line| line.held < self.free) && may(*credential)
         };
-        let turn = self.turns.iter().position(is_open)?;
-        let credential = self.turns.remove(turn)?;
+        let turns = match self.new_waits {
+            true => [&mut self.turns, &mut self.new],
+            false => [&mut self.new, &mut self.turns],
+        };
+        let credential = turns.into_iter().find_map(|turns| {
+            let turn = turns.iter().position(&mut is_open)?;
+            turns.remove(turn)
+        })?;
         let line = self.lines.get_mut(&credential)?;
         let mut namespace = line.namespaces.pop_front()?;
         let resource = namespace.pop_front()?;
@@ -77,6 +90,7 @@ impl Lines {
         }
         line.held += 1;
         self.free -= 1;
+        self.new_waits = !self.new_waits;
         self.waiting.remove(&resource);
         self.shrink();
         Some((resource, credential))
@@ -99,6 +113,7 @@ impl Lines {
         if self.waiting.is_empty() {
             self.waiting.shrink_to_fit();
             self.turns.shrink_to_fit();
+            self.new.shrink_to_fit();
         }
         if self.lines.is_empty() {
             self.lines.shrink_to_fit();
@@ -135,8 +150,30 @@ mod tests {
         }
         assert_eq!(
             names(&mut lines, |_| true),
-            ["a1", "c1", "b1", "c2", "a2", "a3"]
+            ["a1", "b1", "c1", "a2", "c2", "a3"]
         );
+    }
+
+    #[test]
+    fn one_that_comes_does_not_wait_for_a_round_of_all_others() {
+        let mut lines = Lines::new(1_000);
+        for credential in 0..100 {
+            for n in 0..3 {
+                lines.join(credential, &key(&credential.to_string(), &format!("{n}")));
+            }
+        }
+        for _ in 0..250 {
+            lines.next(|_| true).unwrap();
+        }
+        lines.join(100, &key("late", "late"));
+        let next: Vec<_> = (0..2).filter_map(|_| lines.next(|_| true)).collect();
+        assert!(next.iter().any(|(_, credential)| *credential == 100));
+        // And whoever comes, those before get on.
+        for late in 101..110 {
+            lines.join(late, &key("late", &late.to_string()));
+        }
+        let next = (0..10).filter_map(|_| lines.next(|_| true));
+        assert_eq!(next.filter(|(_, credential)| *credential < 100).count(), 5);
     }
 
     #[test]

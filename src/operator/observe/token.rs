@@ -103,8 +103,14 @@ pub(super) async fn read(
             Err(error) => return Ok(Failure::from(&error).live(true)),
         }
     }
-    let not_before = Instant::now().checked_sub(seen.pace().list_fresh);
-    let listing = listing(handles, listings, &seen.resource, not_before).await?;
+    let fresh = seen.pace().list_fresh;
+    let listing = match listings.recent(&list_key(&seen.resource), fresh) {
+        Some(listing) => listing,
+        None => {
+            let not_before = Instant::now().checked_sub(fresh);
+            listing(handles, listings, &seen.resource, not_before).await?
+        }
+    };
     let listed = match in_listing(&seen.resource, &listing, true) {
         Live::Token { token, .. } => token,
         unknown => return Ok(unknown),
