@@ -94,10 +94,7 @@ pub async fn value(
     let request = Request::new(Secret::url_path(&(), namespace.as_deref()));
     let request = request.get(name, &GetParams::default());
     let answer = Answer::within(client, request, longest).await;
-    let secret = match answer
-        .map(|it| it.map(|it| decode(&it)).transpose())
-        .flatten()
-    {
+    let secret = match answer.and_then(|it| it.map(|it| decode(&it)).transpose()) {
         Ok(Some(secret)) => secret,
         Ok(None) => {
             return Err(Error::Refused(Blocked::new(
