@@ -144,7 +144,11 @@ async fn of_a_long_queue_nothing_is_begun_after_the_signal_or_the_loss_of_the_le
         );
     }
 
-    let third = place.operator(&["--rotations-per-second=1000"]);
+    let third = place.operator(&[
+        "--rotations-per-second=1000",
+        "--reads-per-second=1000",
+        "--concurrent-rotations=100",
+    ]);
     queue.until_called(MANY).await;
     let done = |status: &&Status| stage::is_ready(status) && status.pending.is_none();
     let ended = poll("all are done", SOON, async || {
