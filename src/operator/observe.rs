@@ -30,6 +30,17 @@ use jiff::{SignedDuration, Timestamp};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Which list of tokens is good enough.
+#[derive(Clone, Copy)]
+pub enum List {
+    /// One that is not due for an audit.
+    Young,
+    /// One that was read since it was asked for, too: it would never be young where lists take long.
+    Since(Instant),
+    /// Any: the vendor is asked in any case.
+    Any,
+}
+
 /// What is known without asking the vendor.
 pub enum Known {
     /// All that can be.
@@ -78,7 +89,7 @@ impl Observer {
     }
 
     /// Evidence from the watches and the shared list: no request when nothing is due for an audit, but for the
-    /// Secret's metadata where Secrets are not watched.
+    /// Secret's metadata where Secrets are not watched. `list` says which one is good enough.
     ///
     /// # Errors
     /// When the API server does not answer.
@@ -87,6 +98,7 @@ impl Observer {
         resource: &WorkspaceTokenRotation,
         now: Timestamp,
         work: Option<Work>,
+        list: List,
     ) -> Result<Known, Error> {
         let mut seen = self.begin(resource, now, work);
         let stored = self.secrets.cached(resource, self.cluster(), now).await?;
@@ -104,6 +116,11 @@ impl Observer {
             let age = Duration::try_from(age).unwrap_or_default();
             // A process younger than the interval has no list that is too old.
             let not_before = Instant::now().checked_sub(age);
+            let not_before = match list {
+                List::Young => not_before,
+                List::Since(asked) => not_before.map(|it| asked.min(it)),
+                List::Any => None,
+            };
             let listing = self.listings.known(&token::list_key(resource), not_before);
             let Some(listing) = listing else {
                 return Ok(Known::Lacks(not_before));

@@ -4,7 +4,7 @@
 use super::admission::{Admission, Kind, Permit};
 use super::grant::Grant;
 use super::handles::Handles;
-use super::observe::{Known, Observer};
+use super::observe::{Known, List, Observer};
 use super::rewrite::{self, Rewrite};
 use super::rotate::rehearse_first;
 use super::runner::Next;
@@ -90,11 +90,12 @@ struct Pass {
 
 /// What a pass over a resource with a `permit` brought, and when the next one is due.
 pub(super) async fn pass(context: Arc<Context>, key: Arc<Key>, permit: Option<Permit>) -> Next {
+    let waited = context.waiting.served(&key);
     let Some(resource) = context.resources.get(&key) else {
         return Next::Woken;
     };
     // A panic ends one pass, not the operator; the hook has logged its place.
-    let pass = AssertUnwindSafe(context.pass(&key, &resource, permit)).catch_unwind();
+    let pass = AssertUnwindSafe(context.pass(&key, &resource, (permit, waited))).catch_unwind();
     match pass.await.unwrap_or(Err(Error::Panicked)) {
         Ok(next) => {
             let (namespace, name) = (&key.namespace, &key.name);
@@ -110,10 +111,10 @@ impl Context {
         self: &Arc<Self>,
         key: &Arc<Key>,
         resource: &WorkspaceTokenRotation,
-        permit: Option<Permit>,
+        given: (Option<Permit>, Option<Instant>),
     ) -> Result<Next, Error> {
         let begun = Instant::now();
-        let Some(mut pass) = self.decide(key, resource, permit).await? else {
+        let Some(mut pass) = self.decide(key, resource, given).await? else {
             return Ok(Next::Woken);
         };
         let setback = self.act(&mut pass).await?;
@@ -156,10 +157,16 @@ impl Context {
         self: &Arc<Self>,
         key: &Arc<Key>,
         resource: &WorkspaceTokenRotation,
-        permit: Option<Permit>,
+        (permit, waited): (Option<Permit>, Option<Instant>),
     ) -> Result<Option<Pass>, Error> {
         let work = self.works.get(&resource.uid().unwrap_or_default());
-        let seen = match self.observer.cached(resource, now(), work).await? {
+        let list = match (&permit, waited) {
+            // One that has its turn does not wait again.
+            (Some(_), _) => List::Any,
+            (None, Some(asked)) => List::Since(asked),
+            (None, None) => List::Young,
+        };
+        let seen = match self.observer.cached(resource, now(), work, list).await? {
             Known::Seen(seen) => *seen,
             Known::Lacks(not_before) => {
                 self.wait_for_list(key, resource, not_before);

@@ -3,16 +3,23 @@
 use super::observe::list_key;
 use crate::api::{Key, WorkspaceTokenRotation};
 use crate::astro::listing::Key as ListKey;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Lists that are read at once. One that the vendor does not answer must not keep others waiting for long.
 const LISTS: usize = 128;
 
+/// Since when a resource waits, or waited.
+type Since = HashMap<Arc<Key>, Instant>;
+
 /// Those who wait, by the list.
 pub(super) struct Waiting {
-    all: Mutex<HashMap<ListKey, HashSet<Arc<Key>>>>,
+    all: Mutex<HashMap<ListKey, Since>>,
+    /// Those whose list has come. It is good enough for them, however long its reading took: otherwise who needs a fresh one
+    /// would wait for ever where lists take long.
+    served: Mutex<Since>,
     places: Semaphore,
 }
 
@@ -21,16 +28,17 @@ impl Waiting {
     pub(super) fn new() -> Self {
         Self {
             all: Mutex::default(),
+            served: Mutex::default(),
             places: Semaphore::new(LISTS),
         }
     }
 
     /// Has a resource wait for its list; returns whether it is the first, so that the list has to be read.
     pub(super) fn join(&self, resource: &WorkspaceTokenRotation, key: &Arc<Key>) -> bool {
-        let mut all = self.all();
+        let mut all = lock(&self.all);
         let waiting = all.entry(list_key(resource)).or_default();
         let is_first = waiting.is_empty();
-        waiting.insert(key.clone());
+        waiting.entry(key.clone()).or_insert_with(Instant::now);
         is_first
     }
 
@@ -40,18 +48,30 @@ impl Waiting {
         self.places.acquire().await.ok()
     }
 
+    /// Since when a resource has waited whose list has come; that is told once.
+    pub(super) fn served(&self, key: &Arc<Key>) -> Option<Instant> {
+        let mut served = lock(&self.served);
+        let since = served.remove(key);
+        if served.is_empty() {
+            served.shrink_to_fit();
+        }
+        since
+    }
+
     /// Who waited for the list of this resource, now that its reading has ended.
-    pub(super) fn end(&self, resource: &WorkspaceTokenRotation) -> HashSet<Arc<Key>> {
-        let mut all = self.all();
+    pub(super) fn end(&self, resource: &WorkspaceTokenRotation) -> Vec<Arc<Key>> {
+        let mut all = lock(&self.all);
         let waited = all.remove(&list_key(resource)).unwrap_or_default();
         if all.is_empty() {
             all.shrink_to_fit();
         }
-        waited
+        let keys = waited.keys().cloned().collect();
+        lock(&self.served).extend(waited);
+        keys
     }
+}
 
-    fn all(&self) -> MutexGuard<'_, HashMap<ListKey, HashSet<Arc<Key>>>> {
-        // Each change is whole, even after a panic.
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change is whole, even after a panic.
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
