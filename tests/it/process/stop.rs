@@ -46,6 +46,8 @@ impl Queue {
             &pod,
             "--rotations-per-second=20",
             "--vendor-timeout=60s",
+            // Hundreds that are audited each second keep the machine busy.
+            "--audit-interval=1h",
         ];
         let namespace = self.place.stage.namespace.as_str();
         self.place
@@ -148,6 +150,7 @@ async fn of_a_long_queue_nothing_is_begun_after_the_signal_or_the_loss_of_the_le
         "--rotations-per-second=1000",
         "--reads-per-second=1000",
         "--concurrent-rotations=100",
+        "--audit-interval=1h",
     ]);
     queue.until_called(MANY).await;
     let done = |status: &&Status| stage::is_ready(status) && status.pending.is_none();
