@@ -125,7 +125,8 @@ impl Listings {
         is_recent.then_some(known)
     }
 
-    /// The same as [`Listings::known`]; read with `read` when there is none. Of callers that come together one reads and the others share.
+    /// The same as [`Listings::known`]; read with `read` when there is none. Of callers that come together one reads and the
+    /// others share.
     pub async fn get(
         &self,
         key: &Key,
@@ -161,8 +162,8 @@ impl Listings {
     fn serves<V>(&self, reading: &Reading<V>, is_list: bool, not_before: Option<Instant>) -> bool {
         match is_list {
             true => not_before.is_none_or(|at| reading.began() >= at),
-            // However old a list may be: a failure may be over.
-            false => reading.age() < self.failure_shared,
+            // However old a list may be: a failure may be over. From its end: one that took long is one for all who waited.
+            false => reading.rested() < self.failure_shared,
         }
     }
 
@@ -210,6 +211,20 @@ mod tests {
         assert_eq!(reads.load(Ordering::Relaxed), 2);
         listings.forget_older_than(Duration::ZERO);
         assert!(listings.known(&key(), None).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_failure_that_took_long_is_known_to_those_who_waited_for_it() {
+        let pace = Pace::SHIPPED.scaled(0.01);
+        let listings = Listings::new(&pace);
+        let read = async || {
+            // As long as a vendor that does not answer.
+            tokio::time::sleep(pace.vendor_failure_shared * 2).await;
+            let message = "no answer".into();
+            (Err(Failure::Unread { message }), None)
+        };
+        listings.get(&key(), None, read).await;
+        assert!(listings.known(&key(), None).is_some());
     }
 
     #[tokio::test]

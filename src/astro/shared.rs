@@ -31,6 +31,11 @@ impl<V> Reading<V> {
         self.took
     }
 
+    /// Since its reading ended.
+    pub fn rested(&self) -> Duration {
+        self.age().saturating_sub(self.took)
+    }
+
     /// Since its reading began.
     pub fn age(&self) -> Duration {
         self.began.elapsed()

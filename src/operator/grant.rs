@@ -15,7 +15,7 @@ use kube::{Client, ResourceExt};
 use secrecy::{ExposeSecret, SecretString};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest JSON of a Secret with a credential, bytes: hundreds of resources may name one each.
 const LONGEST_SECRET: usize = 256 * 1024;
@@ -162,14 +162,20 @@ impl Grants {
         resource: &WorkspaceTokenRotation,
         place: Place,
     ) -> Result<(Credential, bool), Error> {
-        let mut is_shared = true;
-        let serves = |reading: &Reading<_>| reading.age() < self.fresh;
+        let (mut is_shared, asked) = (true, Instant::now());
+        // Fresh when it was asked for: otherwise, where a read takes long, each of those who wait would read it anew.
+        let serves = |reading: &Reading<Result<_, _>>| match reading.value {
+            Ok(_) => asked.saturating_duration_since(reading.began()) < self.fresh,
+            Err(_) => reading.rested() < self.fresh,
+        };
         let read = async || {
             is_shared = false;
-            self.wipe_later();
             read(&self.client, resource, &place).await.map_err(Arc::new)
         };
         let reading = self.shared.get(&place, serves, read).await;
+        if !is_shared {
+            self.wipe_later();
+        }
         match reading.value {
             Ok(credential) => Ok((credential, is_shared)),
             Err(error) => Err(error.shared()),
