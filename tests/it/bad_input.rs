@@ -704,3 +704,17 @@ async fn a_credential_that_was_replaced_a_moment_ago_is_read_anew_before_it_is_c
     );
     stage.assert_no_leak().await;
 }
+
+#[tokio::test]
+async fn a_list_that_is_never_answered_is_reported() {
+    let stage = stage().await;
+    let token = stage.token("silent");
+    let held = Fault::on(Operation::List).before(Step::Hold);
+    let held = stage.astro.fault(held.credential(&stage.owner.id));
+    stage.create("silent", json!({})).await;
+    stage.until_blocked("silent", "VendorUnavailable").await;
+    assert_eq!(stage.astro.rotations(&token.id), 0);
+    held.clear();
+    stage.until_rotated("silent", 1).await;
+    stage.assert_no_leak().await;
+}
