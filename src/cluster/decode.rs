@@ -27,8 +27,8 @@ pub trait Decode: Resource<DynamicType = ()> + DeserializeOwned {
     /// Takes out of an object what the operator does not need, so that it need not be readable.
     fn reduce(_object: &mut Value) {}
 
-    /// Takes out of an object that cannot be read as it is what keeps it from that, where it can be read without.
-    fn mend(_object: &mut Value) {}
+    /// Removes from an object that cannot be read the parts that prevent it, where the rest can be read without them.
+    fn repair(_object: &mut Value) {}
 
     /// What claims something for it, of an object that cannot be read as a whole.
     fn part(_object: &Value) -> Option<Self> {
@@ -100,7 +100,7 @@ impl<'de, T: Decode> Deserialize<'de> for Item<T> {
                 part: None,
             });
         }
-        T::mend(&mut object);
+        T::repair(&mut object);
         let read = serde_path_to_error::deserialize(&object);
         let why = |error: serde_path_to_error::Error<_>| scrub(&error.to_string(), LONGEST_MESSAGE);
         Ok(Self {
@@ -158,7 +158,7 @@ impl Decode for WorkspaceTokenRotation {
         bounds::resource(object);
     }
 
-    fn mend(object: &mut Value) {
+    fn repair(object: &mut Value) {
         if let Some(Value::Object(status)) = object.get_mut("status") {
             let pending = status.remove("pending").filter(|it| !it.is_null());
             keep_readable::<Status>(status);
@@ -197,7 +197,7 @@ impl Decode for WorkspaceTokenRotation {
 }
 
 impl Decode for Lease {
-    fn mend(object: &mut Value) {
+    fn repair(object: &mut Value) {
         if let Some(Value::Object(spec)) = object.get_mut("spec") {
             keep_readable::<LeaseSpec>(spec);
         }
