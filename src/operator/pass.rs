@@ -181,11 +181,9 @@ impl Context {
             setback: None,
             done: None,
         };
-        if pass.plan == Plan::Look && !self.look(key, &mut pass).await? {
-            return Ok(None);
-        }
+        let may_go_on = pass.plan != Plan::Look || self.look(key, &mut pass).await?;
         self.observer.judge(&pass.seen);
-        Ok(Some(pass))
+        Ok(may_go_on.then_some(pass))
     }
 
     /// Looks now, if the pass has a permit that is good for what is to follow; otherwise it asks for one and returns `false`.
@@ -210,7 +208,6 @@ impl Context {
             live = self.observer.live(&pass.seen, now) => live?,
         };
         pass.plan = after_look(&pass.seen, plan(&pass.seen));
-        self.observer.judge(&pass.seen);
         match pass.plan {
             Plan::Rotate(_) => self.is_permitted(key, Kind::Rotation, pass).await,
             _ => Ok(true),

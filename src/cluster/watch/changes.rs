@@ -19,9 +19,12 @@ use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::watcher::Error;
 use kube::{Api, Client};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The API server ends a watch after 290 seconds. Where it does not within this time, the connection is dead.
 const SILENT: Duration = Duration::from_secs(295);
+/// How long a page of a list, or the beginning of a watch, may take.
+const SLOW: Duration = Duration::from_secs(60);
 /// Longest text of the API server's that is shown, characters.
 const LONGEST_MESSAGE: usize = 400;
 
@@ -63,6 +66,8 @@ where
         api,
         labels,
         limit: PAGE,
+        pause: pace.watch_retry,
+        begun: None,
         state: State::default(),
     };
     let changes = stream::unfold(watch, async |mut watch| {
@@ -87,6 +92,10 @@ struct Watch<T> {
     labels: Option<String>,
     /// Objects of the next page.
     limit: u32,
+    /// The shortest time between the beginnings of two watches: some proxies end each of them at once.
+    pause: Duration,
+    /// When the last one was begun.
+    begun: Option<Instant>,
     state: State<T>,
 }
 
@@ -159,7 +168,8 @@ where
             continue_token: next,
             ..ListParams::default()
         };
-        match read_page(&self.client, &self.api, params, &mut self.limit).await {
+        let page = read_page(&self.client, &self.api, params, &mut self.limit);
+        match in_time(page).await {
             Ok(page) => {
                 let page = Some(page);
                 self.state = State::Listing { names, page };
@@ -175,7 +185,11 @@ where
             label_selector: self.labels.clone(),
             ..WatchParams::default()
         };
-        match self.api.watch(&params, &version).await {
+        if let Some(begun) = self.begun {
+            tokio::time::sleep_until(begun + self.pause).await;
+        }
+        self.begun = Some(Instant::now());
+        match in_time(self.api.watch(&params, &version)).await {
             Ok(events) => {
                 self.state = State::Watching(version, events.boxed());
                 None
@@ -232,6 +246,16 @@ where
             false => Change::Delete(item.key()),
         }))
     }
+}
+
+/// The answer, or that none came in time.
+async fn in_time<A>(answer: impl Future<Output = kube::Result<A>>) -> kube::Result<A> {
+    let answer = tokio::time::timeout(SLOW, answer).await;
+    answer.unwrap_or_else(|_| {
+        Err(kube::Error::Service(
+            format!("no answer within {SLOW:?}").into(),
+        ))
+    })
 }
 
 fn is_expired(error: &kube::Error) -> bool {

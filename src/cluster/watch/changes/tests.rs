@@ -218,3 +218,15 @@ async fn a_watch_goes_on_from_the_last_version_and_begins_anew_where_that_is_too
     assert_eq!(world.watched[..4], ["5", "7", "9", "5"]);
     assert_eq!(world.asked.len(), 3);
 }
+
+#[tokio::test]
+async fn watches_that_end_at_once_are_not_begun_without_a_pause() {
+    let server = Server::with(World::default());
+    let mut changes = server.changes();
+    assert_eq!(told(&mut changes).await, ["0 listed"]);
+    let pause = Pace::SHIPPED.watch_retry;
+    let none = tokio::time::timeout(pause * 2, changes.next()).await;
+    assert!(none.is_err());
+    let watches = server.0.lock().unwrap().watched.len();
+    assert!((1..=3).contains(&watches), "{watches} watches");
+}
