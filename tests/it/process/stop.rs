@@ -198,7 +198,10 @@ async fn a_signal_between_intent_and_call_takes_the_intent_back_and_makes_no_cal
         gate.arm([("ci".to_owned(), intent)]);
         let mut operator = place.operator(&[]);
         operator.until("watching", SOON).await;
-        stage.request("ci", &format!("request {times}")).await;
+        // The first rotation is due already, and an edit during its intent would make that a conflict.
+        if times > 0 {
+            stage.request("ci", "now").await;
+        }
         let has_intent = |_: &_, status: &Status| status.pending.is_some();
         stage.until("ci", "begun", has_intent).await;
         operator.signal("TERM").await;
@@ -206,7 +209,7 @@ async fn a_signal_between_intent_and_call_takes_the_intent_back_and_makes_no_cal
         gate.release();
         let (code, log) = operator.end(QUICK).await;
         assert_eq!(code, Some(0), "{log:#?}");
-        assert_eq!(status().await.unwrap(), before);
+        assert_eq!(status().await.unwrap(), before, "{log:#?}");
         assert_eq!(stage.astro.rotations(&token), times);
 
         gate.arm([]);
