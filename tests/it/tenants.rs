@@ -6,10 +6,12 @@ use crate::stage::{
 };
 use astro_token_operator::api::Status;
 use futures::future::join_all;
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
 use lab::astro::{Astro, Fault, NewToken, Operation, Reply, Step};
 use lab::wait::poll;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Noise of a busy machine that no comparison of times may trip over.
@@ -676,6 +678,16 @@ async fn an_object_that_cannot_be_read_keeps_no_other_from_being_rotated_and_hea
         let rotated = tokio::time::timeout(DEADLINE, rotated).await;
         assert!(rotated.is_ok(), "{} rotations", astro.rotations(id));
     };
+    // The client cannot read its status.
+    let until_stored = async |times| {
+        until(&spoilt.id, times).await;
+        let live = astro.live_value(&spoilt.id).unwrap().into_bytes();
+        let is_live = |secret: &Secret| {
+            let mut values = secret.data.iter().flat_map(BTreeMap::values);
+            values.any(|value| value.0 == live)
+        };
+        stage.until_secret("spoilt-secret", is_live).await;
+    };
 
     stage.put_secret("bait", json!({"x": "y"})).await;
     let label = json!({"app.kubernetes.io/managed-by": "astro-token-operator"});
@@ -703,16 +715,16 @@ async fn an_object_that_cannot_be_read_keeps_no_other_from_being_rotated_and_hea
         let request = json!({"metadata": {"annotations": request}});
         patch(&stage, name, MERGE, request).await;
     }
-    until(&spoilt.id, 2).await;
+    until_stored(2).await;
     stage.until_rotated("plain", 2).await;
     commands_name_each(&stage).await;
-    until(&spoilt.id, 3).await;
+    until_stored(3).await;
     for name in ["plain-secret", "spoilt-secret"] {
         let secrets = stage.secrets();
         secrets.delete(name, &Default::default()).await.unwrap();
     }
     stage.until_rotated("plain", 3).await;
-    until(&spoilt.id, 4).await;
+    until_stored(4).await;
     assert_eq!(astro.rotations(&plain.id), 3);
 
     // An intent that cannot be read is in flight for a while, and then stamp and record decide: nothing is lost.
