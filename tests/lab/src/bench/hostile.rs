@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::harm::{Harm, Tenant};
+use self::harm::Tenant;
 use super::memory::{Cage, SHIPPED_LIMIT, Watch};
 use super::model::Model;
 use super::neighbour::Neighbours;
@@ -22,6 +22,8 @@ use super::runs::say;
 use super::settle;
 use super::shape::Shape;
 use super::site::{Pace, Site};
+
+pub use self::harm::Harm;
 
 /// The fleet beside them is not due before all is over.
 const FAR: Duration = Duration::from_secs(24 * 3600);
@@ -59,14 +61,15 @@ pub async fn measure(
     site: &Site,
     model: &Model,
     kind: (usize, Shape),
+    harm: &[Harm],
     attacks: &mut Vec<Attack>,
 ) -> anyhow::Result<Vec<String>> {
     let mut neighbours = Neighbours::create(site, model).await?;
     let (fleet, _) = settle::create(site, model, "beside", kind, FAR).await?;
     let tenant = Tenant::create(site).await?;
-    let alone = Harm::ALL.map(|harm| vec![harm]);
-    let sets = [Vec::new()].into_iter().chain(alone);
-    for set in sets.chain([Harm::ALL.to_vec()]) {
+    let alone = harm.iter().map(|harm| vec![*harm]);
+    let together = (harm.len() > 1).then(|| harm.to_vec());
+    for set in [Vec::new()].into_iter().chain(alone).chain(together) {
         let mut what = match set.as_slice() {
             [] => "nothing yet".to_owned(),
             [harm] => harm.to_string(),

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::fleet::Fleet;
 use super::floor::Floor;
 use super::herd::{self, Herd};
-use super::hostile::{self, Attack};
+use super::hostile::{self, Attack, Harm};
 use super::limits::{self, Limited};
 use super::measure::Reading;
 use super::model::Model;
@@ -70,6 +70,8 @@ pub struct Options {
     pub shape: Shape,
     /// For how long the operator is watched at rest.
     pub idle: Duration,
+    /// Kinds of harm that are done.
+    pub harm: Vec<Harm>,
 }
 
 /// Everything that was measured.
@@ -178,7 +180,8 @@ pub async fn measure(options: &Options) -> Runs {
         }
     }
     if options.has(&[Part::Hostile])
-        && let Err(error) = measure_attacks(&mut runs, (largest, options.shape)).await
+        && let Err(error) =
+            measure_attacks(&mut runs, (largest, options.shape), &options.harm).await
     {
         runs.failed("objects made to hurt", &error);
     }
@@ -343,14 +346,18 @@ async fn measure_limited(runs: &mut Runs, tokens: usize) -> anyhow::Result<Limit
     Ok(limited)
 }
 
-async fn measure_attacks(runs: &mut Runs, kind: (usize, Shape)) -> anyhow::Result<()> {
+async fn measure_attacks(
+    runs: &mut Runs,
+    kind: (usize, Shape),
+    harm: &[Harm],
+) -> anyhow::Result<()> {
     say(&format!(
         "{} resources, and objects made to hurt: creating them",
         kind.0
     ));
     let site = begin(runs).await?;
     let model = make_model(&site).await?;
-    let faults = hostile::measure(&site, &model, kind, &mut runs.attacks).await?;
+    let faults = hostile::measure(&site, &model, kind, harm, &mut runs.attacks).await?;
     runs.faults.extend(faults);
     Ok(())
 }

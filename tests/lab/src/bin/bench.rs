@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum as _};
+use lab::bench::hostile::Harm;
 use lab::bench::runs::{self, Options, Part};
 use lab::bench::shape::Shape;
 use lab::bench::{figures, lists};
@@ -24,6 +25,9 @@ struct Args {
     /// How resources are spread over namespaces and Workspaces
     #[arg(long, value_enum, default_value_t = Shape::Workspaces)]
     shape: Shape,
+    /// Which kinds of harm a hostile tenant does, each alone and all together
+    #[arg(long, value_name = "KIND,…", value_delimiter = ',', value_enum)]
+    harm: Vec<Harm>,
     /// For how long the operator is watched doing nothing; an audit is in eleven minutes
     #[arg(long, value_name = "SECONDS", default_value_t = 660)]
     idle: u64,
@@ -58,6 +62,10 @@ async fn run(args: Args) -> anyhow::Result<bool> {
         parts,
         shape: args.shape,
         idle: Duration::from_secs(args.idle),
+        harm: match args.harm.is_empty() {
+            true => Harm::value_variants().to_vec(),
+            false => args.harm,
+        },
     };
     let runs = runs::measure(&options).await;
     let report = figures::report(&runs, &options)?;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
+use clap::ValueEnum;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
@@ -32,21 +33,21 @@ const CLAIMS: usize = 1_000;
 const COMING_AND_GOING: usize = 10_000;
 
 /// A kind of harm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Harm {
-    /// Secrets with our label and many keys.
+    /// Secrets with our label and many keys
     WideSecrets,
-    /// Resources of more than a megabyte.
+    /// Resources of more than a megabyte
     FatResources,
-    /// A credential of one megabyte that many resources name.
+    /// A credential of one megabyte that many resources name
     BigCredential,
-    /// A Workspace with many tokens.
+    /// A Workspace with many tokens
     LongList,
-    /// Resources that come and go.
+    /// Resources that come and go
     ComingAndGoing,
-    /// Claims on a neighbour's token.
+    /// Claims on a neighbour's token
     Claims,
-    /// Scrapers of metrics that read slowly.
+    /// Scrapers of metrics that read slowly
     Scrapers,
 }
 
@@ -58,17 +59,6 @@ pub struct Tenant {
 }
 
 impl Harm {
-    /// All kinds.
-    pub const ALL: [Self; 7] = [
-        Self::WideSecrets,
-        Self::FatResources,
-        Self::BigCredential,
-        Self::LongList,
-        Self::ComingAndGoing,
-        Self::Claims,
-        Self::Scrapers,
-    ];
-
     /// How the names of its objects begin.
     fn prefix(self) -> String {
         format!("{self:?}").to_lowercase()
