@@ -5,15 +5,22 @@ use super::retry::Patience;
 use crate::decide::pace::Pace;
 use crate::text::api_error;
 use anyhow::anyhow;
+use hyper_timeout::TimeoutConnector;
+use hyper_util::client::legacy::{self, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PartialObjectMeta;
-use kube::client::ClientBuilder;
+use kube::client::{ClientBuilder, ConfigExt};
 use kube::{Api, Client, Config, ResourceExt};
 use tower::buffer::BufferLayer;
 use tower::retry::RetryLayer;
+use tower::{BoxError, ServiceBuilder};
 
 /// Requests that wait for their turn to be sent before others wait to be taken on; as many as the library's own.
 const REQUESTS: usize = 1024;
+/// Longest read buffer of a connection, bytes. A long answer waits in it until there is room for the rest, and many such
+/// answers may come at the same time.
+const BUFFER: usize = 64 * 1024;
 
 /// The cluster that the process runs in, otherwise that of the current kubeconfig.
 pub async fn infer() -> anyhow::Result<Config> {
@@ -35,10 +42,25 @@ pub fn for_calls(mut config: Config, pace: &Pace, patience: Patience) -> anyhow:
 
 /// A client without timeouts for what is read, since a watch may be silent for long.
 ///
-/// The library's own retries are off: they can take minutes, and are not reported.
-pub fn for_watches(mut config: Config, patience: Patience) -> anyhow::Result<Client> {
-    config.default_retry = false;
-    let builder = ClientBuilder::try_from(config)?
+/// It is put together here because the library's own client has connections with large buffers, and retries that can take
+/// minutes and are not reported.
+pub fn for_watches(config: Config, patience: Patience) -> anyhow::Result<Client> {
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(http)?);
+    connector.set_connect_timeout(config.connect_timeout);
+    connector.set_read_timeout(config.read_timeout);
+    connector.set_write_timeout(config.write_timeout);
+    let connections = legacy::Client::builder(TokioExecutor::new())
+        .http1_max_buf_size(BUFFER)
+        .build(connector);
+    let requests = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(connections);
+    let builder = ClientBuilder::new(requests, config.default_namespace)
         .with_layer(&BufferLayer::new(REQUESTS))
         .with_layer(&RetryLayer::new(patience));
     Ok(builder.build())
