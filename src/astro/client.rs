@@ -8,6 +8,7 @@ use crate::astro::record::Details;
 use crate::astro::wire::{self, Page};
 use crate::decide::evidence::Token;
 use crate::decide::pace::Pace;
+use crate::decide::token::Packed;
 use crate::id::is_same;
 use crate::process::metrics::Metrics;
 use jiff::Timestamp;
@@ -151,9 +152,10 @@ impl Astro {
         credential: &Credential,
         organization: &str,
         workspace: &str,
-    ) -> Result<Vec<Token>, Error> {
-        let id = |token: &Token| token.id.clone();
-        self.whole_list(credential, organization, workspace, wire::token, id)
+    ) -> Result<Vec<Packed>, Error> {
+        let read = |record: &Value| Packed::new(&wire::token(record));
+        let id = |token: &Packed| token.id().to_owned();
+        self.whole_list(credential, organization, workspace, read, id)
             .await
     }
 
@@ -301,6 +303,9 @@ impl Astro {
             if *total.get_or_insert(page.total_count) != page.total_count {
                 return Ok(None);
             }
+            // At once, as long lists are copied when they grow; what a page promises is no reason to take more.
+            let promised = page.total_count.min(page.tokens.len() * MOST_PAGES);
+            all.reserve_exact(promised.saturating_sub(all.len()));
             let (before, mut records) = (all.len(), page.tokens.iter().map(&read));
             if let Some(last) = all.last()
                 && records.next().map(|first| id(&first)) != Some(id(last))

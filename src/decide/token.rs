@@ -1,28 +1,99 @@
 //! Which token a resource means.
 
-use crate::api::WorkspaceTokenRotation;
+use crate::api::{Version, WorkspaceTokenRotation};
 use crate::decide::evidence::{Live, Token};
 use crate::id::is_same;
 use crate::reason::{Blocked, Reason};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Ids of tokens with one name that are shown.
 const MOST_IDS: usize = 10;
 
+/// A token of a list as it is kept: all its texts in one piece, because a list may have tens of thousands.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// Id, name, scope, kind, short token, and then the Workspaces.
+    texts: Box<str>,
+    /// Where each of them ends.
+    ends: Box<[u32]>,
+    /// Last rotation, start and expiry, whole seconds: the vendor's times are cut to them.
+    times: [Option<i64>; 3],
+    odd: Option<&'static str>,
+}
+
+impl Packed {
+    /// Of this token.
+    pub fn new(token: &Token) -> Self {
+        let short = token.version.short_token.as_deref().unwrap_or_default();
+        let texts = [&token.id, &token.name, &token.scope, &token.kind, short];
+        let workspaces = token.workspaces.iter().map(String::as_str);
+        let (mut all, mut ends) = (String::new(), Vec::new());
+        for text in texts.into_iter().chain(workspaces) {
+            all.push_str(text);
+            // No answer of the vendor's is that long.
+            ends.push(u32::try_from(all.len()).unwrap_or(u32::MAX));
+        }
+        let rotated_at = token.version.rotated_at.as_ref().map(|at| at.0);
+        Self {
+            texts: all.into(),
+            ends: ends.into(),
+            times: [rotated_at, token.starts, token.ends].map(|at| at.map(|at| at.as_second())),
+            odd: token.odd,
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        self.text(0)
+    }
+
+    fn name(&self) -> &str {
+        self.text(1)
+    }
+
+    fn text(&self, nth: usize) -> &str {
+        let begin = nth.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.texts[begin as usize..self.ends[nth] as usize]
+    }
+
+    /// The token.
+    pub fn unpack(&self) -> Token {
+        let text = |nth| self.text(nth).to_owned();
+        let times = (self.times).map(|at| at.and_then(|at| Timestamp::from_second(at).ok()));
+        let [rotated_at, starts, ends] = times;
+        Token {
+            id: text(0),
+            name: text(1),
+            scope: text(2),
+            kind: text(3),
+            workspaces: (5..self.ends.len()).map(text).collect(),
+            version: Version {
+                rotated_at: rotated_at.map(Time),
+                short_token: Some(text(4)).filter(|short| !short.is_empty()),
+            },
+            starts,
+            ends,
+            odd: self.odd,
+        }
+    }
+}
+
 /// The tokens of a list, found by name and by id without looking at all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Tokens {
-    by_name: Vec<Token>,
+    by_name: Vec<Packed>,
     /// Places in there, in the order of the ids.
     by_id: Vec<u32>,
 }
 
 impl Tokens {
     /// All of these.
-    pub fn new(mut tokens: Vec<Token>) -> Self {
-        tokens.sort_by(|one, other| one.name.cmp(&other.name));
+    pub fn new(mut tokens: Vec<Packed>) -> Self {
+        tokens.sort_by(|one, other| one.name().cmp(other.name()));
         tokens.shrink_to_fit();
         let mut by_id: Vec<_> = (0..).take(tokens.len()).collect();
-        by_id.sort_by_cached_key(|place: &u32| tokens[*place as usize].id.to_ascii_lowercase());
+        by_id.sort_by_cached_key(|place: &u32| tokens[*place as usize].id().to_ascii_lowercase());
         Self {
             by_name: tokens,
             by_id,
@@ -30,18 +101,21 @@ impl Tokens {
     }
 
     /// Those of this name.
-    pub fn named(&self, name: &str) -> &[Token] {
-        let begin = self.by_name.partition_point(|token| *token.name < *name);
-        let rest = &self.by_name[begin..];
-        &rest[..rest.partition_point(|token| *token.name == *name)]
+    pub fn named(&self, name: &str) -> Vec<Token> {
+        let begin = self.by_name.partition_point(|token| token.name() < name);
+        let rest = self.by_name[begin..].iter();
+        rest.take_while(|token| token.name() == name)
+            .map(Packed::unpack)
+            .collect()
     }
 
     /// The one of this id, however it is written.
-    pub fn with_id(&self, id: &str) -> Option<&Token> {
+    pub fn with_id(&self, id: &str) -> Option<Token> {
         let id = id.to_ascii_lowercase();
         let token = |place: &u32| &self.by_name[*place as usize];
-        let found = (self.by_id).binary_search_by_key(&id, |it| token(it).id.to_ascii_lowercase());
-        found.ok().map(|at| token(&self.by_id[at]))
+        let found =
+            (self.by_id).binary_search_by_key(&id, |it| token(it).id().to_ascii_lowercase());
+        found.ok().map(|at| token(&self.by_id[at]).unpack())
     }
 }
 
@@ -57,11 +131,8 @@ pub fn among(resource: &WorkspaceTokenRotation, tokens: &Tokens, fresh: bool) ->
         Blocked::new(Reason::TokenNotFound, message)
     };
     let refused = |blocked| Live::Refused { blocked, fresh };
-    let known = |token: &Token| match token.odd {
-        None => Live::Token {
-            token: token.clone(),
-            fresh,
-        },
+    let known = |token: Token| match token.odd {
+        None => Live::Token { token, fresh },
         Some(field) => Live::Unavailable {
             message: format!(
                 "in the list of Workspace {} the field {field} of the token's record is not as documented",
@@ -75,18 +146,14 @@ pub fn among(resource: &WorkspaceTokenRotation, tokens: &Tokens, fresh: bool) ->
         return (tokens.with_id(id))
             .map_or_else(|| refused(not_found(&format!("with id {id}"))), known);
     };
-    let of_name = tokens.named(name).iter();
     // One whose scope cannot be read may be a twin.
-    let matching: Vec<_> = (of_name.clone())
-        .filter(|token| token.scope == "WORKSPACE" || token.scope.is_empty())
-        .collect();
-    match matching[..] {
-        [token] => known(token),
-        [] => match of_name.clone().next() {
-            // Another rule says that its scope is wrong.
-            Some(other) => known(other),
-            None => refused(not_found(&format!("named {name:?}"))),
-        },
+    let may_be_it = |token: &Token| token.scope == "WORKSPACE" || token.scope.is_empty();
+    let (mut matching, others): (Vec<_>, Vec<_>) =
+        tokens.named(name).into_iter().partition(may_be_it);
+    match matching.len() {
+        // Another rule says that the scope of another one is wrong.
+        0 | 1 => (matching.pop().or_else(|| others.into_iter().next()))
+            .map_or_else(|| refused(not_found(&format!("named {name:?}"))), known),
         _ => {
             let ids = matching.iter().take(MOST_IDS);
             let ids: Vec<_> = ids.map(|token| token.id.as_str()).collect();
@@ -125,17 +192,44 @@ mod tests {
             ..Token::default()
         };
         let all = [("B2", "b"), ("a1", "a"), ("c3", "b"), ("d4", "")];
-        let tokens = Tokens::new(all.map(|(id, name)| token(id, name)).into());
-        let named =
-            |name| -> Vec<_> { tokens.named(name).iter().map(|it| it.id.as_str()).collect() };
+        let tokens = Tokens::new(all.map(|(id, name)| Packed::new(&token(id, name))).into());
+        let named = |name| -> Vec<_> { tokens.named(name).into_iter().map(|it| it.id).collect() };
         assert_eq!(named("b"), ["B2", "c3"]);
-        assert_eq!((named("a"), named("")), (vec!["a1"], vec!["d4"]));
+        assert_eq!(
+            (named("a"), named("")),
+            (vec!["a1".to_owned()], vec!["d4".to_owned()])
+        );
         assert!(named("0").is_empty() && named("aa").is_empty() && named("z").is_empty());
         for (id, name) in all {
-            let found = |id: &str| tokens.with_id(id).map(|it| it.name.as_str());
-            assert_eq!(found(id), Some(name));
-            assert_eq!(found(&id.to_ascii_uppercase()), Some(name));
+            let found = |id: &str| tokens.with_id(id).map(|it| it.name);
+            assert_eq!(found(id).as_deref(), Some(name));
+            assert_eq!(found(&id.to_ascii_uppercase()).as_deref(), Some(name));
         }
         assert!(tokens.with_id("e5").is_none() && Tokens::default().with_id("").is_none());
+    }
+    #[test]
+    fn a_token_is_kept_as_it_was_read() {
+        let at = |second| Some(Timestamp::from_second(second).unwrap());
+        let bare = Token {
+            id: "cl1".into(),
+            ..Token::default()
+        };
+        let full = Token {
+            name: "Bücher".into(),
+            scope: "WORKSPACE".into(),
+            kind: "STANDARD".into(),
+            workspaces: vec!["w1".into(), String::new(), "w2".into()],
+            version: Version {
+                rotated_at: at(1).map(Time),
+                short_token: Some("abc".into()),
+            },
+            starts: at(-2),
+            ends: at(3),
+            odd: Some("roles"),
+            ..bare.clone()
+        };
+        for token in [bare, full] {
+            assert_eq!(Packed::new(&token).unpack(), token);
+        }
     }
 }

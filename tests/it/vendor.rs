@@ -80,7 +80,8 @@ impl Lab {
 
     async fn list(&self, client: &Astro) -> Result<Vec<Token>, Error> {
         let (organization, workspace) = (self.simulator.organization(), self.simulator.workspace());
-        soon(client.list(&self.credential, organization, workspace)).await
+        let list = soon(client.list(&self.credential, organization, workspace)).await?;
+        Ok(list.iter().map(|token| token.unpack()).collect())
     }
 
     async fn get(&self, client: &Astro) -> Result<Token, Error> {
@@ -273,7 +274,7 @@ async fn an_odd_record_costs_no_other() {
     let url = serve(Router::new().fallback(async move || axum::Json(page))).await;
     let credential = Credential::parse("a-value").unwrap();
     let listed = soon(client(settings(&url)).list(&credential, "o", "w")).await;
-    let listed = listed.unwrap();
+    let listed: Vec<Token> = listed.unwrap().iter().map(|it| it.unpack()).collect();
     let odd: Vec<_> = listed.iter().map(|token| token.odd).collect();
     assert_eq!(odd, [Some("lastRotatedAt"), Some("id"), None]);
     assert_eq!(listed[2].workspaces, ["w"]);
