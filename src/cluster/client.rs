@@ -51,6 +51,8 @@ pub fn for_watches(config: Config, patience: Patience) -> anyhow::Result<Client>
     connector.set_connect_timeout(config.connect_timeout);
     connector.set_read_timeout(config.read_timeout);
     connector.set_write_timeout(config.write_timeout);
+    // Otherwise the time for which a connection was idle counts, and a request on it may fail at once.
+    connector.set_reset_reader_on_write(true);
     let connections = legacy::Client::builder(TokioExecutor::new())
         .http1_max_buf_size(BUFFER)
         .build(connector);
