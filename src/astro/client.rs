@@ -303,7 +303,7 @@ impl Astro {
             if *total.get_or_insert(page.total_count) != page.total_count {
                 return Ok(None);
             }
-            // At once, as long lists are copied when they grow; what a page promises is no reason to take more.
+            // Reserved at once, because a long list is copied as it grows; bounded, because the count is only a claim.
             let promised = page.total_count.min(page.tokens.len() * MOST_PAGES);
             all.reserve_exact(promised.saturating_sub(all.len()));
             let (before, mut records) = (all.len(), page.tokens.iter().map(&read));

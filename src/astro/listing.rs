@@ -92,7 +92,7 @@ pub type Listing = Reading<List>;
 
 /// All lists.
 pub struct Listings {
-    /// By the one who asks: nobody may learn more than their own credential shows.
+    /// By the caller, who may see only what the caller's own credential shows.
     asked: Shared<Key, List>,
     /// By what was asked: two who ask with the same credential share one list.
     read: Shared<(u128, String, String), Found>,

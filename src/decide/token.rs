@@ -52,6 +52,10 @@ impl Packed {
         self.text(1)
     }
 
+    fn scope(&self) -> &str {
+        self.text(2)
+    }
+
     fn text(&self, nth: usize) -> &str {
         let begin = nth.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.texts[begin as usize..self.ends[nth] as usize]
@@ -101,12 +105,10 @@ impl Tokens {
     }
 
     /// Those of this name.
-    pub fn named(&self, name: &str) -> Vec<Token> {
+    pub fn named(&self, name: &str) -> &[Packed] {
         let begin = self.by_name.partition_point(|token| token.name() < name);
-        let rest = self.by_name[begin..].iter();
-        rest.take_while(|token| token.name() == name)
-            .map(Packed::unpack)
-            .collect()
+        let rest = &self.by_name[begin..];
+        &rest[..rest.partition_point(|token| token.name() == name)]
     }
 
     /// The one of this id, however it is written.
@@ -146,17 +148,21 @@ pub fn among(resource: &WorkspaceTokenRotation, tokens: &Tokens, fresh: bool) ->
         return (tokens.with_id(id))
             .map_or_else(|| refused(not_found(&format!("with id {id}"))), known);
     };
+    let of_name = tokens.named(name);
     // One whose scope cannot be read may be a twin.
-    let may_be_it = |token: &Token| token.scope == "WORKSPACE" || token.scope.is_empty();
-    let (mut matching, others): (Vec<_>, Vec<_>) =
-        tokens.named(name).into_iter().partition(may_be_it);
-    match matching.len() {
-        // Another rule says that the scope of another one is wrong.
-        0 | 1 => (matching.pop().or_else(|| others.into_iter().next()))
-            .map_or_else(|| refused(not_found(&format!("named {name:?}"))), known),
+    let matching: Vec<_> = (of_name.iter())
+        .filter(|token| matches!(token.scope(), "WORKSPACE" | ""))
+        .collect();
+    match matching[..] {
+        [token] => known(token.unpack()),
+        [] => match of_name.first() {
+            // Another rule says that its scope is wrong.
+            Some(other) => known(other.unpack()),
+            None => refused(not_found(&format!("named {name:?}"))),
+        },
         _ => {
             let ids = matching.iter().take(MOST_IDS);
-            let ids: Vec<_> = ids.map(|token| token.id.as_str()).collect();
+            let ids: Vec<_> = ids.map(|token| token.id()).collect();
             refused(Blocked::new(
                 Reason::TokenAmbiguous,
                 format!(
@@ -193,12 +199,9 @@ mod tests {
         };
         let all = [("B2", "b"), ("a1", "a"), ("c3", "b"), ("d4", "")];
         let tokens = Tokens::new(all.map(|(id, name)| Packed::new(&token(id, name))).into());
-        let named = |name| -> Vec<_> { tokens.named(name).into_iter().map(|it| it.id).collect() };
+        let named = |name| -> Vec<_> { tokens.named(name).iter().map(Packed::id).collect() };
         assert_eq!(named("b"), ["B2", "c3"]);
-        assert_eq!(
-            (named("a"), named("")),
-            (vec!["a1".to_owned()], vec!["d4".to_owned()])
-        );
+        assert_eq!((named("a"), named("")), (vec!["a1"], vec!["d4"]));
         assert!(named("0").is_empty() && named("aa").is_empty() && named("z").is_empty());
         for (id, name) in all {
             let found = |id: &str| tokens.with_id(id).map(|it| it.name);
@@ -207,6 +210,7 @@ mod tests {
         }
         assert!(tokens.with_id("e5").is_none() && Tokens::default().with_id("").is_none());
     }
+
     #[test]
     fn a_token_is_kept_as_it_was_read() {
         let at = |second| Some(Timestamp::from_second(second).unwrap());

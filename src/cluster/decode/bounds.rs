@@ -14,7 +14,7 @@ const LONGEST: usize = 1024;
 const HISTORY: usize = 32;
 /// Most labels and annotations of a Secret that are taken beside our own.
 const MOST_NAMES: usize = 64;
-/// The label and the annotations that the operator reads on a Secret, whoever wrote them.
+/// The label and the annotations that the operator reads on a Secret, regardless of who wrote them.
 const EVIDENCE: [&str; 15] = [
     MANAGED_BY.0,
     request::ADOPT,
