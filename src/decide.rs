@@ -15,7 +15,7 @@ pub mod rivals;
 pub mod schedule;
 pub mod stamp;
 pub(crate) mod status;
-pub(crate) mod token;
+pub mod token;
 pub mod tries;
 pub(crate) mod upcoming;
 pub mod validate;

@@ -2,11 +2,12 @@
 
 use crate::astro::credential::Credential;
 use crate::astro::error::Error;
-use crate::astro::wire;
+use crate::astro::wire::{self, Page};
 use crate::text::scrub;
 use jiff::Timestamp;
 use reqwest::StatusCode;
 use secrecy::SecretString;
+use serde::Deserialize;
 use serde_json::Value;
 use std::time::Duration;
 use tokio::sync::SemaphorePermit;
@@ -100,11 +101,30 @@ impl Answer {
     /// # Errors
     /// Where it is not JSON, without quoting it.
     pub(super) fn json(&self) -> Result<Value, Error> {
-        serde_json::from_slice(wire::without_bom(&self.body)).map_err(|error| {
+        self.decode(wire::without_bom(&self.body))
+    }
+
+    /// The body as a page of a list.
+    ///
+    /// # Errors
+    /// Where it is none, without quoting it.
+    pub(super) fn page(&self) -> Result<Page<'_>, Error> {
+        self.decode(wire::without_bom(&self.body))
+    }
+
+    /// A part of the body.
+    ///
+    /// # Errors
+    /// Where it is not as documented, without quoting it.
+    pub(super) fn decode<'a, T: Deserialize<'a>>(&self, part: &'a [u8]) -> Result<T, Error> {
+        serde_json::from_slice(part).map_err(|error| {
+            let what = match error.is_data() {
+                true => "as documented",
+                false => "JSON",
+            };
+            let (line, column) = (error.line(), error.column());
             self.between(&format!(
-                "its body is not JSON (line {}, column {})",
-                error.line(),
-                error.column()
+                "its body is not {what} (line {line}, column {column})"
             ))
         })
     }

@@ -5,10 +5,10 @@ use crate::astro::credential::Credential;
 use crate::astro::error::{Error, transport};
 use crate::astro::limits::Limits;
 use crate::astro::record::Details;
-use crate::astro::wire::{self, Page};
+use crate::astro::wire;
 use crate::decide::evidence::Token;
 use crate::decide::pace::Pace;
-use crate::decide::token::Packed;
+use crate::decide::token::Listed;
 use crate::id::is_same;
 use crate::process::metrics::Metrics;
 use jiff::Timestamp;
@@ -18,7 +18,9 @@ use reqwest::header::{
 use reqwest::{Certificate, Client, Method, Response, Url};
 use secrecy::SecretString;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,7 +37,7 @@ const LIST_TRIES: usize = 3;
 /// Longest body read, bytes.
 const LONGEST_BODY: usize = 16 * 1024 * 1024;
 /// A read whose body is longer waits until there is room for it, bytes: a tenant may have lists of thousands of tokens.
-const LONG_BODY: usize = 256 * 1024;
+const LONG_BODY: usize = 64 * 1024;
 /// Long bodies in memory at the same time.
 static ROOM: Semaphore = Semaphore::const_new(4);
 
@@ -143,7 +145,7 @@ impl Astro {
         self.0.time.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every token with a role in the Workspace, of any scope.
+    /// Every token with a role in the Workspace, of any scope, as `keep` makes it.
     ///
     /// # Errors
     /// See [`Error`]; reads are safe to repeat.
@@ -152,10 +154,10 @@ impl Astro {
         credential: &Credential,
         organization: &str,
         workspace: &str,
-    ) -> Result<Vec<Packed>, Error> {
-        let read = |record: &Value| Packed::new(&wire::token(record));
-        let id = |token: &Packed| token.id().to_owned();
-        self.whole_list(credential, organization, workspace, read, id)
+        keep: impl Fn(&Token) -> Listed,
+    ) -> Result<Vec<Listed>, Error> {
+        let read = |record: &Value| keep(&wire::token(record));
+        self.whole_list(credential, organization, workspace, read, Listed::id)
             .await
     }
 
@@ -169,7 +171,7 @@ impl Astro {
         organization: &str,
         workspace: &str,
     ) -> Result<Vec<Details>, Error> {
-        let id = |details: &Details| details.token.id.clone();
+        let id = |details: &Details| Some(details.token.id.clone()).filter(|id| !id.is_empty());
         self.whole_list(credential, organization, workspace, wire::details, id)
             .await
     }
@@ -256,13 +258,13 @@ impl Astro {
     }
 
     /// A list on which a name, or an absence, can be relied: read again while it changes.
-    async fn whole_list<T>(
+    async fn whole_list<T, I: Eq + Hash>(
         &self,
         credential: &Credential,
         organization: &str,
         workspace: &str,
         read: impl Fn(&Value) -> T,
-        id: impl Fn(&T) -> String,
+        id: impl Fn(&T) -> Option<I>,
     ) -> Result<Vec<T>, Error> {
         for _ in 0..LIST_TRIES {
             let pages = self.pages(credential, organization, workspace, &read, &id);
@@ -279,13 +281,13 @@ impl Astro {
     /// All pages of a list, each record once; `None` when they do not add up, because the list changed while they were
     /// read. Each page begins with the last record of the one before: a count alone would miss that one token was
     /// deleted and another one created.
-    async fn pages<T>(
+    async fn pages<T, I: Eq + Hash>(
         &self,
         credential: &Credential,
         organization: &str,
         workspace: &str,
         read: impl Fn(&Value) -> T,
-        id: impl Fn(&T) -> String,
+        id: impl Fn(&T) -> Option<I>,
     ) -> Result<Option<Vec<T>>, Error> {
         let mut all: Vec<T> = Vec::new();
         let mut total = None;
@@ -298,27 +300,34 @@ impl Astro {
                 .append_pair("sorts", "createdAt:asc")
                 .append_pair("workspaceId", workspace);
             let answer = self.read("list", url, credential).await?;
-            let page = serde_json::from_value::<Page>(answer.json()?)
-                .map_err(|_| answer.between("it is no page of a list of tokens"))?;
+            let page = answer.page()?;
             if *total.get_or_insert(page.total_count) != page.total_count {
                 return Ok(None);
             }
             // Reserved at once, because a long list is copied as it grows; bounded, because the count is only a claim.
             let promised = page.total_count.min(page.tokens.len() * MOST_PAGES);
             all.reserve_exact(promised.saturating_sub(all.len()));
-            let (before, mut records) = (all.len(), page.tokens.iter().map(&read));
-            if let Some(last) = all.last()
-                && records.next().map(|first| id(&first)) != Some(id(last))
-            {
-                return Ok(None);
+            // One by one: the records of a whole page take several times the space of its text.
+            let record = |record: &&RawValue| {
+                let record = answer.decode(record.get().as_bytes())?;
+                Ok(read(&record))
+            };
+            let (before, mut records) = (all.len(), page.tokens.iter().map(record));
+            if let Some(last) = all.last() {
+                let first = records.next().transpose()?;
+                if first.is_none_or(|first| id(&first) != id(last)) {
+                    return Ok(None);
+                }
             }
-            all.extend(records);
+            for record in records {
+                all.push(record?);
+            }
             if all.len() == before || all.len() >= page.total_count {
                 break;
             }
         }
         let mut seen = HashSet::new();
-        let mut ids = all.iter().map(&id).filter(|id| !id.is_empty());
+        let mut ids = all.iter().filter_map(&id);
         let adds_up = total == Some(all.len()) && ids.all(|id| seen.insert(id));
         Ok(adds_up.then_some(all))
     }

@@ -5,12 +5,13 @@ use crate::astro::client::Astro;
 use crate::astro::credential::Credential;
 use crate::astro::error::{Error, Kind};
 use crate::astro::shared::{Reading, Shared};
-use crate::decide::evidence::{CredentialClaims, Live};
+use crate::decide::evidence::{CredentialClaims, Live, Token};
 use crate::decide::pace::Pace;
-use crate::decide::token::Tokens;
+use crate::decide::token::{Listed, Tokens};
 use crate::reason::Blocked;
 use jiff::SignedDuration;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Whose list: credential and Workspace.
@@ -90,12 +91,17 @@ pub type List = (Found, Option<CredentialClaims>);
 /// A list as read at one moment.
 pub type Listing = Reading<List>;
 
+/// Organization and Workspace.
+type OfWorkspace = (String, String);
+
 /// All lists.
 pub struct Listings {
     /// By the caller, who may see only what the caller's own credential shows.
     asked: Shared<Key, List>,
     /// By what was asked: two who ask with the same credential share one list.
-    read: Shared<(u128, String, String), Found>,
+    read: Shared<(u128, OfWorkspace), Found>,
+    /// The list of each Workspace that was read last, with whatever credential: lists of one are much alike.
+    latest: Mutex<HashMap<OfWorkspace, Weak<Tokens>>>,
     /// How long a failure is shared: many resources with one bad credential make one attempt.
     failure_shared: Duration,
 }
@@ -106,6 +112,7 @@ impl Listings {
         Self {
             asked: Shared::default(),
             read: Shared::default(),
+            latest: Mutex::default(),
             failure_shared: pace.vendor_failure_shared,
         }
     }
@@ -137,26 +144,33 @@ impl Listings {
         self.asked.get(key, serves, read).await
     }
 
-    /// The list of a Workspace of an Organization, as a credential shows it.
+    /// The list of a Workspace of an Organization, as a credential shows it. Of tokens that are not wanted it tells only that
+    /// they are there: an Organization may have many more than anybody here asks for.
     pub async fn list(
         &self,
         astro: &Astro,
         credential: &Credential,
         (organization, workspace): (&str, &str),
         not_before: Option<Instant>,
+        is_wanted: impl Fn(&Token) -> bool,
     ) -> Found {
-        let key = (
-            credential.fingerprint(),
-            organization.to_owned(),
-            workspace.to_owned(),
-        );
+        let whole = (organization.to_owned(), workspace.to_owned());
+        let key = (credential.fingerprint(), whole);
         let serves = |it: &Reading<_>| self.serves(it, Result::is_ok(&it.value), not_before);
         let read = async || {
-            let list = astro.list(credential, organization, workspace).await;
-            list.map(|all| Arc::new(Tokens::new(all)))
-                .map_err(|error| Failure::from(&error))
+            let latest = self.latest().get(&key.1).and_then(Weak::upgrade);
+            let latest = latest.unwrap_or_default();
+            let keep = |token: &Token| Listed::new(token, is_wanted(token), &latest);
+            let list = astro.list(credential, organization, workspace, keep).await;
+            let tokens = list.map(|all| Arc::new(Tokens::new(all)));
+            tokens.map_err(|error| Failure::from(&error))
         };
-        self.read.get(&key, serves, read).await.value
+        let found = self.read.get(&key, serves, read).await.value;
+        if let Ok(tokens) = &found {
+            let latest = Arc::downgrade(tokens);
+            self.latest().insert(key.1, latest);
+        }
+        found
     }
 
     fn serves<V>(&self, reading: &Reading<V>, is_list: bool, not_before: Option<Instant>) -> bool {
@@ -171,6 +185,12 @@ impl Listings {
     pub fn forget_older_than(&self, idle: Duration) {
         self.asked.retain(|_, it| it.age() < idle);
         self.read.retain(|_, it| it.age() < idle);
+        self.latest().retain(|_, it| it.strong_count() > 0);
+    }
+
+    fn latest(&self) -> MutexGuard<'_, HashMap<OfWorkspace, Weak<Tokens>>> {
+        // Each change is whole, even after a panic.
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

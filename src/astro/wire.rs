@@ -10,13 +10,15 @@ use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::time::Duration;
 
 /// `ApiTokensPaginated` of its OpenAPI description.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Page {
-    pub(super) tokens: Vec<Value>,
+pub(super) struct Page<'a> {
+    #[serde(borrow)]
+    pub(super) tokens: Vec<&'a RawValue>,
     pub(super) total_count: usize,
 }
 

@@ -121,6 +121,16 @@ impl Claims {
             .collect()
     }
 
+    /// Whether some resource names this token of a Workspace, by its name or by its id.
+    pub fn is_named(&self, workspace: &str, token: &Token) -> bool {
+        let prints = [
+            self.prints.token(&token.id),
+            self.prints.token_name(workspace, &token.name),
+        ];
+        let mut any = prints.iter().flat_map(|it| self.claimants.since(*it, 0));
+        any.next().is_some()
+    }
+
     /// The older resources with a claim to the same token as this one, whether or not they can work on it.
     pub fn older(&self, resource: &WorkspaceTokenRotation) -> HashSet<Key> {
         let own = self.find(resource);
@@ -539,6 +549,23 @@ mod tests {
     /// Why it has to wait, if it has.
     fn reason(claims: &mut Claims, resource: &WorkspaceTokenRotation) -> Option<Reason> {
         Some(rival(claims, resource)?.blocked.reason)
+    }
+
+    #[test]
+    fn a_token_is_named_by_its_id_or_by_its_name_in_its_workspace() {
+        let one = resource("one", 2, "CI", "one");
+        let by_name = one.spec.token.name.clone().unwrap();
+        let workspace = &one.spec.workspace_id;
+        let mut claims = of(&[&one]);
+        assert!(claims.is_named(workspace, &token("x", &by_name)));
+        assert!(!claims.is_named("another", &token("x", &by_name)));
+        assert!(!claims.is_named(workspace, &token("x", "another")));
+        let two = resource("two", 1, "id-X", "two");
+        claims.apply(&two, at(0));
+        assert!(claims.is_named("any", &token("ID-x", "another")));
+        claims.remove(&two);
+        claims.remove(&one);
+        assert!(!claims.is_named(workspace, &token("id-x", &by_name)));
     }
 
     #[test]

@@ -1,17 +1,19 @@
 //! Which token a resource means.
 
-use crate::api::{Version, WorkspaceTokenRotation};
+use crate::api::{TokenRef, Version, WorkspaceTokenRotation};
 use crate::decide::evidence::{Live, Token};
 use crate::id::is_same;
 use crate::reason::{Blocked, Reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
 /// Ids of tokens with one name that are shown.
 const MOST_IDS: usize = 10;
 
 /// A token of a list as it is kept: all its texts in one piece, because a list may have tens of thousands.
-#[derive(Clone, Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Packed {
     /// Id, name, scope, kind, short token, and then the Workspaces.
     texts: Box<str>,
@@ -83,41 +85,122 @@ impl Packed {
     }
 }
 
+/// One token of a list. Of one that is not wanted only hashes are kept: enough to tell that it is there.
+#[derive(Debug)]
+pub struct Listed {
+    id: u64,
+    name: u64,
+    token: Option<Arc<Packed>>,
+}
+
+impl Listed {
+    /// Of this token; `known` is another list of the same Workspace, which most likely has the same of it.
+    pub fn new(token: &Token, is_wanted: bool, known: &Tokens) -> Self {
+        let id = hash_of_id(&token.id);
+        let keep = || {
+            let packed = Packed::new(token);
+            let same = known.with_id_hash(id).find_map(|it| {
+                let kept = it.token.as_ref()?;
+                (**kept == packed).then(|| kept.clone())
+            });
+            same.unwrap_or_else(|| Arc::new(packed))
+        };
+        Self {
+            id,
+            name: hash(&token.name),
+            token: is_wanted.then(keep),
+        }
+    }
+
+    /// The token, if it was wanted.
+    pub fn token(&self) -> Option<Token> {
+        self.token.as_deref().map(Packed::unpack)
+    }
+
+    /// What tells it from others; `None`: it has no id.
+    pub fn id(&self) -> Option<u64> {
+        (self.id != hash_of_id("")).then_some(self.id)
+    }
+}
+
+/// A hash under a key that this process has drawn and shows to nobody, so that no two names or ids that anybody could write
+/// have the same one.
+fn hash(text: &str) -> u64 {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEY.hash_one(text)
+}
+
+fn hash_of_id(id: &str) -> u64 {
+    hash(&id.to_ascii_lowercase())
+}
+
 /// The tokens of a list, found by name and by id without looking at all of them.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Tokens {
-    by_name: Vec<Packed>,
-    /// Places in there, in the order of the ids.
+    /// In the order of the hashes of their names.
+    by_name: Vec<Listed>,
+    /// Places in there, in the order of the hashes of the ids.
     by_id: Vec<u32>,
 }
 
 impl Tokens {
     /// All of these.
-    pub fn new(mut tokens: Vec<Packed>) -> Self {
-        tokens.sort_by(|one, other| one.name().cmp(other.name()));
+    pub fn new(mut tokens: Vec<Listed>) -> Self {
+        tokens.sort_by_key(|token| token.name);
         tokens.shrink_to_fit();
         let mut by_id: Vec<_> = (0..).take(tokens.len()).collect();
-        by_id.sort_by_cached_key(|place: &u32| tokens[*place as usize].id().to_ascii_lowercase());
+        by_id.sort_by_key(|place: &u32| tokens[*place as usize].id);
         Self {
             by_name: tokens,
             by_id,
         }
     }
 
-    /// Those of this name.
-    pub fn named(&self, name: &str) -> &[Packed] {
-        let begin = self.by_name.partition_point(|token| token.name() < name);
-        let rest = &self.by_name[begin..];
-        &rest[..rest.partition_point(|token| token.name() == name)]
+    /// Whether there may be a token that is asked for and was not wanted when the list was read.
+    pub fn lacks(&self, asked: &TokenRef) -> bool {
+        let of_name = asked.name.iter().flat_map(|name| self.with_name(name));
+        let of_id = asked
+            .id
+            .iter()
+            .flat_map(|id| self.with_id_hash(hash_of_id(id)));
+        of_name.chain(of_id).any(|listed| listed.token.is_none())
     }
 
-    /// The one of this id, however it is written.
+    /// Those of this name, as far as they were wanted.
+    pub fn named(&self, name: &str) -> impl Iterator<Item = &Packed> {
+        let kept = self
+            .with_name(name)
+            .iter()
+            .filter_map(|it| it.token.as_deref());
+        kept.filter(move |token| token.name() == name)
+    }
+
+    /// The one of this id, however it is written, if it was wanted.
     pub fn with_id(&self, id: &str) -> Option<Token> {
-        let id = id.to_ascii_lowercase();
-        let token = |place: &u32| &self.by_name[*place as usize];
-        let found =
-            (self.by_id).binary_search_by_key(&id, |it| token(it).id().to_ascii_lowercase());
-        found.ok().map(|at| token(&self.by_id[at]).unpack())
+        let mut kept = self
+            .with_id_hash(hash_of_id(id))
+            .filter_map(|it| it.token.as_deref());
+        kept.find(|token| is_same(token.id(), id))
+            .map(Packed::unpack)
+    }
+
+    /// Whether there is one of this id, wanted or not.
+    pub fn has_id(&self, id: &str) -> bool {
+        self.with_id_hash(hash_of_id(id)).next().is_some()
+    }
+
+    fn with_name(&self, name: &str) -> &[Listed] {
+        let name = hash(name);
+        let begin = self.by_name.partition_point(|token| token.name < name);
+        let rest = &self.by_name[begin..];
+        &rest[..rest.partition_point(|token| token.name == name)]
+    }
+
+    fn with_id_hash(&self, id: u64) -> impl Iterator<Item = &Listed> {
+        let listed = |place: &u32| &self.by_name[*place as usize];
+        let begin = self.by_id.partition_point(|place| listed(place).id < id);
+        let rest = self.by_id[begin..].iter().map(listed);
+        rest.take_while(move |token| token.id == id)
     }
 }
 
@@ -125,6 +208,15 @@ impl Tokens {
 /// `fresh`: they were read just now.
 pub fn among(resource: &WorkspaceTokenRotation, tokens: &Tokens, fresh: bool) -> Live {
     let spec = &resource.spec;
+    if tokens.lacks(&spec.token) {
+        return Live::Unavailable {
+            message: format!(
+                "the list of the tokens of Workspace {} was read before this token was asked for",
+                spec.workspace_id
+            ),
+            retry_after: None,
+        };
+    }
     let not_found = |what: &str| {
         let message = format!(
             "no token {what} in Workspace {}; check token, workspaceId and the credential's role",
@@ -148,7 +240,7 @@ pub fn among(resource: &WorkspaceTokenRotation, tokens: &Tokens, fresh: bool) ->
         return (tokens.with_id(id))
             .map_or_else(|| refused(not_found(&format!("with id {id}"))), known);
     };
-    let of_name = tokens.named(name);
+    let of_name: Vec<_> = tokens.named(name).collect();
     // One whose scope cannot be read may be a twin.
     let matching: Vec<_> = (of_name.iter())
         .filter(|token| matches!(token.scope(), "WORKSPACE" | ""))
@@ -198,17 +290,48 @@ mod tests {
             ..Token::default()
         };
         let all = [("B2", "b"), ("a1", "a"), ("c3", "b"), ("d4", "")];
-        let tokens = Tokens::new(all.map(|(id, name)| Packed::new(&token(id, name))).into());
-        let named = |name| -> Vec<_> { tokens.named(name).iter().map(Packed::id).collect() };
+        let all = all.map(|(id, name)| token(id, name));
+        let list = |is_wanted: fn(&Token) -> bool, known: &Tokens| {
+            let listed = all.iter().map(|it| Listed::new(it, is_wanted(it), known));
+            Tokens::new(listed.collect())
+        };
+        let tokens = list(|_| true, &Tokens::default());
+        let named = |name| {
+            let mut ids: Vec<_> = tokens.named(name).map(Packed::id).collect();
+            ids.sort_unstable();
+            ids
+        };
         assert_eq!(named("b"), ["B2", "c3"]);
         assert_eq!((named("a"), named("")), (vec!["a1"], vec!["d4"]));
         assert!(named("0").is_empty() && named("aa").is_empty() && named("z").is_empty());
-        for (id, name) in all {
-            let found = |id: &str| tokens.with_id(id).map(|it| it.name);
-            assert_eq!(found(id).as_deref(), Some(name));
-            assert_eq!(found(&id.to_ascii_uppercase()).as_deref(), Some(name));
+        for it in &all {
+            for id in [&it.id, &it.id.to_ascii_uppercase()] {
+                assert_eq!(tokens.with_id(id).as_ref(), Some(it));
+                assert!(tokens.has_id(id));
+            }
         }
         assert!(tokens.with_id("e5").is_none() && Tokens::default().with_id("").is_none());
+        assert!(!tokens.has_id("e5"));
+
+        // Of those that nobody wanted it is known that they are there.
+        let some = list(|token| token.name != "b", &tokens);
+        let by_name = |name: &str| TokenRef {
+            name: Some(name.into()),
+            id: None,
+        };
+        let by_id = |id: &str| TokenRef {
+            name: None,
+            id: Some(id.into()),
+        };
+        assert!(some.lacks(&by_name("b")) && some.lacks(&by_id("b2")) && some.has_id("c3"));
+        assert!(some.named("b").next().is_none() && some.with_id("B2").is_none());
+        assert!(!some.lacks(&by_name("a")) && !some.lacks(&by_id("a1")));
+        assert!(!some.lacks(&by_name("z")) && !some.lacks(&by_id("e5")));
+
+        // What another list has too is kept once.
+        let of = |tokens: &Tokens| Arc::as_ptr(tokens.with_name("a")[0].token.as_ref().unwrap());
+        assert_eq!(of(&some), of(&tokens));
+        assert_ne!(of(&list(|_| true, &Tokens::default())), of(&tokens));
     }
 
     #[test]

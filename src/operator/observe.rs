@@ -134,7 +134,7 @@ impl Observer {
     /// Reads the list that is lacking, for this resource and all others that need it. What keeps it from being read is known
     /// then too.
     pub async fn fetch_list(&self, resource: &WorkspaceTokenRotation, not_before: Option<Instant>) {
-        let listing = token::listing(&self.handles, &self.listings, resource, not_before);
+        let listing = token::listing(self, resource, not_before);
         let _ = listing.await;
     }
 
@@ -180,11 +180,11 @@ impl Observer {
         let stored = self.secrets.read(resource, self.cluster(), seen.now);
         let stored = doubted(&seen, stored.await?);
         seen.found(stored);
-        seen.live = token::read(handles, &self.listings, &seen, &grant).await?;
+        seen.live = token::read(self, &seen, &grant).await?;
         // Without an answer it is asked again soon, and not only at the next audit: the look had a reason.
         let answered = !matches!(seen.live, Live::Unavailable { .. });
         seen.asked_at = answered.then_some(seen.now);
-        seen.token_is_gone = token::is_gone(handles, &self.listings, &seen, &grant).await?;
+        seen.token_is_gone = token::is_gone(self, &seen, &grant).await?;
         seen.vendor_time = handles.astro.time().filter(|_| answered);
         if let Live::Token { token, .. } = &seen.live {
             seen.begun = self.works.begun(&token.id);

@@ -34,6 +34,27 @@ async fn a_new_resource_gets_its_value_once() {
 }
 
 #[tokio::test]
+async fn a_token_that_nobody_asked_for_when_its_list_was_read_is_found_all_the_same() {
+    let stage = stage().await;
+    let tokens = ["first", "second", "third"].map(|name| stage.token(name));
+    for name in ["first", "second"] {
+        stage.create(name, json!({})).await;
+        stage.until_rotated(name, 1).await;
+        stage.until_event(name, 1).await;
+        assert_eq!(stage.events(name).await, ["Rotated"]);
+    }
+    let third = json!({"spec": {"token": {"name": stage.token_name("third")}}});
+    stage.edit("second", third).await;
+    stage.until_rotated("second", 2).await;
+    stage.until_event("second", 2).await;
+    assert_eq!(stage.events("second").await, ["Rotated", "Rotated"]);
+    for token in tokens {
+        assert_eq!(stage.astro.rotations(&token.id), 1);
+    }
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
 async fn it_rotates_on_schedule_one_rotation_for_each_due_time() {
     let stage = stage().await;
     let token = stage.token("often");

@@ -6,6 +6,7 @@ use astro_token_operator::astro::credential::Credential;
 use astro_token_operator::astro::error::Error;
 use astro_token_operator::decide::evidence::Token;
 use astro_token_operator::decide::pace::Pace;
+use astro_token_operator::decide::token::{Listed, Tokens};
 use astro_token_operator::process::metrics::Metrics;
 use axum::Router;
 use axum::extract::Query;
@@ -80,8 +81,8 @@ impl Lab {
 
     async fn list(&self, client: &Astro) -> Result<Vec<Token>, Error> {
         let (organization, workspace) = (self.simulator.organization(), self.simulator.workspace());
-        let list = soon(client.list(&self.credential, organization, workspace)).await?;
-        Ok(list.iter().map(|token| token.unpack()).collect())
+        let list = client.list(&self.credential, organization, workspace, keep);
+        Ok(soon(list).await?.iter().filter_map(Listed::token).collect())
     }
 
     async fn get(&self, client: &Astro) -> Result<Token, Error> {
@@ -169,6 +170,11 @@ async fn serve(router: Router) -> String {
 }
 
 // ── reading ──
+
+/// Keeps all of each token of a list.
+fn keep(token: &Token) -> Listed {
+    Listed::new(token, true, &Tokens::default())
+}
 
 #[tokio::test]
 async fn a_list_comes_whole_whatever_the_size_of_its_pages() {
@@ -258,7 +264,7 @@ async fn a_list_that_never_adds_up_is_no_list() {
     };
     let url = serve(Router::new().fallback(page)).await;
     let credential = Credential::parse("a-value").unwrap();
-    let listed = soon(client(settings(&url)).list(&credential, "o", "w")).await;
+    let listed = soon(client(settings(&url)).list(&credential, "o", "w", keep)).await;
     let error = listed.unwrap_err().to_string();
     assert!(error.contains("does not add up"), "{error}");
 }
@@ -273,8 +279,8 @@ async fn an_odd_record_costs_no_other() {
     ]});
     let url = serve(Router::new().fallback(async move || axum::Json(page))).await;
     let credential = Credential::parse("a-value").unwrap();
-    let listed = soon(client(settings(&url)).list(&credential, "o", "w")).await;
-    let listed: Vec<Token> = listed.unwrap().iter().map(|it| it.unpack()).collect();
+    let listed = soon(client(settings(&url)).list(&credential, "o", "w", keep)).await;
+    let listed: Vec<Token> = listed.unwrap().iter().filter_map(Listed::token).collect();
     let odd: Vec<_> = listed.iter().map(|token| token.odd).collect();
     assert_eq!(odd, [Some("lastRotatedAt"), Some("id"), None]);
     assert_eq!(listed[2].workspaces, ["w"]);
@@ -299,7 +305,7 @@ async fn a_list_that_never_ends_is_given_up() {
     let page = r#"{"tokens": [{"id": "again"}], "totalCount": 1000000}"#;
     let url = serve(Router::new().fallback(async move || page)).await;
     let credential = Credential::parse("a-value").unwrap();
-    let listed = soon(client(settings(&url)).list(&credential, "o", "w")).await;
+    let listed = soon(client(settings(&url)).list(&credential, "o", "w", keep)).await;
     let error = listed.unwrap_err().to_string();
     assert!(error.contains("does not add up"), "{error}");
 }

@@ -1,9 +1,10 @@
 //! What the vendor says of the token: from a list that is shared, or read now.
 
+use super::Observer;
 use crate::api::WorkspaceTokenRotation;
 use crate::astro::credential::Credential;
 use crate::astro::error::{Error as VendorError, Kind};
-use crate::astro::listing::{Failure, Key, Listing, Listings};
+use crate::astro::listing::{Failure, Key, Listing};
 use crate::cluster::error::Error;
 use crate::cluster::secret;
 use crate::decide::evidence::{Live, Observed, Stored, Token};
@@ -32,11 +33,15 @@ pub(in crate::operator) fn list_key(resource: &WorkspaceTokenRotation) -> Key {
 /// # Errors
 /// When the API server gives no verdict on the credential.
 pub(super) async fn listing(
-    handles: &Handles,
-    listings: &Listings,
+    observer: &Observer,
     resource: &WorkspaceTokenRotation,
     not_before: Option<Instant>,
 ) -> Result<Listing, Error> {
+    let Observer {
+        handles, listings, ..
+    } = observer;
+    let workspace = &resource.spec.workspace_id;
+    let is_wanted = |token: &Token| observer.claims().is_named(workspace, token);
     let mut broken = None;
     let read = async || match handles.grants.of(resource).await {
         Ok(grant) => {
@@ -45,8 +50,8 @@ pub(super) async fn listing(
                 organization,
                 ..
             } = &grant;
-            let of = (organization.as_str(), resource.spec.workspace_id.as_str());
-            let list = listings.list(&handles.astro, credential, of, not_before);
+            let of = (organization.as_str(), workspace.as_str());
+            let list = listings.list(&handles.astro, credential, of, not_before, is_wanted);
             (list.await, Some(credential.claims()))
         }
         Err(Error::Refused(blocked)) => (Err(Failure::Denied(blocked)), None),
@@ -62,6 +67,12 @@ pub(super) async fn listing(
         Some(error) => Err(error),
         None => Ok(listing),
     }
+}
+
+/// Whether the resource's token may be in a list that was read before anybody asked for it.
+pub(super) fn lacks(listing: &Listing, resource: &WorkspaceTokenRotation) -> bool {
+    let tokens = listing.value.0.as_ref();
+    tokens.is_ok_and(|tokens| tokens.lacks(&resource.spec.token))
 }
 
 /// The resource's token in a list.
@@ -81,11 +92,11 @@ pub(super) fn in_listing(
 /// # Errors
 /// When the API server gives no verdict on the credential.
 pub(super) async fn read(
-    handles: &Handles,
-    listings: &Listings,
+    observer: &Observer,
     seen: &Observed,
     grant: &Grant,
 ) -> Result<Live, Error> {
+    let handles = &observer.handles;
     let spec = &seen.resource.spec.token;
     let known = match (&spec.id, &seen.stored) {
         (Some(id), _) => Some(id.clone()),
@@ -104,11 +115,13 @@ pub(super) async fn read(
         }
     }
     let fresh = seen.pace().list_fresh;
-    let listing = match listings.recent(&list_key(&seen.resource), fresh) {
-        Some(listing) => listing,
+    let recent = observer.listings.recent(&list_key(&seen.resource), fresh);
+    let listing = match recent {
+        Some(recent) if !lacks(&recent, &seen.resource) => recent,
+        Some(_) => listing(observer, &seen.resource, Some(Instant::now())).await?,
         None => {
             let not_before = Instant::now().checked_sub(fresh);
-            listing(handles, listings, &seen.resource, not_before).await?
+            listing(observer, &seen.resource, not_before).await?
         }
     };
     let listed = match in_listing(&seen.resource, &listing, true) {
@@ -134,8 +147,7 @@ pub(super) async fn read(
 /// # Errors
 /// When the API server gives no verdict on the credential.
 pub(super) async fn is_gone(
-    handles: &Handles,
-    listings: &Listings,
+    observer: &Observer,
     seen: &Observed,
     grant: &Grant,
 ) -> Result<bool, Error> {
@@ -144,13 +156,14 @@ pub(super) async fn is_gone(
         return Ok(false);
     };
     let id = &held.stamp.token_id;
-    if !(get(handles, grant, id).await).is_err_and(|error| error.kind() == Kind::NotFound) {
+    if !(get(&observer.handles, grant, id).await).is_err_and(|error| error.kind() == Kind::NotFound)
+    {
         return Ok(false);
     }
     let not_before = Instant::now().checked_sub(seen.pace().list_fresh);
-    let listing = listing(handles, listings, &seen.resource, not_before).await?;
+    let listing = listing(observer, &seen.resource, not_before).await?;
     let (tokens, _) = listing.value;
-    Ok(tokens.is_ok_and(|tokens| tokens.with_id(id).is_none()))
+    Ok(tokens.is_ok_and(|tokens| !tokens.has_id(id)))
 }
 
 async fn get(handles: &Handles, grant: &Grant, id: &str) -> Result<Token, VendorError> {

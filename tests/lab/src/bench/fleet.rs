@@ -22,7 +22,7 @@ pub const CREDENTIAL: &str = "owner";
 
 const LABEL: &str = "bench";
 /// Selects the Secrets that the operator has written.
-const WRITTEN: &str = "app.kubernetes.io/managed-by=astro-token-operator";
+pub const WRITTEN: &str = "app.kubernetes.io/managed-by=astro-token-operator";
 /// Requests at a time while things are set up.
 const CONCURRENCY: usize = 32;
 /// Objects of a page while all are read.

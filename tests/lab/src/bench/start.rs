@@ -3,13 +3,19 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Client;
+use kube::api::{Api, DynamicObject, ListParams, Request};
+use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
+use super::fleet::WRITTEN;
 use super::herd::Calls;
 use super::measure::{Own, Reading, Requests};
 use super::memory::Cage;
 use super::site::{Pace, Site};
 use crate::operator::Operator;
+use crate::resource::kind;
 
 /// Between two looks at the processor time: the clock ticks a hundred times a second.
 const LOOK: Duration = Duration::from_millis(10);
@@ -20,9 +26,13 @@ const NEXT_TO_NOTHING: f64 = 0.025;
 /// From then to the look at what is resident, so that what is freed late is freed.
 const SETTLING: Duration = Duration::from_secs(10);
 const WITHIN: Duration = Duration::from_secs(300);
+/// Objects of one page of a bare list.
+const PAGE: u32 = 500;
 
 /// A start.
 pub struct Start {
+    /// Until a bare client has read the same lists, without looking at what is in them.
+    pub listed: Duration,
     /// Until all were evaluated.
     pub evaluated: Duration,
     /// Seconds of processor time until then.
@@ -65,6 +75,7 @@ pub async fn measure(
         Err(why) => (None, Some(why)),
     };
     site.astro.clear_requests();
+    let listed = bare_lists(&site.client).await?;
     let before = Reading::take_when_quiet(&site.client).await?;
     let begun = Instant::now();
     let operator = site.operator(pace, cage.as_ref(), &[]).await?;
@@ -76,6 +87,7 @@ pub async fn measure(
         (None, why) => Err(why.unwrap_or_default()),
     };
     let start = Start {
+        listed,
         evaluated,
         cpu,
         vendor: Calls::of(site),
@@ -85,6 +97,48 @@ pub async fn measure(
         charged,
     };
     Ok((start, operator, cage))
+}
+
+/// How long the lists of a start take at the least: of the resources and of the Secrets' metadata, side by side.
+async fn bare_lists(client: &Client) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    let resources = Api::<DynamicObject>::all_with(client.clone(), &kind());
+    let secrets = Api::<Secret>::all(client.clone());
+    tokio::try_join!(
+        read_all(client, resources.resource_url(), None),
+        read_all(client, secrets.resource_url(), Some(WRITTEN)),
+    )?;
+    Ok(begun.elapsed())
+}
+
+/// With `labels`, only the metadata.
+async fn read_all(client: &Client, url: &str, labels: Option<&str>) -> anyhow::Result<()> {
+    let request = Request::new(url);
+    let mut page = ListParams::default();
+    page.limit = Some(PAGE);
+    loop {
+        let request = match labels {
+            Some(labels) => request.list_metadata(&page.clone().labels(labels)),
+            None => request.list(&page),
+        };
+        let text = client.request_text(request?).await?;
+        let list: List = serde_json::from_str(&text)?;
+        match list.metadata.next.filter(|next| !next.is_empty()) {
+            Some(next) => page.continue_token = Some(next),
+            None => return Ok(()),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct List {
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    #[serde(rename = "continue")]
+    next: Option<String>,
 }
 
 /// When all were evaluated, what that cost, and what was resident at rest. Metrics of many resources cost a lot, so they
