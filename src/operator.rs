@@ -13,5 +13,6 @@ mod runner;
 pub(crate) mod samples;
 pub(crate) mod task;
 pub(crate) mod teller;
+mod turns;
 mod waiting;
 pub(crate) mod works;

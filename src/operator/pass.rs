@@ -4,7 +4,7 @@
 use super::admission::{Admission, Kind, Permit};
 use super::grant::Grant;
 use super::handles::Handles;
-use super::observe::{Known, List, Observer};
+use super::observe::{Known, List, Observer, list_key};
 use super::rewrite::{self, Rewrite};
 use super::rotate::rehearse_first;
 use super::runner::Next;
@@ -245,20 +245,24 @@ impl Context {
         resource: &WorkspaceTokenRotation,
         not_before: Option<Instant>,
     ) {
-        if !self.waiting.join(resource, key) {
+        let list = list_key(resource);
+        if !self.waiting.join(&list, key) {
             return;
         }
-        let (context, resource) = (self.clone(), resource.clone());
+        let (context, key) = (self.clone(), key.clone());
         self.tasks.spawn(async move {
             let _place = context.waiting.place().await;
-            let fetch = context.observer.fetch_list(&resource, not_before);
-            // Whatever becomes of it, those who wait have to look again.
-            let fetched = AssertUnwindSafe(fetch).catch_unwind();
-            tokio::select! {
-                () = context.stop.cancelled() => {}
-                _ = fetched => {}
+            // Only from here on, because thousands may wait for a place: the resource, and the space for the calls.
+            if let Some(resource) = context.resources.get(&key) {
+                let fetch = context.observer.fetch_list(&resource, not_before);
+                // Whatever becomes of it, those who wait have to look again.
+                let fetched = Box::pin(AssertUnwindSafe(fetch).catch_unwind());
+                tokio::select! {
+                    () = context.stop.cancelled() => {}
+                    _ = fetched => {}
+                }
             }
-            let waited = context.waiting.end(&resource);
+            let waited = context.waiting.end(&list);
             context.wake.send(waited.iter().map(|key| (**key).clone()));
         });
     }

@@ -1,5 +1,6 @@
 //! Runs passes: of each resource one at a time, of all of them so many at once, each when it is woken or its time has come.
 
+use super::turns::Turns;
 use crate::api::Key;
 use futures::StreamExt;
 use std::collections::{HashMap, VecDeque};
@@ -61,7 +62,7 @@ pub async fn run<P, F>(
 /// Which resources are to be passed over, and when.
 struct Queue<P> {
     all: HashMap<Arc<Key>, Entry<P>>,
-    ready: VecDeque<Arc<Key>>,
+    ready: Ready,
     timers: DelayQueue<Arc<Key>>,
 }
 
@@ -83,13 +84,13 @@ impl<P> Queue<P> {
         }
         entry.given = given.or_else(|| entry.given.take());
         if !std::mem::replace(&mut entry.is_ready, true) && !entry.is_running {
-            self.ready.push_back(key);
+            self.ready.push(key);
         }
     }
 
     /// The next pass, with what its resource was admitted to.
     fn begin(&mut self) -> Option<(Arc<Key>, Option<P>)> {
-        let key = self.ready.pop_front()?;
+        let key = self.ready.next()?;
         let entry = self.all.entry(key.clone()).or_default();
         (entry.is_ready, entry.is_running) = (false, true);
         Some((key, entry.given.take()))
@@ -101,7 +102,7 @@ impl<P> Queue<P> {
         };
         entry.is_running = false;
         match next {
-            _ if entry.is_ready => self.ready.push_back(key.clone()),
+            _ if entry.is_ready => self.ready.push(key.clone()),
             Next::After(pause) => {
                 entry.timer = Some(self.timers.insert(key.clone(), pause.min(LONGEST)));
             }
@@ -116,11 +117,48 @@ impl<P> Queue<P> {
     }
 }
 
+/// Resources whose passes are to begin. Namespaces take turns, so that one with thousands that are all due keeps no other
+/// waiting.
+#[derive(Default)]
+struct Ready {
+    turns: Turns<String>,
+    namespaces: HashMap<String, VecDeque<Arc<Key>>>,
+}
+
+impl Ready {
+    fn push(&mut self, key: Arc<Key>) {
+        if let Some(line) = self.namespaces.get_mut(&key.namespace) {
+            line.push_back(key);
+            return;
+        }
+        let namespace = key.namespace.clone();
+        self.turns.come(namespace.clone());
+        self.namespaces.insert(namespace, [key].into());
+    }
+
+    fn next(&mut self) -> Option<Arc<Key>> {
+        let namespace = self.turns.next(|_| true)?;
+        let line = self.namespaces.get_mut(&namespace)?;
+        let key = line.pop_front();
+        match line.is_empty() {
+            false => self.turns.stay(namespace),
+            true => {
+                self.namespaces.remove(&namespace);
+                if self.namespaces.is_empty() {
+                    self.namespaces.shrink_to_fit();
+                    self.turns.shrink();
+                }
+            }
+        }
+        key
+    }
+}
+
 impl<P> Default for Queue<P> {
     fn default() -> Self {
         Self {
             all: HashMap::new(),
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             timers: DelayQueue::new(),
         }
     }
@@ -268,6 +306,33 @@ mod tests {
             passes.next().await;
         }
         assert_eq!(passes.end().await, []);
+    }
+
+    #[test]
+    fn a_namespace_with_many_keeps_no_other_waiting() {
+        let mut queue = Queue::<u8>::default();
+        let wake = |queue: &mut Queue<u8>, namespace: &str, n: usize| {
+            let (namespace, name) = (namespace.into(), n.to_string());
+            queue.wake(Arc::new(Key { namespace, name }), None);
+        };
+        for n in 0..1_000 {
+            wake(&mut queue, "many", n);
+            wake(&mut queue, &format!("others-{}", n % 100), n);
+        }
+        for _ in 0..500 {
+            queue.begin().unwrap();
+        }
+        wake(&mut queue, "one", 0);
+        let next: Vec<_> = (0..2).filter_map(|_| queue.begin()).collect();
+        assert!(next.iter().any(|(key, _)| key.namespace == "one"));
+        assert_eq!(std::iter::from_fn(|| queue.begin()).count(), 1_499);
+        assert_eq!(
+            (
+                queue.ready.namespaces.capacity(),
+                queue.ready.turns.places()
+            ),
+            (0, 0)
+        );
     }
 
     #[tokio::test]

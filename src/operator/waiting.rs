@@ -1,7 +1,6 @@
 //! Who waits for which list of tokens.
 
-use super::observe::list_key;
-use crate::api::{Key, WorkspaceTokenRotation};
+use crate::api::Key;
 use crate::astro::listing::Key as ListKey;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,10 +32,10 @@ impl Waiting {
         }
     }
 
-    /// Has a resource wait for its list; returns whether it is the first, so that the list has to be read.
-    pub(super) fn join(&self, resource: &WorkspaceTokenRotation, key: &Arc<Key>) -> bool {
+    /// Has a resource wait for a list; returns whether it is the first, so that the list has to be read.
+    pub(super) fn join(&self, list: &ListKey, key: &Arc<Key>) -> bool {
         let mut all = lock(&self.all);
-        let waiting = all.entry(list_key(resource)).or_default();
+        let waiting = all.entry(list.clone()).or_default();
         let is_first = waiting.is_empty();
         waiting.entry(key.clone()).or_insert_with(Instant::now);
         is_first
@@ -58,10 +57,10 @@ impl Waiting {
         since
     }
 
-    /// Who waited for the list of this resource, now that its reading has ended.
-    pub(super) fn end(&self, resource: &WorkspaceTokenRotation) -> Vec<Arc<Key>> {
+    /// Who waited for this list, now that its reading has ended.
+    pub(super) fn end(&self, list: &ListKey) -> Vec<Arc<Key>> {
         let mut all = lock(&self.all);
-        let waited = all.remove(&list_key(resource)).unwrap_or_default();
+        let waited = all.remove(list).unwrap_or_default();
         if all.is_empty() {
             all.shrink_to_fit();
         }

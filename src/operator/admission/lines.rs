@@ -1,6 +1,7 @@
 //! The order in which those who wait get a place.
 
 use crate::api::Key;
+use crate::operator::turns::Turns;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -9,13 +10,8 @@ pub(super) struct Lines {
     /// Places that nobody has.
     free: usize,
     lines: HashMap<u128, Line>,
-    /// The credentials for which somebody waits; the first is served next.
-    turns: VecDeque<u128>,
-    /// Those of them that have not been served since somebody came to wait for them. They take turns with the others, so
-    /// that one rotation does not wait for a round of a hundred credentials with hundreds each.
-    new: VecDeque<u128>,
-    /// Whether one that is not new goes first this time.
-    new_waits: bool,
+    /// The credentials for which somebody waits.
+    turns: Turns<u128>,
     /// Who waits. Nobody does twice.
     waiting: HashSet<Arc<Key>>,
 }
@@ -35,9 +31,7 @@ impl Lines {
         Self {
             free: places,
             lines: HashMap::new(),
-            turns: VecDeque::new(),
-            new: VecDeque::new(),
-            new_waits: false,
+            turns: Turns::default(),
             waiting: HashSet::new(),
         }
     }
@@ -49,7 +43,7 @@ impl Lines {
         }
         let line = self.lines.entry(credential).or_default();
         if line.namespaces.is_empty() {
-            self.new.push_back(credential);
+            self.turns.come(credential);
         }
         let mut namespaces = line.namespaces.iter_mut();
         let own = namespaces.find(|it| {
@@ -67,18 +61,11 @@ impl Lines {
     /// A credential gets one more only while more are free than it has: those for which the vendor does not answer, however
     /// many they are, leave some for others.
     pub(super) fn next(&mut self, mut may: impl FnMut(u128) -> bool) -> Option<(Arc<Key>, u128)> {
-        let mut is_open = |credential: &u128| {
+        let is_open = |credential: &u128| {
             let line = self.lines.get(credential);
             line.is_some_and(|line| line.held < self.free) && may(*credential)
         };
-        let turns = match self.new_waits {
-            true => [&mut self.turns, &mut self.new],
-            false => [&mut self.new, &mut self.turns],
-        };
-        let credential = turns.into_iter().find_map(|turns| {
-            let turn = turns.iter().position(&mut is_open)?;
-            turns.remove(turn)
-        })?;
+        let credential = self.turns.next(is_open)?;
         let line = self.lines.get_mut(&credential)?;
         let mut namespace = line.namespaces.pop_front()?;
         let resource = namespace.pop_front()?;
@@ -86,11 +73,10 @@ impl Lines {
             line.namespaces.push_back(namespace);
         }
         if !line.namespaces.is_empty() {
-            self.turns.push_back(credential);
+            self.turns.stay(credential);
         }
         line.held += 1;
         self.free -= 1;
-        self.new_waits = !self.new_waits;
         self.waiting.remove(&resource);
         self.shrink();
         Some((resource, credential))
@@ -112,8 +98,7 @@ impl Lines {
     fn shrink(&mut self) {
         if self.waiting.is_empty() {
             self.waiting.shrink_to_fit();
-            self.turns.shrink_to_fit();
-            self.new.shrink_to_fit();
+            self.turns.shrink();
         }
         if self.lines.is_empty() {
             self.lines.shrink_to_fit();
@@ -234,7 +219,7 @@ mod tests {
             (
                 lines.lines.capacity(),
                 lines.waiting.capacity(),
-                lines.turns.capacity()
+                lines.turns.places()
             ),
             (0, 0, 0)
         );
