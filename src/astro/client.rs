@@ -36,9 +36,10 @@ const MOST_PAGES: usize = 100;
 const LIST_TRIES: usize = 3;
 /// Longest body read, bytes.
 const LONGEST_BODY: usize = 16 * 1024 * 1024;
-/// A read whose body is longer waits until there is room for it, bytes: a tenant may have lists of thousands of tokens.
+/// The body of one record that is as long waits until there is room for it, bytes; that of a list always does, because a
+/// tenant may have lists of thousands of tokens.
 const LONG_BODY: usize = 64 * 1024;
-/// Long bodies in memory at the same time.
+/// Such bodies in memory at the same time.
 static ROOM: Semaphore = Semaphore::const_new(4);
 
 /// How to reach the vendor.
@@ -400,13 +401,20 @@ impl Astro {
             .request(method, url)
             .header(AUTHORIZATION, authorization)
             .header(ACCEPT, "application/json");
-        let (begun, is_read) = (Instant::now(), operation != "rotate");
+        let begun = Instant::now();
+        let longest_alone = match operation {
+            // Whoever has not begun to read a body keeps nothing of it: the connection reads ahead of one that is being read.
+            "list" => 0,
+            // It waits for nothing: it holds a value.
+            "rotate" => usize::MAX,
+            _ => LONG_BODY,
+        };
         // Not the client's own timeout, which starts anew with each byte of some phases.
         let pace = &self.0.settings.pace;
         let limit = pace.vendor_timeout;
         let answer = tokio::time::timeout(limit, async {
             let response = request.send().await.map_err(transport)?;
-            complete(response, is_read, pace.vendor_longest_pause).await
+            complete(response, longest_alone, pace.vendor_longest_pause).await
         })
         .await
         .unwrap_or_else(|_| Err(Error::Broken(format!("no answer within {limit:?}"))));
@@ -441,10 +449,10 @@ impl Astro {
     }
 }
 
-/// The whole answer, or why it did not come whole.
+/// The whole answer, or why it did not come whole. A body of `longest_alone` bytes or more waits until there is room for it.
 async fn complete(
     mut response: Response,
-    is_read: bool,
+    longest_alone: usize,
     longest_pause: Duration,
 ) -> Result<Answer, Error> {
     let text = |name: HeaderName| response.headers().get(name)?.to_str().ok();
@@ -463,18 +471,19 @@ async fn complete(
         body: Zeroizing::new(Vec::with_capacity(16 * 1024)),
         room: None,
     };
-    while let Some(chunk) = response.chunk().await.map_err(transport)? {
+    loop {
+        if answer.room.is_none() && answer.body.len() >= longest_alone {
+            // It is never closed.
+            answer.room = ROOM.acquire().await.ok();
+        }
+        let Some(chunk) = response.chunk().await.map_err(transport)? else {
+            return Ok(answer);
+        };
         if answer.body.len() + chunk.len() > LONGEST_BODY {
             return Err(Error::Broken(format!(
                 "a body of more than {LONGEST_BODY} bytes"
             )));
         }
         answer.body.extend_from_slice(&chunk);
-        // The answer to a rotation waits for nothing: it holds a value.
-        if is_read && answer.room.is_none() && answer.body.len() > LONG_BODY {
-            // It is never closed.
-            answer.room = ROOM.acquire().await.ok();
-        }
     }
-    Ok(answer)
 }

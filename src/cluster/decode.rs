@@ -47,14 +47,19 @@ pub struct Item<T> {
     pub part: Option<T>,
 }
 
+/// Namespace and name of an object.
+pub fn key(metadata: &ObjectMeta) -> Key {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    Key {
+        namespace: text(&metadata.namespace),
+        name: text(&metadata.name),
+    }
+}
+
 impl<T> Item<T> {
     /// Its namespace and name.
     pub fn key(&self) -> Key {
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        Key {
-            namespace: text(&self.metadata.namespace),
-            name: text(&self.metadata.name),
-        }
+        key(&self.metadata)
     }
 
     /// The object.

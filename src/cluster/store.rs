@@ -7,6 +7,8 @@ mod tests;
 pub use self::packed::Kept;
 use self::packed::{pack, unpack};
 use crate::api::Key;
+use crate::cluster::decode;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -44,6 +46,8 @@ struct Entry {
     packed: Box<[u8]>,
     /// Zero where the resourceVersion is no number.
     version: u64,
+    /// Hash of its uid.
+    uid: u64,
     /// Hash of the owner's name; zero where there is none.
     owner: u64,
     /// When it was written here, unless the watch has told of that since.
@@ -149,39 +153,49 @@ impl<K: Kept> Store<K> {
     /// What was written here a moment ago is not undone by what the watch has to tell from before.
     pub fn put(&self, object: &K) -> Put<K> {
         let packed = pack(object);
-        let version = version(object);
+        let version = version(object.meta());
         let mut all = self.write();
+        let uid = all.hash_of_uid(object.meta());
         let mut former = None;
         if let Some(known) = all.entry_mut(&Key::of(object)) {
             if known.packed == packed {
                 known.written = None;
                 return Put::Known;
             }
-            former = decode::<K>(&known.packed).filter(|it| it.meta().uid != object.meta().uid);
-            let written = known.written.filter(|at| at.elapsed() < AHEAD);
-            let is_old = version != 0 && version <= known.version;
-            if written.is_some() && is_old && former.is_none() {
-                known.written = written.filter(|_| version < known.version);
+            if known.has_overtaken(uid, version) {
                 return Put::Known;
+            }
+            if known.uid != uid {
+                former = unpacked::<K>(&known.packed);
             }
         }
         all.insert(object, packed, version, None);
         Put::News(former)
     }
 
+    /// Whether what a watch tells of an object with this metadata is no news: it is our own write, or from before it. So the
+    /// object need not be read, which is most of what the watch has to tell while many rotate.
+    pub fn is_echo(&self, metadata: &ObjectMeta) -> bool {
+        let mut all = self.write();
+        let (uid, version) = (all.hash_of_uid(metadata), version(metadata));
+        let known = all.entry_mut(&decode::key(metadata));
+        known.is_some_and(|known| known.has_overtaken(uid, version))
+    }
+
     /// Takes the answer to a write of our own; returns what it replaces. `None`: it is not taken, since nothing is known of
     /// this very object, or something newer.
     pub fn update(&self, object: &K) -> Option<K> {
         let packed = pack(object);
-        let version = version(object);
+        let version = version(object.meta());
         let mut all = self.write();
+        let uid = all.hash_of_uid(object.meta());
         let key = Key::of(object);
         let known = all.entry(&key.namespace, &key.name)?;
         let is_newer = known.version != 0 && version > known.version;
-        if !is_newer {
+        if !is_newer || known.uid != uid {
             return None;
         }
-        let known = decode::<K>(&known.packed).filter(|it| it.meta().uid == object.meta().uid)?;
+        let known = unpacked::<K>(&known.packed)?;
         all.insert(object, packed, version, Some(Instant::now()));
         Some(known)
     }
@@ -189,7 +203,7 @@ impl<K: Kept> Store<K> {
     /// Takes one out; returns it.
     pub fn remove(&self, key: &Key) -> Option<K> {
         let entry = self.write().remove(key)?;
-        decode(&entry.packed)
+        unpacked(&entry.packed)
     }
 
     fn find(&self, namespace: &str, name: &str) -> Option<K> {
@@ -240,6 +254,7 @@ impl Shelves {
     ) {
         let key = Key::of(object);
         let owner = object.owner().map_or(0, |owner| self.hash(owner));
+        let uid = self.hash_of_uid(object.meta());
         // It is in none of the places where the one before it was.
         self.remove(&key);
         let name: Arc<str> = key.name.into();
@@ -251,6 +266,7 @@ impl Shelves {
         let entry = Entry {
             packed,
             version,
+            uid,
             owner,
             written,
         };
@@ -271,9 +287,28 @@ impl Shelves {
         Some(entry)
     }
 
+    fn hash_of_uid(&self, metadata: &ObjectMeta) -> u64 {
+        self.hasher.hash_one(&metadata.uid)
+    }
+
     /// Of a name, and never zero.
     fn hash(&self, name: &str) -> u64 {
         self.hasher.hash_one(name).max(1)
+    }
+}
+
+impl Entry {
+    /// Whether our own write has overtaken this version of the object, or is it. Once that was told, whatever comes is news.
+    fn has_overtaken(&mut self, uid: u64, version: u64) -> bool {
+        let is_recent = self.written.is_some_and(|at| at.elapsed() < AHEAD);
+        let is_old = version != 0 && version <= self.version;
+        if !is_recent || !is_old || self.uid != uid {
+            return false;
+        }
+        if version == self.version {
+            self.written = None;
+        }
+        true
     }
 }
 
@@ -306,13 +341,13 @@ impl Key {
 }
 
 /// Zero where it is no number.
-fn version(object: &impl Kept) -> u64 {
-    let version = object.meta().resource_version.as_ref();
+fn version(metadata: &ObjectMeta) -> u64 {
+    let version = metadata.resource_version.as_ref();
     version
         .and_then(|version| version.parse().ok())
         .unwrap_or_default()
 }
 
-fn decode<K: Kept>(packed: &[u8]) -> Option<K> {
+fn unpacked<K: Kept>(packed: &[u8]) -> Option<K> {
     serde_json::from_slice(&unpack::<K>(packed)?).ok()
 }

@@ -2,6 +2,7 @@
 //! However many they are, they feed one store of each kind and wake reconciles.
 
 mod changes;
+mod events;
 mod list;
 #[cfg(test)]
 mod tests;
@@ -207,12 +208,12 @@ fn watch_resources(
     let feed = async move {
         let watches = apis.into_iter().zip(places.iter()).map(|(api, place)| {
             // Where Secrets cannot be listed, no resource is worked on: its value may be under a former name.
-            let client = client.clone();
+            let (client, known) = (client.clone(), present.clone());
             let begin = async move {
                 if place.namespace.is_some() {
                     place.secrets_listed.wait().await;
                 }
-                changes(client, api, None, &pace)
+                changes(client, api, None, &pace, move |it| known.is_echo(it))
             };
             let changes = begin.into_stream().flatten();
             changes.map(move |change| (place, change)).boxed()
@@ -304,7 +305,9 @@ fn watch_secrets(
     let client = client.clone();
     async move {
         let watches = apis.into_iter().zip(places.iter()).map(|(api, place)| {
-            let changes = changes(client.clone(), api, Some(ours.clone()), &pace);
+            let known = present.clone();
+            let is_known = move |it: &_| known.is_echo(it);
+            let changes = changes(client.clone(), api, Some(ours.clone()), &pace, is_known);
             changes.map(move |change| (place, change)).boxed()
         });
         let mut watches = stream::select_all(watches);

@@ -45,7 +45,10 @@ fn after(told: (&str, &str), written: (&str, &str), then: (&str, &str)) -> (Opti
     store.put(&resource(told.0, told.1, "told"));
     store.update(&resource(written.0, written.1, "written"));
     let text = if then == written { "written" } else { "then" };
-    let put = store.put(&resource(then.0, then.1, text));
+    let then = resource(then.0, then.1, text);
+    // What is an echo need not be put in.
+    let (is_echo, put) = (store.is_echo(&then.metadata), store.put(&then));
+    assert!(!is_echo || !is_news(&put));
     (token(&store), is_news(&put))
 }
 
@@ -91,6 +94,17 @@ fn what_the_watch_tells_of_a_write_of_our_own_wakes_nobody() {
         after(("u", "7"), ("u", "9"), ("u", "9")),
         (Some("written".into()), false)
     );
+}
+
+#[test]
+fn an_echo_is_known_by_its_metadata_alone() {
+    let store = Store::default();
+    store.put(&resource("u", "7", "told"));
+    let is_echo = |uid, version| store.is_echo(&resource(uid, version, "").metadata);
+    assert!(!is_echo("u", "7"));
+    store.update(&resource("u", "9", "written"));
+    assert!(is_echo("u", "8") && !is_echo("u", "10") && !is_echo("new", "8"));
+    assert!(is_echo("u", "9") && !is_echo("u", "9"));
 }
 
 #[test]

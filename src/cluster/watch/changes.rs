@@ -3,17 +3,17 @@
 #[cfg(test)]
 mod tests;
 
+use super::events::{Events, Told};
 use super::list::{PAGE, Page, read_page};
 use crate::api::Key;
-use crate::cluster::decode::{Decode, Item};
+use crate::cluster::decode::{Decode, Item, key};
 use crate::cluster::store::Names;
 use crate::decide::pace::Pace;
 use crate::text::{api_error, scrub};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::api::{ListParams, WatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::watcher::Error;
@@ -50,15 +50,17 @@ impl<T: Decode> Change<T> {
     }
 }
 
-/// The changes of one watch, of objects with these labels.
-pub(super) fn changes<T>(
+/// The changes of one watch, of objects with these labels. Of what `is_known` says that it is known already nothing is told.
+pub(super) fn changes<T, Known>(
     client: Client,
     api: Api<Item<T>>,
     labels: Option<String>,
     pace: &Pace,
-) -> impl Stream<Item = Change<T>> + use<T>
+    is_known: Known,
+) -> impl Stream<Item = Change<T>> + use<T, Known>
 where
-    T: Decode + Clone + std::fmt::Debug + Send + 'static,
+    T: Decode,
+    Known: Fn(&ObjectMeta) -> bool,
 {
     let backoff = ResetTimerBackoff::new(Pauses::of(pace), pace.watch_calm);
     let watch = Watch {
@@ -68,6 +70,7 @@ where
         limit: PAGE,
         pause: pace.watch_retry,
         begun: None,
+        is_known,
         state: State::default(),
     };
     let changes = stream::unfold(watch, async |mut watch| {
@@ -86,7 +89,7 @@ where
 }
 
 /// One watch, and how far it has come.
-struct Watch<T> {
+struct Watch<T, Known> {
     client: Client,
     api: Api<Item<T>>,
     labels: Option<String>,
@@ -96,21 +99,21 @@ struct Watch<T> {
     pause: Duration,
     /// When the last one was begun.
     begun: Option<Instant>,
-    state: State<T>,
+    /// Whether an object of this metadata is known already.
+    is_known: Known,
+    state: State,
 }
 
-enum State<T> {
+enum State {
     /// A list is being read: what it had so far, the rest of the page at hand, and where the next one begins.
     Listing { names: Names, page: Option<Page> },
     /// Everything is known as of this version.
     Listed(String),
     /// What has changed since this version is told.
-    Watching(String, Events<T>),
+    Watching(String, Events),
 }
 
-type Events<T> = BoxStream<'static, kube::Result<WatchEvent<Item<T>>>>;
-
-impl<T> Default for State<T> {
+impl Default for State {
     fn default() -> Self {
         Self::Listing {
             names: Names::default(),
@@ -119,9 +122,10 @@ impl<T> Default for State<T> {
     }
 }
 
-impl<T> Watch<T>
+impl<T, Known> Watch<T, Known>
 where
-    T: Decode + Clone + std::fmt::Debug + Send + 'static,
+    T: Decode,
+    Known: Fn(&ObjectMeta) -> bool,
 {
     /// Goes on by one step, which may have nothing to tell.
     async fn step(&mut self) -> Option<Result<Change<T>, Error>> {
@@ -189,9 +193,10 @@ where
             tokio::time::sleep_until(begun + self.pause).await;
         }
         self.begun = Some(Instant::now());
-        match in_time(self.api.watch(&params, &version)).await {
+        let events = Events::after(&self.client, &self.api, &params, &version);
+        match in_time(events).await {
             Ok(events) => {
-                self.state = State::Watching(version, events.boxed());
+                self.state = State::Watching(version, events);
                 None
             }
             Err(error) => {
@@ -206,45 +211,40 @@ where
     async fn watch(
         &mut self,
         version: String,
-        mut events: Events<T>,
+        mut events: Events,
     ) -> Option<Result<Change<T>, Error>> {
-        let event = tokio::time::timeout(SILENT, events.next()).await;
-        let (item, is_there) = match event.ok().flatten() {
+        let told = tokio::time::timeout(SILENT, events.next(&self.is_known)).await;
+        let (metadata, change) = match told.ok().flatten() {
             None => {
                 self.state = State::Listed(version);
                 return None;
             }
-            Some(Ok(WatchEvent::Bookmark(bookmark))) => {
-                let version = bookmark.metadata.resource_version;
-                self.state = State::Watching(version, events);
-                return None;
-            }
-            Some(Ok(WatchEvent::Error(status))) => {
+            Some(Ok(Told::Failed(status))) => {
                 if status.code != 410 {
                     self.state = State::Watching(version, events);
                 }
                 return Some(Err(Error::WatchError(status.boxed())));
             }
             Some(Err(error)) => {
-                // Of what cannot be decoded it is not known what it was about. The client takes some of that for an error of
-                // the API server's.
-                if !matches!(error, kube::Error::SerdeError(_) | kube::Error::Api(_)) {
+                // Of what cannot be decoded it is not known what it was about.
+                if !matches!(error, kube::Error::SerdeError(_)) {
                     self.state = State::Watching(version, events);
                 }
                 return Some(Err(Error::WatchFailed(error)));
             }
-            Some(Ok(WatchEvent::Added(item) | WatchEvent::Modified(item))) => (item, true),
-            Some(Ok(WatchEvent::Deleted(item))) => (item, false),
+            Some(Ok(Told::Here(item))) => (item.metadata.clone(), Some(Change::of(item))),
+            Some(Ok(Told::Gone(metadata))) => {
+                let change = Change::Delete(key(&metadata));
+                (metadata, Some(change))
+            }
+            Some(Ok(Told::Nothing(metadata))) => (metadata, None),
         };
-        let version = item.metadata.resource_version.clone();
+        let version = metadata.resource_version;
         let Some(version) = version.filter(|version| !version.is_empty()) else {
             return Some(Err(Error::NoResourceVersion));
         };
         self.state = State::Watching(version, events);
-        Some(Ok(match is_there {
-            true => Change::of(item),
-            false => Change::Delete(item.key()),
-        }))
+        change.map(Ok)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::api::WorkspaceTokenRotation;
 use axum::http::{Request, Response, Uri};
+use futures::stream::BoxStream;
 use kube::client::Body;
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -102,7 +103,7 @@ impl Server {
         };
         let client = Client::new(tower::service_fn(answer), "ns");
         let api = Api::namespaced(client.clone(), "ns");
-        changes(client, api, None, &Pace::SHIPPED).boxed()
+        changes(client, api, None, &Pace::SHIPPED, |_| false).boxed()
     }
 }
 
