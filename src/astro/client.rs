@@ -36,10 +36,9 @@ const MOST_PAGES: usize = 100;
 const LIST_TRIES: usize = 3;
 /// Longest body read, bytes.
 const LONGEST_BODY: usize = 16 * 1024 * 1024;
-/// The body of one record that is as long waits until there is room for it, bytes; that of a list always does, because a
-/// tenant may have lists of thousands of tokens.
+/// A read whose body is longer waits until there is room for it, bytes: a tenant may have lists of thousands of tokens.
 const LONG_BODY: usize = 64 * 1024;
-/// Such bodies in memory at the same time.
+/// Long bodies in memory at the same time.
 static ROOM: Semaphore = Semaphore::const_new(4);
 
 /// How to reach the vendor.
@@ -401,20 +400,13 @@ impl Astro {
             .request(method, url)
             .header(AUTHORIZATION, authorization)
             .header(ACCEPT, "application/json");
-        let begun = Instant::now();
-        let longest_alone = match operation {
-            // Whoever has not begun to read a body keeps nothing of it: the connection reads ahead of one that is being read.
-            "list" => 0,
-            // It waits for nothing: it holds a value.
-            "rotate" => usize::MAX,
-            _ => LONG_BODY,
-        };
+        let (begun, is_read) = (Instant::now(), operation != "rotate");
         // Not the client's own timeout, which starts anew with each byte of some phases.
         let pace = &self.0.settings.pace;
         let limit = pace.vendor_timeout;
         let answer = tokio::time::timeout(limit, async {
             let response = request.send().await.map_err(transport)?;
-            complete(response, longest_alone, pace.vendor_longest_pause).await
+            complete(response, is_read, pace.vendor_longest_pause).await
         })
         .await
         .unwrap_or_else(|_| Err(Error::Broken(format!("no answer within {limit:?}"))));
@@ -449,10 +441,10 @@ impl Astro {
     }
 }
 
-/// The whole answer, or why it did not come whole. A body of `longest_alone` bytes or more waits until there is room for it.
+/// The whole answer, or why it did not come whole.
 async fn complete(
     mut response: Response,
-    longest_alone: usize,
+    is_read: bool,
     longest_pause: Duration,
 ) -> Result<Answer, Error> {
     let text = |name: HeaderName| response.headers().get(name)?.to_str().ok();
@@ -471,19 +463,18 @@ async fn complete(
         body: Zeroizing::new(Vec::with_capacity(16 * 1024)),
         room: None,
     };
-    loop {
-        if answer.room.is_none() && answer.body.len() >= longest_alone {
-            // It is never closed.
-            answer.room = ROOM.acquire().await.ok();
-        }
-        let Some(chunk) = response.chunk().await.map_err(transport)? else {
-            return Ok(answer);
-        };
+    while let Some(chunk) = response.chunk().await.map_err(transport)? {
         if answer.body.len() + chunk.len() > LONGEST_BODY {
             return Err(Error::Broken(format!(
                 "a body of more than {LONGEST_BODY} bytes"
             )));
         }
         answer.body.extend_from_slice(&chunk);
+        // The answer to a rotation waits for nothing: it holds a value.
+        if is_read && answer.room.is_none() && answer.body.len() > LONG_BODY {
+            // It is never closed.
+            answer.room = ROOM.acquire().await.ok();
+        }
     }
+    Ok(answer)
 }

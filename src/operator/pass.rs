@@ -251,16 +251,17 @@ impl Context {
         }
         let (context, key) = (self.clone(), key.clone());
         self.tasks.spawn(async move {
-            let _place = context.waiting.place().await;
-            // Only from here on, because thousands may wait for a place: the resource, and the space for the calls.
-            if let Some(resource) = context.resources.get(&key) {
-                let fetch = context.observer.fetch_list(&resource, not_before);
-                // Whatever becomes of it, those who wait have to look again.
-                let fetched = Box::pin(AssertUnwindSafe(fetch).catch_unwind());
-                tokio::select! {
-                    () = context.stop.cancelled() => {}
-                    _ = fetched => {}
+            let fetched = context.waiting.read(async {
+                // Only now, because thousands may wait for a place.
+                if let Some(resource) = context.resources.get(&key) {
+                    let fetch = context.observer.fetch_list(&resource, not_before);
+                    // Whatever becomes of it, those who wait have to look again.
+                    let _ = Box::pin(AssertUnwindSafe(fetch).catch_unwind()).await;
                 }
+            });
+            tokio::select! {
+                () = context.stop.cancelled() => {}
+                () = fetched => {}
             }
             let waited = context.waiting.end(&list);
             context.wake.send(waited.iter().map(|key| (**key).clone()));
