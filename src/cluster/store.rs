@@ -48,6 +48,8 @@ struct Entry {
     version: u64,
     /// Hash of its uid.
     uid: u64,
+    /// Hash of what changes with each edit.
+    edits: u64,
     /// Hash of the owner's name; zero where there is none.
     owner: u64,
     /// When it was written here, unless the watch has told of that since.
@@ -182,9 +184,9 @@ impl<K: Kept> Store<K> {
         known.is_some_and(|known| known.has_overtaken(uid, version))
     }
 
-    /// Takes the answer to a write of our own; returns what it replaces. `None`: it is not taken, since nothing is known of
-    /// this very object, or something newer.
-    pub fn update(&self, object: &K) -> Option<K> {
+    /// Takes the answer to a write of our own; returns whether it has an edit in it that was not known. `None`: it is not taken,
+    /// since nothing is known of this very object, or something newer.
+    pub fn update(&self, object: &K) -> Option<bool> {
         let packed = pack(object);
         let version = version(object.meta());
         let mut all = self.write();
@@ -195,9 +197,9 @@ impl<K: Kept> Store<K> {
         if !is_newer || known.uid != uid {
             return None;
         }
-        let known = unpacked::<K>(&known.packed)?;
+        let is_edited = known.edits != all.hasher.hash_one(object.edits());
         all.insert(object, packed, version, Some(Instant::now()));
-        Some(known)
+        Some(is_edited)
     }
 
     /// Takes one out; returns it.
@@ -255,6 +257,7 @@ impl Shelves {
         let key = Key::of(object);
         let owner = object.owner().map_or(0, |owner| self.hash(owner));
         let uid = self.hash_of_uid(object.meta());
+        let edits = self.hasher.hash_one(object.edits());
         // It is in none of the places where the one before it was.
         self.remove(&key);
         let name: Arc<str> = key.name.into();
@@ -267,6 +270,7 @@ impl Shelves {
             packed,
             version,
             uid,
+            edits,
             owner,
             written,
         };

@@ -218,9 +218,8 @@ impl Observer {
         // The watch holds the claims while it changes the store: what it has taken out gets no claims again.
         let mut claims = self.claims();
         match self.secrets.resources.update(resource) {
-            Some(before) => {
-                let woken = is_edited(&before, resource).then(|| Key::from(resource));
-                self.wake.send(woken);
+            Some(is_edited) => {
+                self.wake.send(is_edited.then(|| Key::from(resource)));
                 self.wake.send(claims.apply(resource, clock::now()));
             }
             None => self.wake.send(claims.book(resource)),
@@ -335,13 +334,4 @@ fn find_in_list(seen: &mut Observed, listing: &Listing) -> Result<(), Error> {
 fn is_credential_refused(seen: &Observed) -> bool {
     let live = &seen.live;
     matches!(live, Live::Refused { blocked, .. } if blocked.reason == Reason::CredentialsRejected)
-}
-
-/// Whether somebody has edited the resource between these versions.
-fn is_edited(before: &WorkspaceTokenRotation, now: &WorkspaceTokenRotation) -> bool {
-    let (old, new) = (&before.metadata, &now.metadata);
-    before.spec != now.spec
-        || old.generation != new.generation
-        || old.annotations != new.annotations
-        || old.deletion_timestamp != new.deletion_timestamp
 }

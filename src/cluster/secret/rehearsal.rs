@@ -47,7 +47,6 @@ pub async fn rehearse(client: &Client, draft: &Draft<'_>) -> Result<(), Error> {
 /// change of metadata pass.
 fn stand_in(length: usize) -> SecretString {
     let random = || Uuid::new_v4().simple().to_string();
-    let signature = std::iter::repeat_with(random).take(length / 32 + 1);
-    let signature = signature.collect::<String>();
+    let signature = random().repeat(length / 32 + 1);
     format!("eyJ{}.eyJ{}.{signature}", random(), random()).into()
 }

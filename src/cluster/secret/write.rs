@@ -67,9 +67,9 @@ pub async fn write(
         .map_err(drop)
         .and_then(|it| it.object.map_err(drop));
     let metadata = metadata.ok();
-    metadata
-        .iter()
-        .for_each(|metadata| drop(known.update(metadata)));
+    if let Some(metadata) = &metadata {
+        known.update(metadata);
+    }
     let held = metadata.and_then(|metadata| held(&metadata, draft.owner));
     held.ok_or_else(|| {
         Error::Changed(Blocked::new(

@@ -9,6 +9,7 @@ use kube::{Resource, ResourceExt};
 use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 
 /// What is kept in a store.
 pub trait Kept: Resource<DynamicType = ()> + Serialize + DeserializeOwned {
@@ -19,10 +20,21 @@ pub trait Kept: Resource<DynamicType = ()> + Serialize + DeserializeOwned {
     fn owner(&self) -> Option<&str> {
         None
     }
+
+    /// What changes with each edit, and with none of our own writes; the spec does so with its generation.
+    fn edits(&self) -> (Option<i64>, Option<&BTreeMap<String, String>>, bool) {
+        (None, None, false)
+    }
 }
 
 impl Kept for WorkspaceTokenRotation {
     const TYPICAL: &'static str = include_str!("resource.json");
+
+    fn edits(&self) -> (Option<i64>, Option<&BTreeMap<String, String>>, bool) {
+        let meta = &self.metadata;
+        let is_deleted = meta.deletion_timestamp.is_some();
+        (meta.generation, meta.annotations.as_ref(), is_deleted)
+    }
 }
 
 impl Kept for Metadata {

@@ -1,6 +1,8 @@
 use super::*;
 use crate::api::{WorkspaceTokenRotation, evidence};
 use crate::decide::managed::Metadata;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 fn key(namespace: &str, name: &str) -> Key {
@@ -94,6 +96,25 @@ fn what_the_watch_tells_of_a_write_of_our_own_wakes_nobody() {
         after(("u", "7"), ("u", "9"), ("u", "9")),
         (Some("written".into()), false)
     );
+}
+
+#[test]
+fn an_edit_that_came_with_the_answer_to_a_write_is_seen_and_the_write_itself_is_none() {
+    let is_edited = |edit: fn(&mut WorkspaceTokenRotation)| {
+        let store = Store::default();
+        store.put(&resource("u", "7", "told"));
+        let mut written = resource("u", "9", "told");
+        edit(&mut written);
+        store.update(&written).unwrap()
+    };
+    assert!(!is_edited(|it| it.status = Some(Default::default())));
+    assert!(is_edited(|it| it.metadata.generation = Some(99)));
+    assert!(is_edited(
+        |it| it.metadata.annotations = Some([("a".into(), "b".into())].into())
+    ));
+    assert!(is_edited(
+        |it| it.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH))
+    ));
 }
 
 #[test]

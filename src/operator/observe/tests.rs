@@ -61,26 +61,6 @@ fn seen(name: &str, after: SignedDuration) -> Observed {
     seen
 }
 
-#[test]
-fn an_edit_that_came_with_the_answer_to_a_write_is_seen_and_the_write_itself_is_none() {
-    let before = seen("every", SignedDuration::ZERO).resource;
-    let with = |edit: fn(&mut WorkspaceTokenRotation)| {
-        let mut now = before.clone();
-        edit(&mut now);
-        super::is_edited(&before, &now)
-    };
-    assert!(!with(|it| it.status = None));
-    assert!(!with(|it| it.metadata.resource_version = Some("9".into())));
-    assert!(with(|it| it.spec.suspend = Some(true)));
-    assert!(with(|it| it.metadata.generation = Some(99)));
-    assert!(with(
-        |it| it.metadata.annotations = Some([("a".into(), "b".into())].into())
-    ));
-    assert!(with(
-        |it| it.metadata.deletion_timestamp = it.metadata.creation_timestamp.clone()
-    ));
-}
-
 fn status(seen: &Observed) -> Status {
     seen.resource.status.clone().unwrap()
 }
