@@ -125,6 +125,17 @@ impl Observer {
             let Some(listing) = listing else {
                 return Ok(Known::Lacks(not_before));
             };
+            // One without a value looks in any case, and one that has waited for this very list does not wait again.
+            let has_value = !matches!(
+                &seen.stored,
+                Stored::Absent {
+                    elsewhere: None,
+                    ..
+                }
+            );
+            if has_value && matches!(list, List::Young) && token::lacks(&listing, resource) {
+                return Ok(Known::Lacks(Some(Instant::now())));
+            }
             find_in_list(&mut seen, &listing)?;
             self.find_rival(&mut seen);
         }

@@ -46,8 +46,6 @@ async fn a_token_that_nobody_asked_for_when_its_list_was_read_is_found_all_the_s
     let third = json!({"spec": {"token": {"name": stage.token_name("third")}}});
     stage.edit("second", third).await;
     stage.until_rotated("second", 2).await;
-    stage.until_event("second", 2).await;
-    assert_eq!(stage.events("second").await, ["Rotated", "Rotated"]);
     for token in tokens {
         assert_eq!(stage.astro.rotations(&token.id), 1);
     }
