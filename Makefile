@@ -11,7 +11,8 @@ help: ## Lists the targets.
 
 demo: ## Shows the operator at work on a local control plane, with a simulator in Astro's place.
 	cargo build --workspace --bin astro-token-operator --bin demo
-	cargo run --quiet --package lab --bin demo
+	@# Not with cargo run, which would build it again with the features that it needs alone.
+	"$${CARGO_TARGET_DIR:-target}/debug/demo"
 
 test: ## Runs all tests, many of them on a real API server, which the first run fetches or builds.
 	@# The tests wait much more than they compute.
@@ -29,11 +30,11 @@ crd: ## Writes what is generated from the code: the CRD, and the table of reason
 
 bench: ## Measures speed, cost and memory, compared with a bare client; needs a machine of its own.
 	cargo build --release --workspace --bin astro-token-operator --bin bench
-	cargo run --quiet --release --package lab --bin bench
+	"$${CARGO_TARGET_DIR:-target}/release/bench"
 
 soak: ## Kills the operator in the middle of 10,000 rotations, then disturbs three replicas for ten minutes.
 	cargo build --release --workspace --bin astro-token-operator --bin soak
-	cargo run --quiet --release --package lab --bin soak
+	"$${CARGO_TARGET_DIR:-target}/release/soak"
 
 audit: ## Checks licenses, sources and versions of the dependencies, then known vulnerabilities.
 	@cargo deny --version >/dev/null 2>&1 || { \

@@ -123,8 +123,8 @@ impl Listed {
     }
 }
 
-/// A hash under a key that this process has drawn and shows to nobody, so that no two names or ids that anybody could write
-/// have the same one.
+/// A hash under a key that this process has drawn and shows to nobody, so that nobody can write two texts that have the same
+/// one.
 fn hash(text: &str) -> u64 {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     KEY.hash_one(text)

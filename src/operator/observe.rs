@@ -125,15 +125,15 @@ impl Observer {
             let Some(listing) = listing else {
                 return Ok(Known::Lacks(not_before));
             };
-            // One without a value looks in any case, and one that has waited for this very list does not wait again.
-            let has_value = !matches!(
-                &seen.stored,
-                Stored::Absent {
-                    elsewhere: None,
-                    ..
-                }
-            );
-            if has_value && matches!(list, List::Young) && token::lacks(&listing, resource) {
+            // One without a value looks in any case, and so does one that has its turn.
+            let may_look_later = match list {
+                List::Young => true,
+                List::Since(asked) => listing.began() < asked,
+                List::Any => false,
+            };
+            let has_none =
+                matches!(&seen.stored, Stored::Absent { elsewhere, .. } if elsewhere.is_none());
+            if may_look_later && !has_none && token::lacks(&listing, resource) {
                 return Ok(Known::Lacks(Some(Instant::now())));
             }
             find_in_list(&mut seen, &listing)?;

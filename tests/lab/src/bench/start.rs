@@ -114,8 +114,7 @@ async fn bare_lists(client: &Client) -> anyhow::Result<Duration> {
 /// With `labels`, only the metadata.
 async fn read_all(client: &Client, url: &str, labels: Option<&str>) -> anyhow::Result<()> {
     let request = Request::new(url);
-    let mut page = ListParams::default();
-    page.limit = Some(PAGE);
+    let mut page = ListParams::default().limit(PAGE);
     loop {
         let request = match labels {
             Some(labels) => request.list_metadata(&page.clone().labels(labels)),
