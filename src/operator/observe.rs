@@ -6,6 +6,7 @@ mod tests;
 mod token;
 
 use self::secrets::Secrets;
+use self::token::Finder;
 pub(super) use self::token::list_key;
 use super::grant::Grant;
 use super::handles::Handles;
@@ -145,7 +146,8 @@ impl Observer {
     /// Reads the list that is lacking, for this resource and all others that need it. What keeps it from being read is known
     /// then too.
     pub async fn fetch_list(&self, resource: &WorkspaceTokenRotation, not_before: Option<Instant>) {
-        let listing = token::listing(self, resource, not_before);
+        let finder = self.finder();
+        let listing = token::listing(&finder, resource, not_before);
         let _ = listing.await;
     }
 
@@ -191,11 +193,11 @@ impl Observer {
         let stored = self.secrets.read(resource, self.cluster(), seen.now);
         let stored = doubted(&seen, stored.await?);
         seen.found(stored);
-        seen.live = token::read(self, &seen, &grant).await?;
+        seen.live = token::read(&self.finder(), &seen, &grant).await?;
         // Without an answer it is asked again soon, and not only at the next audit: the look had a reason.
         let answered = !matches!(seen.live, Live::Unavailable { .. });
         seen.asked_at = answered.then_some(seen.now);
-        seen.token_is_gone = token::is_gone(self, &seen, &grant).await?;
+        seen.token_is_gone = token::is_gone(&self.finder(), &seen, &grant).await?;
         seen.vendor_time = handles.astro.time().filter(|_| answered);
         if let Live::Token { token, .. } = &seen.live {
             seen.begun = self.works.begun(&token.id);
@@ -270,6 +272,14 @@ impl Observer {
             holder_done_at,
             tries: self.works.tries(uid),
             ..Observed::begin(resource, now, &self.handles.settings)
+        }
+    }
+
+    fn finder(&self) -> Finder<'_> {
+        Finder {
+            handles: &self.handles,
+            listings: &self.listings,
+            claims: &self.claims,
         }
     }
 

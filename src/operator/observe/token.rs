@@ -1,20 +1,29 @@
 //! What the vendor says of the token: from a list that is shared, or read now.
 
-use super::Observer;
 use crate::api::WorkspaceTokenRotation;
 use crate::astro::credential::Credential;
 use crate::astro::error::{Error as VendorError, Kind};
-use crate::astro::listing::{Failure, Key, Listing};
+use crate::astro::listing::{Failure, Key, Listing, Listings};
 use crate::cluster::error::Error;
 use crate::cluster::secret;
 use crate::decide::evidence::{Live, Observed, Stored, Token};
+use crate::decide::rivals::Claims;
 use crate::decide::token::among;
 use crate::operator::grant::Grant;
 use crate::operator::handles::Handles;
 use crate::reason::Reason;
 use kube::ResourceExt;
 use secrecy::ExposeSecret;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+
+/// What tokens are found with.
+pub(super) struct Finder<'a> {
+    pub(super) handles: &'a Handles,
+    pub(super) listings: &'a Listings,
+    /// Which tokens somebody names.
+    pub(super) claims: &'a Mutex<Claims>,
+}
 
 /// Which list a resource's token is in.
 pub(in crate::operator) fn list_key(resource: &WorkspaceTokenRotation) -> Key {
@@ -33,15 +42,20 @@ pub(in crate::operator) fn list_key(resource: &WorkspaceTokenRotation) -> Key {
 /// # Errors
 /// When the API server gives no verdict on the credential.
 pub(super) async fn listing(
-    observer: &Observer,
+    finder: &Finder<'_>,
     resource: &WorkspaceTokenRotation,
     not_before: Option<Instant>,
 ) -> Result<Listing, Error> {
-    let Observer {
-        handles, listings, ..
-    } = observer;
+    let Finder {
+        handles,
+        listings,
+        claims,
+    } = finder;
     let workspace = &resource.spec.workspace_id;
-    let is_wanted = |token: &Token| observer.claims().is_named(workspace, token);
+    let is_wanted = |token: &Token| {
+        let claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
+        claims.is_named(workspace, token)
+    };
     let mut broken = None;
     let read = async || match handles.grants.of(resource).await {
         Ok(grant) => {
@@ -92,11 +106,11 @@ pub(super) fn in_listing(
 /// # Errors
 /// When the API server gives no verdict on the credential.
 pub(super) async fn read(
-    observer: &Observer,
+    finder: &Finder<'_>,
     seen: &Observed,
     grant: &Grant,
 ) -> Result<Live, Error> {
-    let handles = &observer.handles;
+    let handles = finder.handles;
     let spec = &seen.resource.spec.token;
     let known = match (&spec.id, &seen.stored) {
         (Some(id), _) => Some(id.clone()),
@@ -115,13 +129,13 @@ pub(super) async fn read(
         }
     }
     let fresh = seen.pace().list_fresh;
-    let recent = observer.listings.recent(&list_key(&seen.resource), fresh);
+    let recent = finder.listings.recent(&list_key(&seen.resource), fresh);
     let listing = match recent {
         Some(recent) if !lacks(&recent, &seen.resource) => recent,
-        Some(_) => listing(observer, &seen.resource, Some(Instant::now())).await?,
+        Some(_) => listing(finder, &seen.resource, Some(Instant::now())).await?,
         None => {
             let not_before = Instant::now().checked_sub(fresh);
-            listing(observer, &seen.resource, not_before).await?
+            listing(finder, &seen.resource, not_before).await?
         }
     };
     let listed = match in_listing(&seen.resource, &listing, true) {
@@ -147,7 +161,7 @@ pub(super) async fn read(
 /// # Errors
 /// When the API server gives no verdict on the credential.
 pub(super) async fn is_gone(
-    observer: &Observer,
+    finder: &Finder<'_>,
     seen: &Observed,
     grant: &Grant,
 ) -> Result<bool, Error> {
@@ -156,12 +170,11 @@ pub(super) async fn is_gone(
         return Ok(false);
     };
     let id = &held.stamp.token_id;
-    if !(get(&observer.handles, grant, id).await).is_err_and(|error| error.kind() == Kind::NotFound)
-    {
+    if !(get(finder.handles, grant, id).await).is_err_and(|error| error.kind() == Kind::NotFound) {
         return Ok(false);
     }
     let not_before = Instant::now().checked_sub(seen.pace().list_fresh);
-    let listing = listing(observer, &seen.resource, not_before).await?;
+    let listing = listing(finder, &seen.resource, not_before).await?;
     let (tokens, _) = listing.value;
     Ok(tokens.is_ok_and(|tokens| !tokens.has_id(id)))
 }
