@@ -123,8 +123,7 @@ impl Listed {
     }
 }
 
-/// A hash under a key that this process has drawn and shows to nobody, so that nobody can write two texts that have the same
-/// one.
+/// A hash with a random key that this process keeps to itself, so that nobody can construct two texts with equal hashes.
 fn hash(text: &str) -> u64 {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     KEY.hash_one(text)
@@ -313,7 +312,7 @@ mod tests {
         assert!(tokens.with_id("e5").is_none() && Tokens::default().with_id("").is_none());
         assert!(!tokens.has_id("e5"));
 
-        // Of those that nobody wanted it is known that they are there.
+        // A token that was not wanted is still known to exist.
         let some = list(|token| token.name != "b", &tokens);
         let by_name = |name: &str| TokenRef {
             name: Some(name.into()),

@@ -1,4 +1,4 @@
-//! Whose turn it is, of several for whom somebody waits.
+//! The order in which parties with somebody waiting are served.
 
 use std::collections::VecDeque;
 
@@ -6,20 +6,20 @@ use std::collections::VecDeque;
 pub(super) struct Turns<P> {
     /// The first is served next.
     old: VecDeque<P>,
-    /// Those that have not been served since somebody came to wait for them. They take turns with the others, so that one
-    /// who comes does not wait for a round of a hundred with hundreds each.
+    /// Those that have not been served since somebody began to wait for them. They alternate with the others, so that a
+    /// newcomer does not wait until each of a hundred others has been served.
     new: VecDeque<P>,
     /// Whether one that is not new goes first this time.
     new_waits: bool,
 }
 
 impl<P> Turns<P> {
-    /// Somebody waits for a party for which nobody did.
+    /// Adds a party that had nobody waiting until now.
     pub(super) fn come(&mut self, party: P) {
         self.new.push_back(party);
     }
 
-    /// Takes out the party whose turn it is, of those that are open.
+    /// Removes the next party that is open, and returns it.
     pub(super) fn next(&mut self, mut is_open: impl FnMut(&P) -> bool) -> Option<P> {
         let queues = match self.new_waits {
             true => [&mut self.old, &mut self.new],
@@ -33,7 +33,7 @@ impl<P> Turns<P> {
         Some(party)
     }
 
-    /// Puts back one that had its turn, and for which more wait.
+    /// Puts back a party that was served and for which more are waiting.
     pub(super) fn stay(&mut self, party: P) {
         self.old.push_back(party);
     }
