@@ -307,6 +307,8 @@ impl Context {
             () = stuck.notified() => None,
             () = tokio::time::sleep(pace.vendor_timeout + pace.pass_patience) => None,
         };
+        // What was stored is from after the look: as of the look it would be from the future, which counts for nothing.
+        pass.seen.now = now();
         match ended {
             Some(Ok(Ok(done))) => {
                 // The status is written before the next rotation is begun: its write must not delay that of a value.
@@ -367,8 +369,9 @@ impl Context {
             Rewrite::Tried(came) => (came, None),
             Rewrite::Failed(setback) => return Some(setback),
         };
+        seen.now = now();
         let rewritten = Rewritten {
-            at: now(),
+            at: seen.now,
             purpose: purpose(seen, &from),
             came: came.clone(),
         };

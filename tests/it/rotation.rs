@@ -3,8 +3,10 @@
 use super::patient as stage;
 use crate::stage;
 use astro_token_operator::api::Cause;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use lab::astro::{Fault, Operation, Step};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 fn cause(resource: &astro_token_operator::api::WorkspaceTokenRotation) -> Option<Cause> {
     let status = resource.status.as_ref()?;
@@ -75,6 +77,23 @@ async fn it_rotates_on_schedule_one_rotation_for_each_due_time() {
         assert!(apart.as_secs() >= 2, "two rotations within {apart}");
     }
     assert!(stage.holds_live("often").await);
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn the_next_rotation_is_due_a_period_after_the_last_however_slow_the_vendor_was() {
+    let stage = stage().await;
+    stage.token("slow");
+    let slow = Fault::any().credential(&stage.owner.id);
+    let slow = slow.before(Step::Delay(Duration::from_millis(1_200)));
+    stage.astro.fault(slow);
+    stage
+        .create("slow", json!({"schedule": {"every": "1h"}}))
+        .await;
+    let status = stage.until_rotated("slow", 1).await.status.unwrap();
+    let (last, next) = (status.last_rotation.unwrap(), status.next_rotation.unwrap());
+    let seconds = |time: Time| time.0.as_second();
+    assert_eq!(seconds(next) - seconds(last.at), 3_600);
     stage.assert_no_leak().await;
 }
 
