@@ -9,9 +9,9 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, Request, Response, StatusCode};
 use kube::client::Body;
 use kube::client::retry::RetryPolicy;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tower::BoxError;
 use tower::retry::Policy;
 
@@ -24,6 +24,29 @@ pub struct Patience {
     pub pause: Duration,
     /// Is told each time.
     pub tell: Arc<dyn Fn(&HeldBack) + Send + Sync>,
+}
+
+/// A pause that all who begin something new keep together, since the API server holds back one of their requests.
+#[derive(Clone, Default)]
+pub struct Pause(Arc<Mutex<Option<Instant>>>);
+
+impl Pause {
+    /// For so long from now on, at least.
+    pub fn extend(&self, by: Duration) {
+        let mut until = self.until();
+        *until = Instant::now().checked_add(by).max(*until);
+    }
+
+    /// For how long it still is; `None`: there is none.
+    pub fn left(&self) -> Option<Duration> {
+        let left = (*self.until())?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    fn until(&self) -> MutexGuard<'_, Option<Instant>> {
+        // Each change is whole, even after a panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The API server asked to come back later, for longer than a call waits.
@@ -86,8 +109,6 @@ impl<B> Policy<Request<Body>, Response<B>, BoxError> for Patience {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
-    use tokio::time::Instant;
 
     /// What comes of a call that gets these answers one after another, and then a good one: its status, or the error; the
     /// seconds that it waits in all; and how often its caller is told.

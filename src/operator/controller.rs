@@ -10,6 +10,7 @@ use super::waiting::Waiting;
 use super::works::Works;
 use crate::api::WorkspaceTokenRotation;
 use crate::clock::now;
+use crate::cluster::retry::Pause;
 use crate::cluster::store::Store;
 use crate::cluster::watch::{self, Scope, SecretAccess, Wake};
 use crate::decide::rivals::Claims;
@@ -32,6 +33,8 @@ pub struct Setup {
     pub secret_access: SecretAccess,
     /// Looks, and rotations, at the same time.
     pub places: usize,
+    /// Kept before each pass.
+    pub pause: Pause,
     /// Set once the resources are known, for the per-resource series.
     pub resources: Arc<Mutex<Option<Store<WorkspaceTokenRotation>>>>,
 }
@@ -96,7 +99,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
         info!(resources = resources.len(), "watching");
         let stop = shutdown.clone();
         let begin = |key, permit| pass(context.clone(), key, permit);
-        runner::run(woken, admissions, stop, begin).await;
+        runner::run((woken, admissions), setup.pause, stop, begin).await;
         context.tasks.close();
         context.tasks.wait().await;
         context.teller.finish().await;

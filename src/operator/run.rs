@@ -6,7 +6,7 @@ use crate::astro::client::{Astro, Settings as AstroSettings};
 use crate::cluster::client;
 use crate::cluster::decode::Item;
 use crate::cluster::lease::{Candidate, Timing};
-use crate::cluster::retry::{HeldBack, Patience};
+use crate::cluster::retry::{HeldBack, Patience, Pause};
 use crate::cluster::store::Store;
 use crate::cluster::watch::Scope;
 use crate::decide::allowed::Allowed;
@@ -62,7 +62,8 @@ pub async fn run_with(
     let own_credential = own_credential(&args.astro, &args.decisions)?;
     let budgets = (args.reads_per_second, args.rotations_per_second);
     let astro = vendor(&args.astro, budgets, pace, metrics.clone())?;
-    let patience = patience(&pace, &metrics);
+    let pause = Pause::default();
+    let patience = patience(&pace, &metrics, pause.clone());
     let (watch_client, client) = (
         client::for_watches(config.clone(), patience.clone())?,
         client::for_calls(config.clone(), &pace, patience.clone())?,
@@ -119,6 +120,7 @@ pub async fn run_with(
         scope,
         secret_access: args.decisions.secret_access,
         places: args.concurrent_rotations.get().into(),
+        pause,
         resources,
     };
     let outcome = if args.leader_election {
@@ -143,12 +145,16 @@ pub async fn run_with(
     outcome
 }
 
-/// How requests are retried that the API server holds back: each is counted, and now and then one is logged.
-fn patience(pace: &Pace, metrics: &Metrics) -> Patience {
+/// How requests are retried that the API server holds back: each is counted, now and then one is logged, and nothing new is
+/// begun meanwhile.
+fn patience(pace: &Pace, metrics: &Metrics, pause: Pause) -> Patience {
     let (metrics, every) = (metrics.clone(), pace.held_back_log);
+    // Whoever answers may ask for any time.
+    let longest = pace.held_back_patience;
     let logged = Mutex::new(None::<Instant>);
     let tell = move |held: &HeldBack| {
         metrics.held_back(held.status.as_u16());
+        pause.extend(held.after.min(longest));
         let mut logged = logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.is_none_or(|at| at.elapsed() >= every) {
             *logged = Some(Instant::now());

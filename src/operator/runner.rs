@@ -2,12 +2,14 @@
 
 use super::turns::Turns;
 use crate::api::Key;
+use crate::cluster::retry::Pause;
 use futures::StreamExt;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::time::{DelayQueue, delay_queue};
 
@@ -26,9 +28,10 @@ pub enum Next {
 }
 
 /// Runs `pass` for resources that are woken, and with what they were admitted to, until `stop`; then what is under way ends.
+/// During a `pause` none begins.
 pub async fn run<P, F>(
-    mut woken: UnboundedReceiver<Key>,
-    mut admitted: UnboundedReceiver<(Arc<Key>, P)>,
+    (mut woken, mut admitted): (UnboundedReceiver<Key>, UnboundedReceiver<(Arc<Key>, P)>),
+    pause: Pause,
     stop: CancellationToken,
     pass: impl Fn(Arc<Key>, Option<P>) -> F,
 ) where
@@ -36,7 +39,9 @@ pub async fn run<P, F>(
 {
     let (mut queue, mut running) = (Queue::default(), JoinSet::new());
     loop {
-        while running.len() < PASSES
+        let held_back = pause.left();
+        while held_back.is_none()
+            && running.len() < PASSES
             && let Some((key, given)) = queue.begin()
         {
             let pass = pass(key.clone(), given);
@@ -54,6 +59,7 @@ pub async fn run<P, F>(
             Some((key, given)) = admitted.recv() => queue.wake(key, Some(given)),
             Some(expired) = queue.timers.next() => queue.wake(expired.into_inner(), None),
             Some(key) = woken.recv() => queue.wake(Arc::new(key), None),
+            () = sleep(held_back.unwrap_or_default()), if held_back.is_some() => {}
         }
     }
     while running.join_next().await.is_some() {}
@@ -179,6 +185,7 @@ impl<P> Default for Entry<P> {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
     use tokio::sync::{Semaphore, mpsc};
 
     fn key(name: &str) -> Key {
@@ -196,6 +203,7 @@ mod tests {
         woken: mpsc::UnboundedSender<Key>,
         admitted: mpsc::UnboundedSender<(Arc<Key>, u8)>,
         stop: CancellationToken,
+        pause: Pause,
         ended: tokio::task::JoinHandle<()>,
     }
 
@@ -204,7 +212,7 @@ mod tests {
         let (admitted, admissions) = mpsc::unbounded_channel();
         let (tell, begun) = mpsc::unbounded_channel();
         let (gate, at_once) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
-        let stop = CancellationToken::new();
+        let (stop, pause) = (CancellationToken::new(), Pause::default());
         let pass = {
             let (gate, at_once) = (gate.clone(), at_once.clone());
             move |key: Arc<Key>, given| {
@@ -218,7 +226,12 @@ mod tests {
                 }
             }
         };
-        let ended = tokio::spawn(run(receiver, admissions, stop.clone(), pass));
+        let ended = tokio::spawn(run(
+            (receiver, admissions),
+            pause.clone(),
+            stop.clone(),
+            pass,
+        ));
         Passes {
             begun,
             gate,
@@ -226,6 +239,7 @@ mod tests {
             woken,
             admitted,
             stop,
+            pause,
             ended,
         }
     }
@@ -286,6 +300,21 @@ mod tests {
             assert_eq!(passes.next().await, ("a".into(), None));
             passes.gate.add_permits(1);
         }
+        passes.end().await;
+    }
+
+    #[tokio::test]
+    async fn none_begins_while_the_api_server_holds_requests_back() {
+        let mut passes = start(Next::Woken);
+        passes.wake("a");
+        passes.next().await;
+        let (begun, pause) = (Instant::now(), Duration::from_millis(300));
+        passes.pause.extend(pause);
+        passes.pause.extend(pause / 3);
+        passes.wake("b");
+        passes.gate.add_permits(1);
+        passes.next().await;
+        assert!(begun.elapsed() >= pause);
         passes.end().await;
     }
 
