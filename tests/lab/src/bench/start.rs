@@ -57,8 +57,10 @@ pub struct Idle {
     pub cpu: f64,
     /// Requests to the vendor.
     pub vendor: Calls,
-    /// Requests to the API server.
+    /// Requests to the API server, reads of credentials among them.
     pub requests: Requests,
+    /// Reads of Secrets with credentials.
+    pub credential_reads: usize,
 }
 
 /// Starts it where `number` resources are, in a control group of its own where one can be made.
@@ -190,10 +192,12 @@ async fn quiet(
 pub async fn rest(site: &Site, operator: &Operator, watched: Duration) -> anyhow::Result<Idle> {
     let before = Reading::take_when_quiet(&site.client).await?;
     site.astro.clear_requests();
+    let credential_reads = site.credential_reads()?;
     let cpu = operator.cpu_seconds()?;
     sleep(watched).await;
     Ok(Idle {
         watched,
+        credential_reads: site.credential_reads()? - credential_reads,
         cpu: operator.cpu_seconds()? - cpu,
         vendor: Calls::of(site),
         requests: (Reading::take(&site.client).await? - before).requests,
