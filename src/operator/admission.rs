@@ -120,3 +120,63 @@ impl Drop for Permit {
         self.admission.0.changed.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::astro::client::Settings;
+    use crate::decide::pace::Pace;
+    use crate::process::metrics::Metrics;
+    use std::future::poll_fn;
+    use std::num::NonZeroU32;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::sync::mpsc;
+
+    const SERVED: usize = 50;
+
+    /// How often the admission is polled while so many wait for the budget of one credential, until some of them were
+    /// served.
+    async fn polls(waiting: usize) -> usize {
+        let a_second = |number| NonZeroU32::new(number).unwrap();
+        let settings = Settings {
+            url: "http://127.0.0.1:1/v1".parse().unwrap(),
+            ca_bundle: None,
+            pace: Pace::SHIPPED,
+            reads_per_second: a_second(1),
+            rotations_per_second: a_second(20),
+        };
+        let astro = Astro::new(settings, Metrics::new()).unwrap();
+        let admission = Admission::new(astro, 4);
+        for n in 0..waiting {
+            let (namespace, name) = (format!("ns-{}", n % 10), n.to_string());
+            admission.ask(Kind::Rotation, 1, &Arc::new(Key { namespace, name }));
+        }
+        let (sender, mut admitted) = mpsc::unbounded_channel();
+        let polls = Arc::new(AtomicUsize::new(0));
+        let run = {
+            let polls = polls.clone();
+            tokio::spawn(async move {
+                let mut run = Box::pin(admission.run(sender));
+                let counted = poll_fn(|context| {
+                    polls.fetch_add(1, Ordering::Relaxed);
+                    run.as_mut().poll(context)
+                });
+                counted.await;
+            })
+        };
+        for _ in 0..SERVED {
+            drop(admitted.recv().await.unwrap());
+        }
+        run.abort();
+        polls.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn what_a_place_costs_does_not_depend_on_how_many_wait_for_one() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (few, many) = tokio::join!(polls(100), polls(1_000));
+        // When the budget has one more, and when a place is given back.
+        let most = 2 * SERVED + 1;
+        assert!(few <= most && many <= most, "{few} and {many} polls");
+    }
+}
