@@ -1,11 +1,11 @@
 //! What stays of values in the memory of a running operator, and what of its memory can get out.
 
-use crate::stage::net::Terminator;
 use crate::stage::process::{self, Process};
 use crate::stage::{self, Mode, PACE, Stage};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lab::astro::Astro;
+use lab::tls::Terminator;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, Permissions};
@@ -39,7 +39,7 @@ async fn no_value_stays_in_memory_at_rest() {
     let kubeconfig = stage.kubeconfig(stage::plane().await, account).await;
     // TLS has buffers of its own.
     let host = astro.url().replace("http://", "").replace("/v1", "");
-    let front = Terminator::open(host.parse().unwrap()).await;
+    let front = Terminator::open(host.parse().unwrap()).await.unwrap();
     let bundle = kubeconfig.with_file_name("vendor-ca.pem");
     std::fs::write(&bundle, &front.authority).unwrap();
     let url = format!("--api-url=https://localhost:{}/v1", front.port);

@@ -1,6 +1,5 @@
 //! Admission policies: webhooks before the API server, served by the tests.
 
-use crate::stage::net::Terminator;
 use crate::stage::{self, Stage};
 use crate::whole_cluster::audited as stage;
 use axum::Router;
@@ -13,6 +12,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use lab::astro::{Fault, Operation, Step};
+use lab::tls::Terminator;
 use serde_json::{Value, json};
 use std::future::IntoFuture;
 use std::sync::Arc;
@@ -47,7 +47,9 @@ async fn serve(answer: impl Fn(&Value) -> Value + Clone + Send + Sync + 'static)
         }))
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let front = Terminator::open(listener.local_addr().unwrap()).await;
+    let front = Terminator::open(listener.local_addr().unwrap())
+        .await
+        .unwrap();
     let router = Router::new().fallback(post(review));
     tokio::spawn(axum::serve(listener, router).into_future());
     json!({

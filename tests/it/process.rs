@@ -2,7 +2,7 @@
 
 mod stop;
 
-use crate::stage::net::{Proxy, Terminator, http};
+use crate::stage::net::{Proxy, http};
 use crate::stage::process::{Ended, Environment, Process, free_port, run};
 use crate::stage::{self, HOME, Mode, PACE, Stage, permit_to_lead, plane, spoilable};
 use astro_token_operator::api::Status;
@@ -10,6 +10,7 @@ use astro_token_operator::cli::Cli;
 use clap::CommandFactory;
 use lab::astro::{Astro, Fault, NewToken, Operation, Step};
 use lab::control_plane::apply;
+use lab::tls::Terminator;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -761,7 +762,7 @@ async fn the_vendor_is_called_through_the_proxy_of_the_environment() {
     let place = Place::start().await;
     let stage = &place.stage;
     let host = stage.astro.url().replace("http://", "").replace("/v1", "");
-    let front = Terminator::open(host.parse().unwrap()).await;
+    let front = Terminator::open(host.parse().unwrap()).await.unwrap();
     let bundle = place.file("vendor-ca.pem", &front.authority);
     let bundle = format!("--ca-bundle={}", bundle.display());
     let https = format!("--api-url=https://localhost:{}/v1", front.port);

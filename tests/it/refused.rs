@@ -1,6 +1,6 @@
 //! The API server will not take a value that is already issued: it is kept, told of, and stored as soon as it can be.
 
-use crate::stage::net::{Terminator, http};
+use crate::stage::net::http;
 use crate::stage::process::{Process, free_port};
 use crate::stage::{self, DEADLINE, HOME, PACE, Stage, plane, spoilable};
 use astro_token_operator::api::Status;
@@ -13,6 +13,7 @@ use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
 use lab::astro::{Astro, Fault, FaultHandle, Operation, Step};
 use lab::control_plane::ControlPlane;
+use lab::tls::Terminator;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -482,7 +483,7 @@ async fn policy() -> (u16, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = listener.local_addr().unwrap();
     tokio::spawn(axum::serve(listener, Router::new().fallback(post(refuse))).into_future());
-    let front = Terminator::open(server).await;
+    let front = Terminator::open(server).await.unwrap();
     (front.port, front.authority)
 }
 

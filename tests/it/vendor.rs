@@ -1,6 +1,5 @@
 //! The vendor's client over real connections: what it reads, what it sends, and what it makes of every failure.
 
-use crate::stage::net::Terminator;
 use astro_token_operator::astro::client::{Astro, Rotated, Settings, SetupError};
 use astro_token_operator::astro::credential::Credential;
 use astro_token_operator::astro::error::Error;
@@ -17,6 +16,7 @@ use lab::astro::{
     Astro as Simulator, Body, Damage, Fault, Issued, Limits, NewToken, Operation, Reply, Request,
     Settings as Switches, Step,
 };
+use lab::tls::Terminator;
 use secrecy::ExposeSecret;
 use serde_json::json;
 use std::collections::{BTreeSet, HashMap};
@@ -862,8 +862,8 @@ async fn the_vendor_s_limits_are_kept_for_each_credential_by_itself() {
 #[tokio::test]
 async fn a_private_authority_is_trusted_by_its_bundle_and_not_without() {
     let lab = Lab::start().await;
-    let front = Terminator::open(lab.address()).await;
-    let stranger = Terminator::open(lab.address()).await;
+    let front = Terminator::open(lab.address()).await.unwrap();
+    let stranger = Terminator::open(lab.address()).await.unwrap();
     let url = format!("https://localhost:{}/v1", front.port);
     let with = |bundle: Option<String>, url: &str| {
         client(Settings {

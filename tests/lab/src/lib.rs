@@ -10,4 +10,5 @@ pub mod link;
 pub mod manifests;
 pub mod operator;
 mod resource;
+pub mod tls;
 pub mod wait;
