@@ -1,5 +1,6 @@
 //! What `make bench` measures, and how: the operator at work and at rest, beside a bare client on the same servers.
 
+pub mod encrypted;
 pub mod figures;
 pub mod fleet;
 pub mod floor;

@@ -68,6 +68,11 @@ impl Astro {
         format!("http://{}/v1", self.0.address)
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
     /// Takes it off the network: connections end, new ones are refused, and requests that had not
     /// taken effect by now never do. What it knows is kept.
     pub async fn down(&self) -> Result<()> {

@@ -39,6 +39,7 @@ pub fn report(runs: &Runs, options: &Options) -> anyhow::Result<Report> {
     add_shapes(&mut report, runs);
     add_idle(&mut report, runs);
     add_limited(&mut report, runs);
+    add_encrypted(&mut report, runs);
     add_attacks(&mut report, runs);
     add_peer(&mut report, runs);
     add_binary(&mut report)?;
@@ -234,6 +235,17 @@ fn add_limited(report: &mut Report, runs: &Runs) {
             Figure::new(number, number == 0)
         }),
     );
+}
+
+fn add_encrypted(report: &mut Report, runs: &Runs) {
+    if let Some((tokens, herd)) = &runs.encrypted {
+        let figure = cpu(herd);
+        report.figure(
+            format!("{tokens}: operator's processor time per rotation, Astro over TLS"),
+            format!("{figure:.2} ms"),
+            "",
+        );
+    }
 }
 
 fn add_attacks(report: &mut Report, runs: &Runs) {

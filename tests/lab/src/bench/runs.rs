@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::time::{Instant, sleep};
 
+use super::encrypted;
 use super::fleet::Fleet;
 use super::floor::Floor;
 use super::herd::{self, Herd};
@@ -54,6 +55,8 @@ pub enum Part {
     Shapes,
     /// A herd with the shipped limits, against the vendor's own.
     Vendor,
+    /// A herd with the vendor over TLS, with the smallest number.
+    Tls,
     /// Objects that are made to hurt, with the largest number of resources beside them.
     Hostile,
     /// kube-controller-manager's service-account token controller, with as many.
@@ -87,6 +90,8 @@ pub struct Runs {
     pub shapes: Vec<(Shape, Start)>,
     /// At the vendor's pace.
     pub limited: Option<Limited>,
+    /// With the vendor over TLS, and so many resources.
+    pub encrypted: Option<(usize, Herd)>,
     /// What objects made to hurt do, one kind after the other and all together.
     pub attacks: Vec<Attack>,
     /// The peer, or why there is none.
@@ -171,6 +176,13 @@ pub async fn measure(options: &Options) -> Runs {
         match measure_limited(&mut runs, largest).await {
             Ok(limited) => runs.limited = Some(limited),
             Err(error) => runs.failed("the vendor's pace", &error),
+        }
+    }
+    if options.has(&[Part::Tls]) {
+        let smallest = options.sizes.iter().copied().min().unwrap_or_default();
+        match measure_encrypted(&mut runs, (smallest, options.shape)).await {
+            Ok(herd) => runs.encrypted = Some((smallest, herd)),
+            Err(error) => runs.failed("over TLS", &error),
         }
     }
     if options.has(&[Part::Peer]) {
@@ -344,6 +356,17 @@ async fn measure_limited(runs: &mut Runs, tokens: usize) -> anyhow::Result<Limit
     runs.faults
         .extend(faults.map(|fault| format!("at the vendor's pace: {fault}")));
     Ok(limited)
+}
+
+async fn measure_encrypted(runs: &mut Runs, kind: (usize, Shape)) -> anyhow::Result<Herd> {
+    say(&format!("{} resources, and Astro over TLS", kind.0));
+    let mut site = begin(runs).await?;
+    let model = make_model(&site).await?;
+    let mut herd = encrypted::measure(&mut site, &model, kind).await?;
+    let faults = std::mem::take(&mut herd.faults).into_iter();
+    let faults = faults.map(|fault| format!("over TLS: {fault}"));
+    runs.faults.extend(faults);
+    Ok(herd)
 }
 
 async fn measure_attacks(

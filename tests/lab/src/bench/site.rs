@@ -12,6 +12,7 @@ use super::memory::Cage;
 use crate::astro::Astro;
 use crate::control_plane::ControlPlane;
 use crate::operator::{ACCOUNT, HOME, Operator, binary, install};
+use crate::tls::Terminator;
 
 /// No limit that counts: the flag must be a number.
 const UNLIMITED: &str = "100000";
@@ -24,6 +25,8 @@ pub struct Site {
     pub client: Client,
     /// In the vendor's place.
     pub astro: Astro,
+    /// Through which operators reach it, if not directly.
+    front: Option<Terminator>,
 }
 
 /// The vendor limits with which the operator runs.
@@ -53,7 +56,17 @@ impl Site {
             plane,
             client,
             astro: Astro::start().await?,
+            front: None,
         })
+    }
+
+    /// Has operators that are started from now on reach Astro over TLS.
+    ///
+    /// # Errors
+    /// When there is no certificate or port for it.
+    pub async fn encrypt(&mut self) -> anyhow::Result<()> {
+        self.front = Some(Terminator::open(self.astro.address()).await?);
+        Ok(())
     }
 
     /// Starts the operator as in production but for the vendor's pace, in a cage where there is one.
@@ -70,11 +83,17 @@ impl Site {
         self.plane
             .service_account_kubeconfig(HOME, ACCOUNT, &kubeconfig)
             .await?;
-        let mut flags = vec![
-            format!("--api-url={}", self.astro.url()),
-            // A restarted container continues at once.
-            "--pod-name=bench".to_owned(),
-        ];
+        // A restarted container continues at once.
+        let mut flags = vec!["--pod-name=bench".to_owned()];
+        match &self.front {
+            None => flags.push(format!("--api-url={}", self.astro.url())),
+            Some(front) => {
+                let authority = self.plane.dir().join("authority.pem");
+                std::fs::write(&authority, &front.authority)?;
+                flags.push(format!("--api-url=https://localhost:{}/v1", front.port));
+                flags.push(format!("--ca-bundle={}", authority.display()));
+            }
+        }
         if pace == Pace::Unlimited {
             flags.push(format!("--reads-per-second={UNLIMITED}"));
             flags.push(format!("--rotations-per-second={UNLIMITED}"));
