@@ -15,8 +15,6 @@ const RESOURCES: usize = 40;
 /// From the last preparation to the due time: the operator has to start meanwhile.
 const LEAD: Duration = Duration::from_secs(10);
 
-const STATUS: &str = "APPLY workspacetokenrotations/status";
-
 /// What is expected of the operator as it is.
 struct Expected {
     /// Requests to the API server for each rotation, by kind: exactly so many. Reads of the credential are counted apart.
@@ -25,8 +23,6 @@ struct Expected {
     credential_reads: u64,
     /// Writes that were refused because what they were decided on was old, of all rotations together.
     refused: u64,
-    /// Statuses that were written once more, of all rotations together: at most so many.
-    further_statuses: u64,
     /// Passes for each rotation beside the one that begins it: at most so many. Our own writes ask for none.
     further_passes: u64,
 }
@@ -35,17 +31,15 @@ const TODAY: Expected = Expected {
     requests: &[
         ("APPLY secrets", 1),
         ("APPLY secrets (dry run)", 1),
-        (STATUS, 2),
+        ("APPLY workspacetokenrotations/status", 2),
         // Metadata of the target.
         ("GET secrets", 1),
         ("POST events", 1),
     ],
     credential_reads: 1,
     refused: 0,
-    // The goal is 0.
-    further_statuses: RESOURCES as u64 / 2,
-    // The goal is 0.
-    further_passes: 2,
+    // The watch may tell of a write before its answer comes, and asks for a pass then.
+    further_passes: 1,
 };
 
 #[tokio::test]
@@ -75,17 +69,7 @@ async fn a_rotation_takes_no_request_and_no_pass_in_vain() {
     let expected: BTreeMap<_, _> = expected
         .map(|&(kind, each)| (kind.to_owned(), each * RESOURCES as u64))
         .collect();
-    let mut accepted = accepted(&herd);
-    let further = accepted.get_mut(STATUS).map_or(0, |number| {
-        let further = number.saturating_sub(expected[STATUS]);
-        *number -= further;
-        further
-    });
-    assert!(
-        further <= TODAY.further_statuses,
-        "{further} statuses again"
-    );
-    assert_eq!(accepted, expected);
+    assert_eq!(accepted(&herd), expected);
     let refused = herd.cost.requests.conflicts();
     assert_eq!(refused, TODAY.refused, "refused writes");
     let passes = herd.own.passes;
