@@ -198,7 +198,7 @@ pub struct RunArgs {
     #[arg(
         long,
         env = "CONCURRENT_ROTATIONS",
-        default_value = "24",
+        default_value = "16",
         value_name = "N",
         help_heading = "Astro"
     )]
