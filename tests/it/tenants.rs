@@ -389,7 +389,7 @@ async fn dozens_of_hostile_resources_harm_nobody_and_each_gets_its_answer() {
 #[tokio::test]
 async fn a_failing_credential_is_its_tenant_s_own_trouble() {
     /// Rotations that the operator has in flight at once for one credential, and as many as have to wait.
-    const IN_FLIGHT: usize = 12;
+    const IN_FLIGHT: usize = 8;
     let answer = |reply: Reply| Fault::any().before(Step::Answer(reply));
     let pausing = Reply::json(429).header("retry-after", "600");
     // Rotations that take effect, and are answered when nobody waits any more.

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 /// Resources whose first rotation is due at once.
 const MANY: usize = 400;
 /// Rotations of one credential that the operator has in flight at once.
-const IN_FLIGHT: usize = 12;
+const IN_FLIGHT: usize = 8;
 /// So many of them are begun when the process has to end.
 const BEGUN: usize = 40;
 /// The name of the operator's Lease.
