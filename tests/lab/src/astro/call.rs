@@ -101,6 +101,7 @@ impl Call {
         }
         // Not in the vendor's API, only in ours.
         new.roles.clear();
+        new.deployed_in = None;
         Ok(new)
     }
 

@@ -58,9 +58,18 @@ impl Desk<'_> {
     }
 
     fn list(&self, caller: &Record) -> Result<Answer, Answer> {
-        permit(match self.call.param("workspaceId") {
-            Some(workspace) => caller.owns(workspace),
-            None => caller.owns_organization(),
+        let of_deployment = |record: &Record, id| record.has_role_on("DEPLOYMENT", id);
+        let (workspace, deployment) = (
+            self.call.param("workspaceId"),
+            self.call.param("deploymentId"),
+        );
+        permit(match (workspace, deployment) {
+            (Some(workspace), _) => caller.owns(workspace),
+            (None, Some(id)) => self
+                .registry
+                .list(self.seen())
+                .any(|record| of_deployment(record, id) && caller.may_manage(record)),
+            (None, None) => caller.owns_organization(),
         })?;
         let kind: Option<Kind> = self
             .call

@@ -89,6 +89,7 @@ impl Registry {
             roles,
             created_by: by.clone(),
             updated_by: by,
+            deployed_in: new.deployed_in,
         };
         for workspace in record.workspaces() {
             self.workspaces.entry(workspace.to_owned()).or_insert(stamp);

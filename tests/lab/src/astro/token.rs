@@ -24,6 +24,9 @@ pub struct NewToken {
     /// Workspace or Deployment; absent for the organization.
     #[serde(default)]
     pub entity_id: Option<String>,
+    /// The Workspace of the Deployment; absent: only an Organization Owner may manage the token.
+    #[serde(default)]
+    pub deployed_in: Option<String>,
     /// Lifetime in days; absent: it never expires.
     #[serde(default, rename = "tokenExpiryPeriodInDays")]
     pub expiry_days: Option<u32>,
@@ -44,6 +47,19 @@ impl NewToken {
     /// A WORKSPACE token with the role `WORKSPACE_OWNER`: what the operator calls with.
     pub fn owner(name: impl Into<String>, workspace: impl Into<String>) -> NewToken {
         NewToken::workspace(name, workspace).role("WORKSPACE_OWNER")
+    }
+
+    /// A DEPLOYMENT token with the role `DEPLOYMENT_ADMIN`, of a Deployment in the Workspace.
+    pub fn deployment(
+        name: impl Into<String>,
+        deployment: impl Into<String>,
+        workspace: impl Into<String>,
+    ) -> NewToken {
+        NewToken {
+            entity_id: Some(deployment.into()),
+            deployed_in: Some(workspace.into()),
+            ..NewToken::of(Scope::Deployment, name, "DEPLOYMENT_ADMIN")
+        }
     }
 
     /// An ORGANIZATION token with the role `ORGANIZATION_MEMBER`, which alone sees no Workspace.
@@ -97,6 +113,7 @@ impl NewToken {
             kind: Kind::Standard,
             role: role.into(),
             entity_id: None,
+            deployed_in: None,
             expiry_days: None,
             roles: Vec::new(),
         }
@@ -169,6 +186,9 @@ pub struct Record {
     pub roles: Vec<Role>,
     pub created_by: Value,
     pub updated_by: Value,
+    /// The Workspace of its Deployment, which the vendor does not tell.
+    #[serde(skip)]
+    pub deployed_in: Option<String>,
 }
 
 impl Record {
@@ -200,13 +220,20 @@ impl Record {
 
     /// Whether it may look at the token.
     pub(super) fn may_read(&self, token: &Record) -> bool {
-        self.owns_organization() || token.workspaces().any(|w| self.owns(w))
+        self.owns_organization()
+            || token.workspaces().any(|w| self.owns(w))
+            || self.owns_deployment_of(token)
+    }
+
+    fn owns_deployment_of(&self, token: &Record) -> bool {
+        token.deployed_in.as_ref().is_some_and(|w| self.owns(w))
     }
 
     /// Whether it may change, rotate and delete the token.
     pub(super) fn may_manage(&self, token: &Record) -> bool {
         self.owns_organization()
             || token.scope == Scope::Workspace && token.workspaces().any(|w| self.owns(w))
+            || self.owns_deployment_of(token)
     }
 
     /// Whether its value is of no use at `now`.
