@@ -1,7 +1,9 @@
 //! The custom resource: its types, and the label and annotation keys the operator writes and reads.
 
+mod scope;
 mod unknown;
 
+pub use self::scope::Scope;
 pub use self::unknown::Unknown;
 
 use crate::id;
@@ -77,7 +79,7 @@ pub mod evidence {
     pub const CLUSTER: &str = "astro-token-operator.io/cluster";
 }
 
-/// Rotates one Astro Workspace API token on a schedule and keeps the live value in a Secret.
+/// Rotates one Astro API token on a schedule and keeps the live value in a Secret.
 #[expect(clippy::duplicated_attributes, reason = "printer columns look alike")]
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -89,7 +91,7 @@ pub mod evidence {
     category = "astro",
     namespaced,
     status = "Status",
-    doc = "Rotates one Astro Workspace API token on a schedule and keeps the live value in a Secret.",
+    doc = "Rotates one Astro API token on a schedule and keeps the live value in a Secret.",
     derive = "PartialEq",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
@@ -104,6 +106,7 @@ pub mod evidence {
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.token.expiresAt", priority = 1),
     printcolumn(name = "Workspace", type_ = "string", json_path = ".spec.workspaceId", priority = 1),
 )]
+#[x_kube(validation = Rule::new("has(self.workspaceId) || (has(self.token.scope) && self.token.scope != 'Workspace')").message("give workspaceId, or token.scope: Deployment or Organization"))]
 #[serde(rename_all = "camelCase")]
 pub struct WorkspaceTokenRotationSpec {
     /// Organization id; else the operator's `--organization-id`, else the credential's own claim.
@@ -114,10 +117,14 @@ pub struct WorkspaceTokenRotationSpec {
     )]
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_-]+$"))]
     pub organization_id: Option<String>,
-    /// Id of the Workspace the token must belong to.
-    #[serde(deserialize_with = "id::read")]
+    /// Id of the Workspace the token must belong to. A token of another scope needs none.
+    #[serde(
+        default,
+        deserialize_with = "id::read_optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_-]+$"))]
-    pub workspace_id: String,
+    pub workspace_id: Option<String>,
     /// The token to rotate.
     pub token: TokenRef,
     /// When to rotate it.
@@ -137,10 +144,13 @@ pub struct WorkspaceTokenRotationSpec {
 
 /// A token by name or by id, exactly one of the two.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("has(self.name) != has(self.id)").message("give exactly one of token.name and token.id"))]
+#[x_kube(
+    validation = Rule::new("has(self.name) != has(self.id)").message("give exactly one of token.name and token.id"),
+    validation = Rule::new("has(self.deploymentId) == (has(self.scope) && self.scope == 'Deployment')").message("give token.deploymentId with token.scope: Deployment, and with no other"),
+)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenRef {
-    /// Exact name; must match one WORKSPACE token with a role in the Workspace.
+    /// Exact name; must match one token of the scope.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub name: Option<String>,
@@ -152,6 +162,17 @@ pub struct TokenRef {
     )]
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_-]+$"))]
     pub id: Option<String>,
+    /// What the token is for; `Workspace` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+    /// Id of the Deployment that a token with the scope `Deployment` is for.
+    #[serde(
+        default,
+        deserialize_with = "id::read_optional",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_-]+$"))]
+    pub deployment_id: Option<String>,
 }
 
 /// When rotation is due. At least one of `every`, `cron` and `beforeExpiry`; the earliest wins.

@@ -2,6 +2,7 @@
 
 pub mod allowed;
 pub(crate) mod consent;
+pub mod entity;
 pub mod evidence;
 pub mod identity;
 pub mod managed;

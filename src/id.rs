@@ -25,12 +25,7 @@ pub fn is_same(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other)
 }
 
-/// Reads an id of a spec, in the way the vendor writes it.
-pub fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    String::deserialize(deserializer).map(canonical)
-}
-
-/// The same of one that may be absent.
+/// Reads an id of a spec, in the way the vendor writes it; it may be absent.
 pub fn read_optional<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<String>, D::Error> {

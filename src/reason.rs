@@ -121,7 +121,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
         Reason::Forbidden,
         "The credential is not allowed to manage this token (403).",
         RETRIES,
-        "Use a credential that has the role Workspace Owner in the token's Workspace.",
+        "Use a credential that has the role Workspace Owner in the token's Workspace, or Organization Owner.",
     ),
     row(
         Reason::InvalidSpec,
@@ -239,9 +239,9 @@ pub const EXPLANATIONS: &[Explanation] = &[
     ),
     row(
         Reason::TokenNotFound,
-        "The credential cannot see a Workspace token with this name or id.",
+        "The credential cannot see a token of the scope with this name or id.",
         RETRIES,
-        "Check `token`, `workspaceId` and the Workspace of the credential.",
+        "Check `token`, `workspaceId` or `token.deploymentId`, and the Workspace of the credential.",
     ),
     row(
         Reason::TooManyRotations,
@@ -269,9 +269,9 @@ pub const EXPLANATIONS: &[Explanation] = &[
     ),
     row(
         Reason::WrongScope,
-        "The token is not a standard API token with the scope WORKSPACE.",
+        "The token is not a standard API token of the scope in `token.scope`, or it is for another Deployment.",
         RETRIES,
-        "Name a Workspace API token.",
+        "Fix `token`. `token.scope` is `Workspace` when absent.",
     ),
     row(
         Reason::WrongWorkspace,

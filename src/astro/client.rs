@@ -6,6 +6,7 @@ use crate::astro::error::{Error, transport};
 use crate::astro::limits::Limits;
 use crate::astro::record::Details;
 use crate::astro::wire;
+use crate::decide::entity::Entity;
 use crate::decide::evidence::Token;
 use crate::decide::pace::Pace;
 use crate::decide::token::Listed;
@@ -145,7 +146,7 @@ impl Astro {
         self.0.time.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every token with a role in the Workspace, of any scope, as `keep` makes it.
+    /// Every token with a role on the entity, of any scope, as `keep` makes it.
     ///
     /// # Errors
     /// See [`Error`]; reads are safe to repeat.
@@ -153,11 +154,11 @@ impl Astro {
         &self,
         credential: &Credential,
         organization: &str,
-        workspace: &str,
+        entity: &Entity,
         keep: impl Fn(&Token) -> Listed,
     ) -> Result<Vec<Listed>, Error> {
         let read = |record: &Value| keep(&wire::token(record));
-        self.whole_list(credential, organization, workspace, read, Listed::id)
+        self.whole_list(credential, organization, entity, read, Listed::id)
             .await
     }
 
@@ -169,10 +170,10 @@ impl Astro {
         &self,
         credential: &Credential,
         organization: &str,
-        workspace: &str,
+        entity: &Entity,
     ) -> Result<Vec<Details>, Error> {
         let id = |details: &Details| Some(details.token.id.clone()).filter(|id| !id.is_empty());
-        self.whole_list(credential, organization, workspace, wire::details, id)
+        self.whole_list(credential, organization, entity, wire::details, id)
             .await
     }
 
@@ -262,18 +263,18 @@ impl Astro {
         &self,
         credential: &Credential,
         organization: &str,
-        workspace: &str,
+        entity: &Entity,
         read: impl Fn(&Value) -> T,
         id: impl Fn(&T) -> Option<I>,
     ) -> Result<Vec<T>, Error> {
         for _ in 0..LIST_TRIES {
-            let pages = self.pages(credential, organization, workspace, &read, &id);
+            let pages = self.pages(credential, organization, entity, &read, &id);
             if let Some(list) = pages.await? {
                 return Ok(list);
             }
         }
         Err(Error::Broken(format!(
-            "the list of the tokens of Workspace {workspace} does not add up: it was read {LIST_TRIES} times, and \
+            "the list of the tokens of {entity} does not add up: it was read {LIST_TRIES} times, and \
              each time its pages did not fit together"
         )))
     }
@@ -285,12 +286,13 @@ impl Astro {
         &self,
         credential: &Credential,
         organization: &str,
-        workspace: &str,
+        entity: &Entity,
         read: impl Fn(&Value) -> T,
         id: impl Fn(&T) -> Option<I>,
     ) -> Result<Option<Vec<T>>, Error> {
         let mut all: Vec<T> = Vec::new();
         let mut total = None;
+        let (filter, id_of_entity) = entity.filter();
         for _ in 0..MOST_PAGES {
             let offset = all.len().saturating_sub(1);
             let mut url = self.url(&[organization, "tokens"])?;
@@ -298,7 +300,7 @@ impl Astro {
                 .append_pair("limit", &PAGE.to_string())
                 .append_pair("offset", &offset.to_string())
                 .append_pair("sorts", "createdAt:asc")
-                .append_pair("workspaceId", workspace);
+                .append_pair(filter, id_of_entity);
             let answer = self.read("list", url, credential).await?;
             let page = answer.page()?;
             if *total.get_or_insert(page.total_count) != page.total_count {

@@ -1,10 +1,11 @@
-//! The vendor's list of a Workspace's tokens: read once for all resources that need it, and shared.
+//! The vendor's list of an entity's tokens: read once for all resources that need it, and shared.
 
 use crate::api::SecretKeyRef;
 use crate::astro::client::Astro;
 use crate::astro::credential::Credential;
 use crate::astro::error::{Error, Kind};
 use crate::astro::shared::{Reading, Shared};
+use crate::decide::entity::Entity;
 use crate::decide::evidence::{CredentialClaims, Live, Token};
 use crate::decide::pace::Pace;
 use crate::decide::token::{Listed, Tokens};
@@ -14,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// Whose list: credential and Workspace.
+/// Whose list: credential and entity.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     /// The namespace of the caller: the operator's own credential is allowed for each namespace separately.
@@ -23,8 +24,8 @@ pub struct Key {
     pub credential: Option<SecretKeyRef>,
     /// As the spec says.
     pub organization: Option<String>,
-    /// Workspace id.
-    pub workspace: String,
+    /// What the tokens are for.
+    pub entity: Entity,
 }
 
 /// Why there is no list.
@@ -81,7 +82,7 @@ impl Failure {
     }
 }
 
-/// Every token with a role in the Workspace, or why there is no list.
+/// Every token with a role on the entity, or why there is no list.
 pub type Found = Result<Arc<Tokens>, Failure>;
 
 /// The tokens, and what the credential says of itself that they were read with; `None`: the credential itself could not be
@@ -91,17 +92,17 @@ pub type List = (Found, Option<CredentialClaims>);
 /// A list as read at one moment.
 pub type Listing = Reading<List>;
 
-/// Organization and Workspace.
-type OfWorkspace = (String, String);
+/// Organization and entity.
+type OfEntity = (String, Entity);
 
 /// All lists.
 pub struct Listings {
     /// By the caller, who may see only what the caller's own credential shows.
     asked: Shared<Key, List>,
     /// By what was asked: two who ask with the same credential share one list.
-    read: Shared<(u128, OfWorkspace), Found>,
-    /// The list of each Workspace that was read last, with whatever credential: lists of one are much alike.
-    latest: Mutex<HashMap<OfWorkspace, Weak<Tokens>>>,
+    read: Shared<(u128, OfEntity), Found>,
+    /// The list of each entity that was read last, with whatever credential: lists of one are much alike.
+    latest: Mutex<HashMap<OfEntity, Weak<Tokens>>>,
     /// How long a failure is shared: many resources with one bad credential make one attempt.
     failure_shared: Duration,
 }
@@ -144,24 +145,24 @@ impl Listings {
         self.asked.get(key, serves, read).await
     }
 
-    /// The list of a Workspace of an Organization, as a credential shows it. Of tokens that are not wanted it tells only that
+    /// The list of an entity of an Organization, as a credential shows it. Of tokens that are not wanted it tells only that
     /// they are there: an Organization may have many more than anybody here asks for.
     pub async fn list(
         &self,
         astro: &Astro,
         credential: &Credential,
-        (organization, workspace): (&str, &str),
+        (organization, entity): (&str, &Entity),
         not_before: Option<Instant>,
         is_wanted: impl Fn(&Token) -> bool,
     ) -> Found {
-        let whole = (organization.to_owned(), workspace.to_owned());
+        let whole = (organization.to_owned(), entity.clone());
         let key = (credential.fingerprint(), whole);
         let serves = |it: &Reading<_>| self.serves(it, Result::is_ok(&it.value), not_before);
         let read = async || {
             let latest = self.latest().get(&key.1).and_then(Weak::upgrade);
             let latest = latest.unwrap_or_default();
             let keep = |token: &Token| Listed::new(token, is_wanted(token), &latest);
-            let list = astro.list(credential, organization, workspace, keep).await;
+            let list = astro.list(credential, organization, entity, keep).await;
             let tokens = list.map(|all| Arc::new(Tokens::new(all)));
             tokens.map_err(|error| Failure::from(&error))
         };
@@ -188,7 +189,7 @@ impl Listings {
         self.latest().retain(|_, it| it.strong_count() > 0);
     }
 
-    fn latest(&self) -> MutexGuard<'_, HashMap<OfWorkspace, Weak<Tokens>>> {
+    fn latest(&self) -> MutexGuard<'_, HashMap<OfEntity, Weak<Tokens>>> {
         // Each change is whole, even after a panic.
         self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -197,6 +198,7 @@ impl Listings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Scope;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn key() -> Key {
@@ -204,7 +206,10 @@ mod tests {
             namespace: "ns".into(),
             credential: None,
             organization: None,
-            workspace: "w".into(),
+            entity: Entity {
+                scope: Scope::Workspace,
+                id: "w".into(),
+            },
         }
     }
 

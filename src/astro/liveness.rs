@@ -1,8 +1,10 @@
 //! Whether a value is the live one of a token: the value itself is asked, where versions and records do not tell.
 
+use crate::api::Scope;
 use crate::astro::client::Astro;
 use crate::astro::credential::Credential;
 use crate::astro::error::{Error, Kind};
+use crate::decide::entity::Entity;
 use crate::decide::evidence::Token;
 use crate::id::is_same;
 use jiff::SignedDuration;
@@ -11,7 +13,7 @@ use jiff::SignedDuration;
 const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(60);
 
 impl Astro {
-    /// Whether `candidate` is the live value of the token of `record`, which is in `workspace`; at most three reads. What
+    /// Whether `candidate` is the live value of the token of `record`, which is for `entity`; at most three reads. What
     /// cannot be shown to be live is not.
     ///
     /// # Errors
@@ -20,7 +22,7 @@ impl Astro {
         &self,
         candidate: &Credential,
         organization: &str,
-        workspace: &str,
+        entity: &Entity,
         record: &Token,
     ) -> Result<bool, Error> {
         let is_of_it = |id: &str| is_same(id, &record.id);
@@ -33,9 +35,11 @@ impl Astro {
         }
         // Astro answered 403 or 404, as it may to a value that is live and to one that is not. Each role in a Workspace
         // may read that.
-        let workspace = self.workspace(candidate, organization, workspace).await;
-        if let Ok(Some(verdict)) = verdict(workspace) {
-            return Ok(verdict);
+        if entity.scope == Scope::Workspace {
+            let workspace = self.workspace(candidate, organization, &entity.id).await;
+            if let Ok(Some(verdict)) = verdict(workspace) {
+                return Ok(verdict);
+            }
         }
         // With a broken signature it is certainly no credential: if that gets the same answer, the answer tells nothing.
         let Some(broken) = candidate.with_broken_signature() else {

@@ -70,17 +70,18 @@ pub(super) fn token(record: &Value) -> Token {
         }
     }
     let role = |role: &Value| {
-        let is_workspace = role.get("entityType")? == "WORKSPACE";
+        let is_of_scope = role.get("entityType")?.as_str() == scope.as_deref();
         let id = role.get("entityId")?.as_str();
-        id.filter(|_| is_workspace).map(|id| canonical(id.into()))
+        id.filter(|_| is_of_scope).map(|id| canonical(id.into()))
     };
+    let entities = roles.into_iter().flatten().filter_map(role).collect();
     let time = |field: &str| record.get(field)?.as_str().and_then(seconds);
     Token {
         id: id.map(canonical).unwrap_or_default(),
         name: name.unwrap_or_default(),
         scope: scope.unwrap_or_default(),
         kind: kind.unwrap_or_else(|| "STANDARD".into()),
-        workspaces: roles.into_iter().flatten().filter_map(role).collect(),
+        entities,
         version: Version {
             rotated_at: rotated_at.map(Time),
             short_token: short_token.filter(|short| !short.is_empty()),
@@ -253,8 +254,8 @@ mod tests {
             prop_assert_eq!(read.name, odd["name"].as_str().unwrap_or_default());
             prop_assert_eq!(read.scope, odd["scope"].as_str().unwrap_or_default());
             prop_assert_eq!(read.version.rotated_at.is_some(), odd["lastRotatedAt"].as_str().and_then(seconds).is_some());
-            if !is_odd("roles") {
-                prop_assert_eq!(read.workspaces, whole.workspaces);
+            if !is_odd("roles") && !is_odd("scope") {
+                prop_assert_eq!(read.entities, whole.entities);
             }
             if !is_odd("endAt") {
                 prop_assert_eq!(read.ends, whole.ends);
@@ -316,7 +317,7 @@ mod tests {
         let shown = details(&odd);
         assert_eq!(shown.created_by.as_deref(), Some("jo@example.com"));
         assert_eq!(shown.roles[0].role, "WORKSPACE_OWNER");
-        assert_eq!(shown.token.workspaces, ["w"]);
+        assert_eq!(shown.token.entities, ["w"]);
         for field in ["createdBy", "createdAt", "lastUsedAt", "description"] {
             odd[field] = json!([7]);
         }
@@ -328,7 +329,7 @@ mod tests {
     fn roles_without_a_kind_do_not_hide_the_others() {
         let mut odd = record();
         odd["roles"] = json!([{"entityType": null, "entityId": null}, {}, {"entityType": "WORKSPACE", "entityId": "w"}]);
-        assert_eq!(token(&odd).workspaces, ["w"]);
+        assert_eq!(token(&odd).entities, ["w"]);
         assert_eq!(token(&odd).odd, None);
     }
 

@@ -26,6 +26,7 @@ use crate::astro::client::Astro;
 use crate::clock::now;
 use crate::cluster::client::cluster_id;
 use crate::cluster::store::Store;
+use crate::decide::entity::Entity;
 use crate::decide::evidence::{Access, Live, Observed, Settings, Stored};
 use crate::decide::identity::Identity;
 use crate::decide::plan::Plan;
@@ -195,7 +196,7 @@ async fn one(
         (None, _) => Err("there is no credential"),
     };
     let roles = role.map(|details| details.roles.as_slice());
-    checks.push(checks::role(roles, &seen.resource.spec.workspace_id));
+    checks.push(checks::role(roles, &Entity::of(&seen.resource.spec)));
     let verdict = verdict(&decided, refused.as_ref());
     let upcoming = match &verdict {
         Verdict::Blocked(_) => Upcoming::default(),
@@ -267,7 +268,10 @@ fn blind(
     checks.push(checks::rivals(None, Some("there is no evidence")));
     checks.push(checks::no_rehearsal("there is no evidence"));
     checks.extend(checks::vendor(&decided.seen, "there is no evidence"));
-    checks.push(checks::role(Err("there is no evidence"), ""));
+    checks.push(checks::role(
+        Err("there is no evidence"),
+        &Entity::of(&chosen.resource.spec),
+    ));
     let origin = Origin {
         file: chosen.file.clone(),
         secret_read: false,
@@ -296,7 +300,7 @@ fn offline(args: &Args, documents: Vec<Document>, why: &str) -> anyhow::Result<V
             checks::no_rehearsal(why),
         ];
         checks.extend(checks::vendor(&decided.seen, why));
-        checks.push(checks::role(Err(why), ""));
+        checks.push(checks::role(Err(why), &Entity::of(&decided.seen.resource.spec)));
         let mut notes = vec![
             "No cluster was asked: this assumes that neither the resource nor its Secret is there, and that nothing else stands in the way.".to_owned(),
         ];

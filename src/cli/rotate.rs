@@ -21,14 +21,14 @@ use self::hand::{Hand, Handed};
 use self::place::Place;
 use super::cluster::Cluster;
 use super::terminal;
-use crate::api::Cause;
+use crate::api::{Cause, Scope};
 use crate::args::{AstroArgs, ClusterArgs, PaceArgs, id};
 use crate::clock::now;
 use crate::decide::evidence::Observed;
 use crate::decide::plan::Plan;
 use crate::decide::plan::rules::plan;
 use anyhow::anyhow;
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{ArgPredicate, NonEmptyStringValueParser};
 
 /// Calls for one rotation: each answer that is lost costs one more, and somewhere it has to end.
 const MOST_CALLS: i32 = 3;
@@ -47,6 +47,21 @@ pub struct Args {
     /// Workspace that the token must be in; by default the credential's own
     #[arg(long, env = "ASTRO_WORKSPACE_ID", value_parser = id, help_heading = "Astro")]
     workspace_id: Option<String>,
+
+    /// What the token is for
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        default_value_if("deployment_id", ArgPredicate::IsPresent, "deployment"),
+        hide_default_value = true,
+        help_heading = "Astro"
+    )]
+    scope: Scope,
+
+    /// Deployment that the token is for; means --scope deployment
+    #[arg(long, env = "ASTRO_DEPLOYMENT_ID", value_parser = id, required_if_eq("scope", "deployment"), help_heading = "Astro")]
+    deployment_id: Option<String>,
 
     /// Do not ask for confirmation
     #[arg(short, long, visible_short_alias = 'y', visible_alias = "yes")]
@@ -76,7 +91,12 @@ pub struct Args {
 /// Whatever kept the value from being handed over, and whether the token was rotated all the same.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let pace = args.pace.pace(&args.astro);
-    let account = Account::new(&args.astro, args.workspace_id.as_ref(), pace)?;
+    let entity = match args.scope {
+        Scope::Workspace => args.workspace_id.as_ref(),
+        Scope::Deployment => args.deployment_id.as_ref(),
+        Scope::Organization => None,
+    };
+    let account = Account::new(&args.astro, (args.scope, entity), pace)?;
     let secret = match &args.into_secret {
         Some(place) => Some((place, Cluster::connect(&args.cluster).await?)),
         None => None,

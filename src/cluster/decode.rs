@@ -5,7 +5,7 @@ mod shallow;
 
 pub use self::shallow::shallow;
 use self::shallow::{At, Shallow};
-use crate::api::{Key, Pending, Status, WorkspaceTokenRotation};
+use crate::api::{Key, Pending, Scope, Status, WorkspaceTokenRotation};
 use crate::cluster::error::LONGEST_MESSAGE;
 use crate::text::scrub;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -191,8 +191,12 @@ impl Decode for WorkspaceTokenRotation {
                 "creationTimestamp": text("/metadata/creationTimestamp"),
             },
             "spec": {
-                "workspaceId": required("/spec/workspaceId"), "schedule": {},
-                "token": {"id": text("/spec/token/id"), "name": text("/spec/token/name")},
+                "workspaceId": text("/spec/workspaceId"), "organizationId": text("/spec/organizationId"), "schedule": {},
+                "token": {
+                    "id": text("/spec/token/id"), "name": text("/spec/token/name"),
+                    "scope": any("/spec/token/scope").filter(|it| Scope::deserialize(it).is_ok()),
+                    "deploymentId": text("/spec/token/deploymentId"),
+                },
                 "target": {"name": required("/spec/target/name")},
             },
             "status": {"token": held, "history": history.unwrap_or_else(|| json!([]))},
@@ -409,7 +413,7 @@ mod tests {
         assert_eq!(whole.spec.token.name.as_deref(), Some("t"));
         assert_eq!(
             (whole.spec.workspace_id, whole.spec.target.name),
-            ("ws".into(), "s".into())
+            (Some("ws".into()), "s".into())
         );
         let created = whole.metadata.creation_timestamp.unwrap();
         assert_eq!(created.0.to_string(), "2026-01-01T00:00:00Z");

@@ -1,5 +1,7 @@
 //! Who may use the operator's own credential: the resources of which namespaces, and for which Workspaces. Pure.
 
+use crate::api::Scope;
+use crate::decide::entity::Entity;
 use crate::decide::names::is_namespace;
 use crate::id::{canonical, is_id, is_same};
 
@@ -54,12 +56,15 @@ impl Allowed {
         self.0.is_empty()
     }
 
-    /// Whether resources of a namespace may use the credential for a Workspace.
-    pub fn allows(&self, namespace: &str, workspace: &str) -> bool {
+    /// Whether resources of a namespace may use the credential for tokens of an entity. An entry that names a Workspace is good
+    /// for no other scope: a Deployment's token does not tell which Workspace that is in.
+    pub fn allows(&self, namespace: &str, entity: &Entity) -> bool {
         self.0.iter().any(|entry| {
             let is_here = entry.namespace.as_ref().is_none_or(|it| it == namespace);
             let bound = entry.workspace.as_ref();
-            is_here && bound.is_none_or(|bound| is_same(bound, workspace))
+            let is_of =
+                |bound: &String| entity.scope == Scope::Workspace && is_same(bound, &entity.id);
+            is_here && bound.is_none_or(is_of)
         })
     }
 
@@ -104,8 +109,25 @@ mod tests {
             (&[&format!("data={cuid}")], "data", &upper, true),
             (&[], "data", "ws", false),
         ] {
-            let found = allowed(entries).allows(namespace, workspace);
-            assert_eq!(found, expected, "{entries:?} {namespace} {workspace}");
+            let of = |scope| {
+                let id = workspace.into();
+                allowed(entries).allows(namespace, &Entity { scope, id })
+            };
+            assert_eq!(
+                of(Scope::Workspace),
+                expected,
+                "{entries:?} {namespace} {workspace}"
+            );
+            let is_unbound = allowed(entries).allows(
+                namespace,
+                &Entity {
+                    scope: Scope::Workspace,
+                    id: "whatever".into(),
+                },
+            );
+            for scope in [Scope::Deployment, Scope::Organization] {
+                assert_eq!(of(scope), is_unbound, "{entries:?} {namespace} {scope}");
+            }
         }
     }
 

@@ -389,8 +389,8 @@ pub struct Token {
     pub scope: String,
     /// `STANDARD` or other.
     pub kind: String,
-    /// Workspaces in which it has a role.
-    pub workspaces: Vec<String>,
+    /// Ids of the entities of its scope on which it has a role.
+    pub entities: Vec<String>,
     /// Which value is live.
     pub version: Version,
     /// Start of validity.

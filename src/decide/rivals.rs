@@ -9,6 +9,7 @@ use self::known::{Bearing, Claim, Known, Means, Moment, Values};
 use self::print::Prints;
 use self::record::{Claimant, Index, Record, Records, names};
 use crate::api::{Key, WorkspaceTokenRotation};
+use crate::decide::entity::Entity;
 use crate::decide::evidence::{Access, Live, Observed, Rival, Token, said};
 use crate::decide::pace::Pace;
 use crate::decide::validate::{check_token, is_workable};
@@ -121,11 +122,11 @@ impl Claims {
             .collect()
     }
 
-    /// Whether some resource names this token of a Workspace, by its name or by its id.
-    pub fn is_named(&self, workspace: &str, token: &Token) -> bool {
+    /// Whether some resource names this token of an entity, by its name or by its id.
+    pub fn is_named(&self, entity: &Entity, token: &Token) -> bool {
         let prints = [
             self.prints.token(&token.id),
-            self.prints.token_name(workspace, &token.name),
+            self.prints.token_name(entity, &token.name),
         ];
         let mut any = prints.iter().flat_map(|it| self.claimants.since(*it, 0));
         any.next().is_some()
@@ -444,7 +445,8 @@ fn was_refused(seen: &Observed) -> bool {
 mod tests {
     use super::*;
     use crate::api::{
-        Cause, HistoryEntry, Pending, RotationOutcome, TokenStatus, WorkspaceTokenRotationSpec,
+        Cause, HistoryEntry, Pending, RotationOutcome, Scope, TokenStatus,
+        WorkspaceTokenRotationSpec,
     };
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use proptest::prelude::*;
@@ -555,17 +557,21 @@ mod tests {
     fn a_token_is_named_by_its_id_or_by_its_name_in_its_workspace() {
         let one = resource("one", 2, "CI", "one");
         let by_name = one.spec.token.name.clone().unwrap();
-        let workspace = &one.spec.workspace_id;
+        let workspace = |id: &str| Entity {
+            scope: Scope::Workspace,
+            id: id.into(),
+        };
+        let (ours, another) = (Entity::of(&one.spec), workspace("another"));
         let mut claims = of(&[&one]);
-        assert!(claims.is_named(workspace, &token("x", &by_name)));
-        assert!(!claims.is_named("another", &token("x", &by_name)));
-        assert!(!claims.is_named(workspace, &token("x", "another")));
+        assert!(claims.is_named(&ours, &token("x", &by_name)));
+        assert!(!claims.is_named(&another, &token("x", &by_name)));
+        assert!(!claims.is_named(&ours, &token("x", "another")));
         let two = resource("two", 1, "id-X", "two");
         claims.apply(&two, at(0));
-        assert!(claims.is_named("any", &token("ID-x", "another")));
+        assert!(claims.is_named(&another, &token("ID-x", "another")));
         claims.remove(&two);
         claims.remove(&one);
-        assert!(!claims.is_named(workspace, &token("id-x", &by_name)));
+        assert!(!claims.is_named(&ours, &token("id-x", &by_name)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Which token a resource means.
 
 use crate::api::{TokenRef, Version, WorkspaceTokenRotation};
+use crate::decide::entity::Entity;
 use crate::decide::evidence::{Live, Token};
 use crate::id::is_same;
 use crate::reason::{Blocked, Reason};
@@ -15,7 +16,7 @@ const MOST_IDS: usize = 10;
 /// A token of a list as it is kept: all its texts in one piece, because a list may have tens of thousands.
 #[derive(Debug, PartialEq)]
 pub struct Packed {
-    /// Id, name, scope, kind, short token, and then the Workspaces.
+    /// Id, name, scope, kind, short token, and then the entities.
     texts: Box<str>,
     /// Where each of them ends.
     ends: Box<[u32]>,
@@ -29,9 +30,9 @@ impl Packed {
     pub fn new(token: &Token) -> Self {
         let short = token.version.short_token.as_deref().unwrap_or_default();
         let texts = [&token.id, &token.name, &token.scope, &token.kind, short];
-        let workspaces = token.workspaces.iter().map(String::as_str);
+        let entities = token.entities.iter().map(String::as_str);
         let (mut all, mut ends) = (String::new(), Vec::new());
-        for text in texts.into_iter().chain(workspaces) {
+        for text in texts.into_iter().chain(entities) {
             all.push_str(text);
             // No answer of the vendor's is that long.
             ends.push(u32::try_from(all.len()).unwrap_or(u32::MAX));
@@ -73,7 +74,7 @@ impl Packed {
             name: text(1),
             scope: text(2),
             kind: text(3),
-            workspaces: (5..self.ends.len()).map(text).collect(),
+            entities: (5..self.ends.len()).map(text).collect(),
             version: Version {
                 rotated_at: rotated_at.map(Time),
                 short_token: Some(text(4)).filter(|short| !short.is_empty()),
@@ -203,23 +204,24 @@ impl Tokens {
     }
 }
 
-/// The token that `resource` means among those of its Workspace: by id, or by name among the Workspace tokens, exactly one.
+/// The token that `resource` means among those of its entity: by id, or by name among those of its scope, exactly one.
 /// `fresh`: they were read just now.
 pub fn among(resource: &WorkspaceTokenRotation, tokens: &Tokens, fresh: bool) -> Live {
     let spec = &resource.spec;
+    let entity = Entity::of(spec);
+    let scope = entity.scope;
     if tokens.lacks(&spec.token) {
         return Live::Unavailable {
             message: format!(
-                "the list of the tokens of Workspace {} was read before this token was asked for",
-                spec.workspace_id
+                "the list of the tokens of {entity} was read before this token was asked for"
             ),
             retry_after: None,
         };
     }
     let not_found = |what: &str| {
         let message = format!(
-            "no token {what} in Workspace {}; check token, workspaceId and the credential's role",
-            spec.workspace_id
+            "no token {what} in {entity}; check token, {} and the credential's role",
+            entity.field()
         );
         Blocked::new(Reason::TokenNotFound, message)
     };
@@ -228,8 +230,7 @@ pub fn among(resource: &WorkspaceTokenRotation, tokens: &Tokens, fresh: bool) ->
         None => Live::Token { token, fresh },
         Some(field) => Live::Unavailable {
             message: format!(
-                "in the list of Workspace {} the field {field} of the token's record is not as documented",
-                spec.workspace_id
+                "in the list of {entity} the field {field} of the token's record is not as documented"
             ),
             retry_after: None,
         },
@@ -242,7 +243,7 @@ pub fn among(resource: &WorkspaceTokenRotation, tokens: &Tokens, fresh: bool) ->
     let of_name: Vec<_> = tokens.named(name).collect();
     // One whose scope cannot be read may be a twin.
     let matching: Vec<_> = (of_name.iter())
-        .filter(|token| matches!(token.scope(), "WORKSPACE" | ""))
+        .filter(|token| token.scope() == scope.of_record() || token.scope().is_empty())
         .collect();
     match matching[..] {
         [token] => known(token.unpack()),
@@ -257,7 +258,7 @@ pub fn among(resource: &WorkspaceTokenRotation, tokens: &Tokens, fresh: bool) ->
             refused(Blocked::new(
                 Reason::TokenAmbiguous,
                 format!(
-                    "{} Workspace tokens are named {name:?}; use token.id, one of {}",
+                    "{} {scope} tokens are named {name:?}; use token.id, one of {}",
                     matching.len(),
                     ids.join(", ")
                 ),
@@ -266,15 +267,15 @@ pub fn among(resource: &WorkspaceTokenRotation, tokens: &Tokens, fresh: bool) ->
     }
 }
 
-/// Whether `resource` is about this token of `workspace`: it names it, or it holds a value of it.
-pub fn is_meant(resource: &WorkspaceTokenRotation, workspace: &str, token: &Token) -> bool {
+/// Whether `resource` is about this token of `entity`: it names it, or it holds a value of it.
+pub fn is_meant(resource: &WorkspaceTokenRotation, entity: &Entity, token: &Token) -> bool {
     let (asked, spec) = (&resource.spec.token, &resource.spec);
     let status = resource.status.as_ref();
     let held = status.and_then(|status| status.token.as_ref());
     let named = asked.id.as_ref().is_some_and(|id| is_same(id, &token.id));
     named
         || held.is_some_and(|held| held.id == token.id)
-        || asked.name.as_ref() == Some(&token.name) && spec.workspace_id == workspace
+        || asked.name.as_ref() == Some(&token.name) && Entity::of(spec).may_be(entity)
 }
 
 #[cfg(test)]
@@ -316,11 +317,11 @@ mod tests {
         let some = list(|token| token.name != "b", &tokens);
         let by_name = |name: &str| TokenRef {
             name: Some(name.into()),
-            id: None,
+            ..TokenRef::default()
         };
         let by_id = |id: &str| TokenRef {
-            name: None,
             id: Some(id.into()),
+            ..TokenRef::default()
         };
         assert!(some.lacks(&by_name("b")) && some.lacks(&by_id("b2")) && some.has_id("c3"));
         assert!(some.named("b").next().is_none() && some.with_id("B2").is_none());
@@ -344,7 +345,7 @@ mod tests {
             name: "Bücher".into(),
             scope: "WORKSPACE".into(),
             kind: "STANDARD".into(),
-            workspaces: vec!["w1".into(), String::new(), "w2".into()],
+            entities: vec!["w1".into(), String::new(), "w2".into()],
             version: Version {
                 rotated_at: at(1).map(Time),
                 short_token: Some("abc".into()),

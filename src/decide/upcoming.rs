@@ -142,7 +142,7 @@ mod tests {
                 id: "t".into(),
                 scope: "WORKSPACE".into(),
                 kind: "STANDARD".into(),
-                workspaces: vec!["w".into()],
+                entities: vec!["w".into()],
                 starts: days.map(|_| at(0)),
                 ends: days.map(|days| at(days * DAY)),
                 ..Token::default()

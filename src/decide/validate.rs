@@ -1,6 +1,7 @@
 //! What a spec and a token must be before anything is done with them. Pure.
 
-use crate::api::{GROUP, MANAGED_BY, Target, WorkspaceTokenRotationSpec};
+use crate::api::{GROUP, MANAGED_BY, Scope, Target, WorkspaceTokenRotationSpec};
+use crate::decide::entity::Entity;
 use crate::decide::evidence::{Access, Observed, Token};
 use crate::decide::names::{is_key, is_object_name};
 use crate::id::{is_id, is_same};
@@ -18,13 +19,14 @@ pub const TOO_LONG: &str = "astro-token-operator.io/too-long";
 pub fn check_spec(spec: &WorkspaceTokenRotationSpec) -> Result<(), Blocked> {
     let invalid = |message: String| Err(Blocked::new(Reason::InvalidSpec, message));
     let ids = [
-        ("workspaceId", Some(&spec.workspace_id)),
-        ("organizationId", spec.organization_id.as_ref()),
-        ("token.id", spec.token.id.as_ref()),
+        ("workspaceId", &spec.workspace_id),
+        ("organizationId", &spec.organization_id),
+        ("token.id", &spec.token.id),
+        ("token.deploymentId", &spec.token.deployment_id),
     ];
     for (field, id) in ids {
         // Ids become part of a URL.
-        if id.is_some_and(|id| !is_id(id)) {
+        if id.as_ref().is_some_and(|id| !is_id(id)) {
             return invalid(format!(
                 "{field} must be 1 to 64 letters, digits, - or _, as Astro shows it"
             ));
@@ -36,6 +38,15 @@ pub fn check_spec(spec: &WorkspaceTokenRotationSpec) -> Result<(), Blocked> {
         }
         (Some(_), None) | (None, Some(_)) => {}
         _ => return invalid("give exactly one of token.name and token.id".into()),
+    }
+    let scope = spec.token.scope.unwrap_or_default();
+    if spec.workspace_id.is_none() && scope == Scope::Workspace {
+        return invalid("give workspaceId, or token.scope: Deployment or Organization".into());
+    }
+    if spec.token.deployment_id.is_some() != (scope == Scope::Deployment) {
+        return invalid(
+            "give token.deploymentId with token.scope: Deployment, and with no other".into(),
+        );
     }
     check_target(&spec.target).or_else(|message| invalid(format!("target.{message}")))?;
     match &spec.credentials {
@@ -88,7 +99,7 @@ pub fn is_workable(seen: &Observed) -> bool {
         && check_spec(&seen.resource.spec).is_ok()
 }
 
-/// Scope and Workspace, before anything is rotated.
+/// Scope and entity, before anything is rotated.
 ///
 /// # Errors
 /// Why this token is not the operator's to rotate.
@@ -108,22 +119,28 @@ pub fn check_token(seen: &Observed, token: &Token) -> Result<(), Blocked> {
             ),
         ));
     }
-    if token.scope != "WORKSPACE" || token.kind != "STANDARD" {
+    let entity = Entity::of(spec);
+    let scope = entity.scope;
+    if token.scope != scope.of_record() || token.kind != "STANDARD" {
         return Err(Blocked::new(
             Reason::WrongScope,
             format!(
-                "token {} has scope {} and kind {}; only standard Workspace API tokens are rotated",
+                "token {} has scope {} and kind {}, and a standard {scope} API token is asked for; correct the token or the scope",
                 token.id, token.scope, token.kind
             ),
         ));
     }
-    let in_workspace = |id: &String| is_same(id, &spec.workspace_id);
-    if !token.workspaces.iter().any(in_workspace) {
+    if !entity.has(token) {
+        let reason = match scope {
+            Scope::Workspace => Reason::WrongWorkspace,
+            Scope::Deployment | Scope::Organization => Reason::WrongScope,
+        };
         return Err(Blocked::new(
-            Reason::WrongWorkspace,
+            reason,
             format!(
-                "token {} has no role in Workspace {}; correct workspaceId or token",
-                token.id, spec.workspace_id
+                "token {} has no role in {entity}; correct {} or token",
+                token.id,
+                entity.field()
             ),
         ));
     }

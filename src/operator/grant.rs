@@ -1,12 +1,13 @@
 //! With what credential and in which Organization a resource's calls are made.
 
-use crate::api::WorkspaceTokenRotation;
+use crate::api::{Scope, WorkspaceTokenRotation};
 use crate::astro::credential::Credential;
 use crate::astro::shared::{Reading, Shared};
 use crate::clock::now;
 use crate::cluster::error::Error;
 use crate::cluster::secret;
 use crate::decide::allowed::Allowed;
+use crate::decide::entity::Entity;
 use crate::decide::pace::Pace;
 use crate::id::is_id;
 use crate::reason::{Blocked, Reason};
@@ -240,13 +241,17 @@ fn of_operator(
     own: &DefaultCredential,
 ) -> Result<Credential, Error> {
     let namespace = resource.namespace().unwrap_or_default();
-    let workspace = &resource.spec.workspace_id;
+    let entity = Entity::of(&resource.spec);
+    let entry = match entity.scope {
+        Scope::Workspace => format!("{namespace}={}", entity.id),
+        Scope::Deployment | Scope::Organization => namespace.clone(),
+    };
     let not_allowed = |why: String, remedy: &str| {
         denied(
             Reason::CredentialsNotAllowed,
             format!(
                 "spec.credentials is absent, and {why}; set spec.credentials.secretRef, or have the cluster administrator \
-                 {remedy}add {namespace}={workspace} to --default-credentials-namespaces of the operator"
+                 {remedy}add {entry} to --default-credentials-namespaces of the operator"
             ),
         )
     };
@@ -254,9 +259,9 @@ fn of_operator(
         let why = "the operator has no credential of its own".to_owned();
         return Err(not_allowed(why, "give it one and "));
     };
-    if !own.allowed.allows(&namespace, workspace) {
+    if !own.allowed.allows(&namespace, &entity) {
         let why = format!(
-            "resources of namespace {namespace} may not use the operator's own credential for Workspace {workspace}"
+            "resources of namespace {namespace} may not use the operator's own credential for {entity}"
         );
         return Err(not_allowed(why, ""));
     }

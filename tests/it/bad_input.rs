@@ -88,6 +88,74 @@ async fn a_token_that_is_not_the_one_is_never_rotated() {
 }
 
 #[tokio::test]
+async fn a_token_of_another_scope_or_deployment_is_never_rotated() {
+    let stage = stage().await;
+    let (ours, other) = (
+        format!("d-{}", stage.namespace),
+        format!("e-{}", stage.namespace),
+    );
+    let token = NewToken::deployment("deployed", &ours, &stage.workspace);
+    let token = stage.astro.create(token);
+    let of = |scope: &str, deployment: Option<&str>| json!({"token": {"name": null, "id": token.id, "scope": scope, "deploymentId": deployment}});
+    let by_name = |scope: &str, deployment: Option<&str>| json!({"token": {"name": "deployed", "scope": scope, "deploymentId": deployment}});
+    let rows: [(_, _, _, &[&str]); 5] = [
+        (
+            "workspace",
+            of("Workspace", None),
+            "WrongScope",
+            &["DEPLOYMENT", "standard Workspace"],
+        ),
+        (
+            "organization",
+            of("Organization", None),
+            "WrongScope",
+            &["DEPLOYMENT"],
+        ),
+        (
+            "another",
+            of("Deployment", Some(&other)),
+            "WrongScope",
+            &[&other, "token.deploymentId"],
+        ),
+        // Only an owner of the Organization may list its tokens.
+        (
+            "unseen",
+            by_name("Organization", None),
+            "Forbidden",
+            &["403"],
+        ),
+        (
+            "named",
+            by_name("Workspace", None),
+            "TokenNotFound",
+            &["workspaceId"],
+        ),
+    ];
+    for (name, edit, reason, words) in rows {
+        stage.create(name, edit).await;
+        expect(&stage, name, reason, words).await;
+    }
+    // A new API server refuses what contradicts itself, and of an old one the operator does.
+    let rows = [
+        ("nowhere", of("Deployment", None), "token.deploymentId"),
+        ("both", of("Workspace", Some(&ours)), "token.deploymentId"),
+        ("lost", json!({"workspaceId": null}), "workspaceId"),
+    ];
+    for (name, edit, word) in rows {
+        let resource = json!({"metadata": {"name": name}, "spec": stage.spec(name, edit)});
+        match stage.create_raw(resource).await {
+            Ok(_) => expect(&stage, name, "InvalidSpec", &[word]).await,
+            Err(kube::Error::Api(status)) if status.code == 422 => {
+                assert!(status.message.contains(word), "{}", status.message);
+            }
+            Err(error) => panic!("{name}: {error}"),
+        }
+    }
+    assert_eq!(stage.astro.rotations(&token.id), 0);
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
 async fn a_bad_credential_is_named_and_mended_without_touching_the_resource() {
     let stage = stage().await;
     let dead = stage

@@ -6,7 +6,7 @@ use astro_token_operator::api::{evidence, request};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::api::PostParams;
 use kube::{Api, ResourceExt};
-use lab::astro::{Astro, Fault, Issued, Operation, Step};
+use lab::astro::{Astro, Fault, Issued, NewToken, Operation, Step};
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -78,6 +78,42 @@ impl Caller {
         let url = self.stage.astro.url();
         Process::start(&self.words(token, secret), &self.environment(&url))
     }
+}
+
+#[tokio::test]
+async fn a_token_of_a_deployment_is_rotated_by_its_name_or_its_id() {
+    let caller = Caller::start().await;
+    let stage = &caller.stage;
+    let new = NewToken::deployment("deployed", "clmdeployment", &stage.workspace);
+    let token = stage.astro.create(new);
+    let url = stage.astro.url();
+    for (words, code, says) in [
+        (&["--name", "deployed"][..], 1, "no Workspace API token"),
+        (&[&token.id], 1, "WrongScope"),
+        (&[&token.id, "--scope", "deployment"], 2, "--deployment-id"),
+        (
+            &[&token.id, "--deployment-id", "clmanother"],
+            1,
+            "clmanother",
+        ),
+        (
+            &[&token.id, "--deployment-id", "clmdeployment"],
+            0,
+            "Deployment API token",
+        ),
+        (
+            &["--name", "deployed", "--deployment-id", "clmdeployment"],
+            0,
+            "Deployment API token",
+        ),
+    ] {
+        let words = [&["rotate", "--force"], words].concat();
+        let ended = run(&words, &caller.environment(&url)).await;
+        let said = ended.stderr.join("\n");
+        assert_eq!(ended.code, Some(code), "{words:?}: {said}");
+        assert!(said.contains(says), "{words:?}: {said}");
+    }
+    assert_eq!(stage.astro.rotations(&token.id), 2);
 }
 
 #[tokio::test]

@@ -713,18 +713,15 @@ async fn the_shipped_examples_are_planned_before_they_are_applied() {
         .collect();
     said.sort();
     let rotates = |name: &str| (name.to_owned(), "rotates".to_owned(), String::new());
-    let blocked = |name: &str| {
-        (
-            name.to_owned(),
-            "blocked".to_owned(),
-            "TokenNotFound".to_owned(),
-        )
-    };
+    let blocked = |name: &str, why: &str| (name.to_owned(), "blocked".to_owned(), why.to_owned());
     let expected = [
-        blocked("airflow"),
+        blocked("airflow", "TokenNotFound"),
+        blocked("auditor", "CredentialsMissing"),
         rotates("ci-deployer"),
+        // The simulator has no such Deployment.
+        blocked("dag-deployer", "Forbidden"),
         rotates("nightly-etl"),
-        blocked("preview"),
+        blocked("preview", "TokenNotFound"),
         rotates("reporting"),
     ];
     assert_eq!(said, expected);
@@ -932,7 +929,7 @@ async fn a_credential_that_is_no_owner_s_is_told() {
     let stage = &planner.0;
     stage.token("any");
     stage.create("any", json!({})).await;
-    let owns = "the credential may rotate tokens of the Workspace";
+    let owns = "the credential may rotate the token";
     let (facts, _) = planner.facts(&["any"]).await;
     assert!(checks(&facts, "ok").contains(&owns.to_owned()), "{facts}");
     // It reads everything here, and is still no owner by its record.

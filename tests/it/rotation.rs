@@ -4,7 +4,7 @@ use super::patient as stage;
 use crate::stage;
 use astro_token_operator::api::Cause;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use lab::astro::{Fault, Operation, Step};
+use lab::astro::{Fault, NewToken, Operation, Step};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -50,6 +50,62 @@ async fn a_token_that_nobody_asked_for_when_its_list_was_read_is_found_all_the_s
     stage.until_rotated("second", 2).await;
     for token in tokens {
         assert_eq!(stage.astro.rotations(&token.id), 1);
+    }
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn tokens_of_a_deployment_and_of_the_organization_are_rotated_like_those_of_a_workspace() {
+    let stage = stage().await;
+    let (name, deployment) = (stage.token_name("same"), format!("d-{}", stage.namespace));
+    let owner = NewToken::organization("owner").role("ORGANIZATION_OWNER");
+    let owner = stage.astro.create(owner);
+    let value = json!({"token": owner.value});
+    stage.put_secret("organization-owner", value).await;
+    let of_deployment = |name: &str| {
+        let new = NewToken::deployment(name, &deployment, &stage.workspace);
+        stage.astro.create(new)
+    };
+    // The Workspace's list has this one too.
+    let of_organization = NewToken::organization(&name).also(&stage.workspace, "WORKSPACE_MEMBER");
+    let tokens = [
+        stage.token("same"),
+        of_deployment(&name),
+        stage.astro.create(of_organization),
+        of_deployment("by id"),
+    ];
+    let owner = json!({"secretRef": {"name": "organization-owner"}});
+    let rows = [
+        ("workspace", json!({"token": {"name": name}})),
+        (
+            "deployment",
+            json!({
+                "workspaceId": null,
+                "token": {"name": name, "scope": "Deployment", "deploymentId": deployment},
+            }),
+        ),
+        (
+            "organization",
+            json!({
+                "workspaceId": null, "credentials": owner,
+                "token": {"name": name, "scope": "Organization"},
+            }),
+        ),
+        (
+            "by-id",
+            json!({
+                "token": {"name": null, "id": tokens[3].id, "scope": "Deployment", "deploymentId": deployment},
+            }),
+        ),
+    ];
+    for ((resource, edit), token) in rows.into_iter().zip(&tokens) {
+        stage.create(resource, edit).await;
+        stage.until_rotated(resource, 1).await;
+        stage.request(resource, "again").await;
+        let status = stage.until_rotated(resource, 2).await.status.unwrap();
+        assert_eq!(status.token.unwrap().id, token.id, "{resource}");
+        assert!(stage.holds_live(resource).await, "{resource}");
+        assert_eq!(stage.astro.rotations(&token.id), 2, "{resource}");
     }
     stage.assert_no_leak().await;
 }

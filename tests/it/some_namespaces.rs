@@ -8,7 +8,7 @@ mod rotation;
 use crate::stage::{Mode, Shared, Stage};
 
 /// As many as both suites have tests, and one more.
-const NAMESPACES: usize = 32;
+const NAMESPACES: usize = 34;
 
 /// What befalls a Secret is noticed by an audit alone.
 async fn patient() -> Stage {

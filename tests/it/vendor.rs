@@ -1,8 +1,10 @@
 //! The vendor's client over real connections: what it reads, what it sends, and what it makes of every failure.
 
+use astro_token_operator::api::Scope;
 use astro_token_operator::astro::client::{Astro, Rotated, Settings, SetupError};
 use astro_token_operator::astro::credential::Credential;
 use astro_token_operator::astro::error::Error;
+use astro_token_operator::decide::entity::Entity;
 use astro_token_operator::decide::evidence::Token;
 use astro_token_operator::decide::pace::Pace;
 use astro_token_operator::decide::token::{Listed, Tokens};
@@ -81,7 +83,8 @@ impl Lab {
 
     async fn list(&self, client: &Astro) -> Result<Vec<Token>, Error> {
         let (organization, workspace) = (self.simulator.organization(), self.simulator.workspace());
-        let list = client.list(&self.credential, organization, workspace, keep);
+        let workspace = entity(workspace);
+        let list = client.list(&self.credential, organization, &workspace, keep);
         Ok(soon(list).await?.iter().filter_map(Listed::token).collect())
     }
 
@@ -104,7 +107,8 @@ impl Lab {
         let candidate = Credential::parse(value).unwrap();
         let record = self.get(client).await?;
         let (organization, workspace) = (self.simulator.organization(), self.simulator.workspace());
-        soon(client.is_live(&candidate, organization, workspace, &record)).await
+        let workspace = entity(workspace);
+        soon(client.is_live(&candidate, organization, &workspace, &record)).await
     }
 
     /// The requests for a rotation that arrived.
@@ -170,6 +174,14 @@ async fn serve(router: Router) -> String {
 }
 
 // ── reading ──
+
+/// The Workspace of this id.
+fn entity(workspace: &str) -> Entity {
+    Entity {
+        scope: Scope::Workspace,
+        id: workspace.into(),
+    }
+}
 
 /// Keeps all of each token of a list.
 fn keep(token: &Token) -> Listed {
@@ -264,7 +276,7 @@ async fn a_list_that_never_adds_up_is_no_list() {
     };
     let url = serve(Router::new().fallback(page)).await;
     let credential = Credential::parse("a-value").unwrap();
-    let listed = soon(client(settings(&url)).list(&credential, "o", "w", keep)).await;
+    let listed = soon(client(settings(&url)).list(&credential, "o", &entity("w"), keep)).await;
     let error = listed.unwrap_err().to_string();
     assert!(error.contains("does not add up"), "{error}");
 }
@@ -279,11 +291,11 @@ async fn an_odd_record_costs_no_other() {
     ]});
     let url = serve(Router::new().fallback(async move || axum::Json(page))).await;
     let credential = Credential::parse("a-value").unwrap();
-    let listed = soon(client(settings(&url)).list(&credential, "o", "w", keep)).await;
+    let listed = soon(client(settings(&url)).list(&credential, "o", &entity("w"), keep)).await;
     let listed: Vec<Token> = listed.unwrap().iter().filter_map(Listed::token).collect();
     let odd: Vec<_> = listed.iter().map(|token| token.odd).collect();
     assert_eq!(odd, [Some("lastRotatedAt"), Some("id"), None]);
-    assert_eq!(listed[2].workspaces, ["w"]);
+    assert_eq!(listed[2].entities, ["w"]);
 }
 
 #[tokio::test]
@@ -305,7 +317,7 @@ async fn a_list_that_never_ends_is_given_up() {
     let page = r#"{"tokens": [{"id": "again"}], "totalCount": 1000000}"#;
     let url = serve(Router::new().fallback(async move || page)).await;
     let credential = Credential::parse("a-value").unwrap();
-    let listed = soon(client(settings(&url)).list(&credential, "o", "w", keep)).await;
+    let listed = soon(client(settings(&url)).list(&credential, "o", &entity("w"), keep)).await;
     let error = listed.unwrap_err().to_string();
     assert!(error.contains("does not add up"), "{error}");
 }
@@ -322,7 +334,7 @@ async fn a_token_is_read_and_a_credential_judged() {
     assert!(apart.abs() < SignedDuration::from_secs(5), "{apart}");
     assert_eq!((&*token.id, &*token.name), (&*lab.token.id, "ci"));
     assert_eq!((&*token.scope, &*token.kind), ("WORKSPACE", "STANDARD"));
-    assert_eq!(token.workspaces, [lab.simulator.workspace()]);
+    assert_eq!(token.entities, [lab.simulator.workspace()]);
     assert_eq!(token.version.rotated_at, None);
     assert!(token.version.short_token.is_some());
     let days = token.ends.unwrap().duration_since(token.starts.unwrap());
@@ -394,7 +406,8 @@ async fn a_dead_value_that_is_answered_403_is_not_believed() {
     let candidate = Credential::parse(&lab.token.value).unwrap();
     let ask = async |record: &Token| {
         let (organization, workspace) = (lab.simulator.organization(), lab.simulator.workspace());
-        soon(client.is_live(&candidate, organization, workspace, record))
+        let workspace = entity(workspace);
+        soon(client.is_live(&candidate, organization, &workspace, record))
             .await
             .unwrap()
     };

@@ -1,10 +1,12 @@
 //! What was checked of a resource: permissions, the rehearsal of its Secret's write, and what Astro says.
 
+use crate::api::Scope;
 use crate::astro::record::Role;
 use crate::cluster::error::Error;
 use crate::cluster::permissions::{self, Answer, Permission};
 use crate::cluster::secret::{self, Draft};
 use crate::cluster::watch::SecretAccess;
+use crate::decide::entity::Entity;
 use crate::decide::evidence::{Access, Live, Observed};
 use crate::decide::validate::check_token;
 use crate::reason::{Blocked, Reason};
@@ -148,8 +150,8 @@ const CREDENTIAL: &str = "there is a credential for Astro";
 const ANSWER: &str = "Astro answers";
 const ACCEPTED: &str = "Astro accepts the credential";
 const FOUND: &str = "Astro knows the token";
-const RIGHT: &str = "the token is a Workspace token of this Workspace";
-const OWNER: &str = "the credential may rotate tokens of the Workspace";
+const RIGHT: &str = "the token has the scope and the role that the spec asks for";
+const OWNER: &str = "the credential may rotate the token";
 
 /// What the live evidence says of the vendor; `unasked`: why it was not asked.
 pub fn vendor(seen: &Observed, unasked: &str) -> Vec<Check> {
@@ -197,28 +199,35 @@ pub fn vendor(seen: &Observed, unasked: &str) -> Vec<Check> {
     }
 }
 
-/// Whether the credential's roles let it rotate tokens of the Workspace; `Err`: why they are not known.
-pub fn role(roles: Result<&[Role], &str>, workspace: &str) -> Check {
+/// Whether the credential's roles let it rotate tokens of the entity; `Err`: why they are not known.
+pub fn role(roles: Result<&[Role], &str>, entity: &Entity) -> Check {
     let roles = match roles {
         Ok(roles) => roles,
         Err(why) => return Check::not(OWNER, why),
     };
+    let owner = format!("{}_OWNER", entity.scope.of_record());
     let is_enough = |role: &Role| match role.entity_type.as_str() {
-        "WORKSPACE" => role.entity_id == workspace && role.role == "WORKSPACE_OWNER",
+        "WORKSPACE" => role.entity_id == entity.id && role.role == owner,
         "ORGANIZATION" => role.role == "ORGANIZATION_OWNER",
         _ => false,
     };
     if roles.iter().any(is_enough) {
         return Check::ok(OWNER);
     }
-    let here = |role: &&Role| role.entity_type == "ORGANIZATION" || role.entity_id == workspace;
+    if entity.scope == Scope::Deployment {
+        return Check::not(
+            OWNER,
+            "Astro's records do not tell in which Workspace the Deployment is, whose owner may",
+        );
+    }
+    let here = |role: &&Role| role.entity_type == "ORGANIZATION" || role.entity_id == entity.id;
     let here: Vec<_> = roles
         .iter()
         .filter(here)
         .map(|role| line(&role.role, 64))
         .collect();
     let message = match here.is_empty() {
-        true => format!("it has no role in Workspace {workspace}"),
+        true => format!("it has no role in {entity}"),
         false => format!("its roles are {}", here.join(", ")),
     };
     Check::no(OWNER, message, Reason::Forbidden.explain().remedy)
@@ -230,6 +239,11 @@ mod tests {
 
     #[test]
     fn an_owner_of_the_workspace_or_the_organization_may_and_nobody_else() {
+        let of = |scope, id: &str| {
+            let id = id.into();
+            Entity { scope, id }
+        };
+        let workspace = of(Scope::Workspace, "w");
         let role_of = |entity_type: &str, entity_id: &str, role: &str| Role {
             entity_type: entity_type.into(),
             entity_id: entity_id.into(),
@@ -258,8 +272,26 @@ mod tests {
             ),
             (vec![], Outcome::No),
         ] {
-            assert_eq!(role(Ok(&roles), "w").result, expected, "{roles:?}");
+            assert_eq!(role(Ok(&roles), &workspace).result, expected, "{roles:?}");
         }
-        assert_eq!(role(Err("unread"), "w").result, Outcome::NotChecked);
+        let unread = role(Err("unread"), &workspace);
+        assert_eq!(unread.result, Outcome::NotChecked);
+        let owners = [
+            ("WORKSPACE", "w", "WORKSPACE_OWNER"),
+            ("ORGANIZATION", "o", "ORGANIZATION_OWNER"),
+        ];
+        for (scope, expected) in [
+            (Scope::Deployment, [Outcome::NotChecked, Outcome::Ok]),
+            (Scope::Organization, [Outcome::No, Outcome::Ok]),
+        ] {
+            let found = owners.map(|(entity_type, entity_id, name)| {
+                role(
+                    Ok(&[role_of(entity_type, entity_id, name)]),
+                    &of(scope, "w"),
+                )
+                .result
+            });
+            assert_eq!(found, expected, "{scope}");
+        }
     }
 }

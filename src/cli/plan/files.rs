@@ -225,8 +225,8 @@ spec: {workspaceId: w, token: {name: t}, schedule: {every: 1d}, target: {name: s
                 "f, document 2: spec.schedule.evry: unknown",
             ),
             (
-                second(&named("b").replace("workspaceId: w, ", "")),
-                "f, document 2: spec: missing field `workspaceId`",
+                second(&named("b").replace("token: {name: t}, ", "")),
+                "f, document 2: spec: missing field `token`",
             ),
             (
                 named("a").replace("every: 1d", "every: [1]"),

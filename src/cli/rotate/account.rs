@@ -1,10 +1,12 @@
 //! The vendor, and as whom it is called.
 
+use crate::api::Scope;
 use crate::args::AstroArgs;
 use crate::astro::client::Astro;
 use crate::astro::error::{Error as VendorError, Kind};
 use crate::astro::record::Details;
 use crate::clock::now;
+use crate::decide::entity::Entity;
 use crate::decide::pace::Pace;
 use crate::id::is_id;
 use crate::operator::grant::Grant;
@@ -17,13 +19,13 @@ use std::num::NonZeroU32;
 pub(super) struct Account {
     pub(super) astro: Astro,
     pub(super) grant: Grant,
-    pub(super) workspace: String,
+    pub(super) entity: Entity,
 }
 
 impl Account {
     pub(super) fn new(
         args: &AstroArgs,
-        workspace: Option<&String>,
+        (scope, id): (Scope, Option<&String>),
         pace: Pace,
     ) -> anyhow::Result<Self> {
         let credential = match operator::credential_source(args)? {
@@ -37,18 +39,21 @@ impl Account {
         let of_claim = |claim: Option<&str>| claim.filter(|it| is_id(it)).map(str::to_owned);
         let organization = args.organization_id.clone();
         let organization = organization.or_else(|| of_claim(credential.organization_id()));
-        let workspace = workspace.cloned();
-        let workspace = workspace.or_else(|| of_claim(credential.workspace_id()));
-        // One person, one token: any limit will do.
-        let budgets = (NonZeroU32::MAX, NonZeroU32::MAX);
         let organization = organization.context(
             "no Organization: the credential names none; give --organization-id, or check that it is an API token of Astro's",
         )?;
-        Ok(Self {
-            astro: operator::vendor(args, budgets, pace, Metrics::new())?,
-            workspace: workspace.context(
+        let workspace = || of_claim(credential.workspace_id());
+        let id = match scope {
+            Scope::Workspace => id.cloned().or_else(workspace).context(
                 "no Workspace: the credential is not for a single one; give --workspace-id",
             )?,
+            Scope::Deployment | Scope::Organization => id.cloned().unwrap_or_default(),
+        };
+        // One person, one token: any limit will do.
+        let budgets = (NonZeroU32::MAX, NonZeroU32::MAX);
+        Ok(Self {
+            astro: operator::vendor(args, budgets, pace, Metrics::new())?,
+            entity: Entity { scope, id },
             grant: Grant {
                 credential,
                 organization,
@@ -68,7 +73,7 @@ impl Account {
         let (credential, organization) = (&self.grant.credential, &self.grant.organization);
         let list = self
             .astro
-            .list_details(credential, organization, &self.workspace);
+            .list_details(credential, organization, &self.entity);
         list.await.map_err(|error| self.error(&error))
     }
 
@@ -85,13 +90,23 @@ impl Account {
                         .into()
                 }
             },
-            (Kind::Forbidden, _) => {
-                "the credential needs the role Workspace Owner in the token's Workspace".into()
+            (Kind::Forbidden, _) => match self.entity.scope {
+                Scope::Organization => "the credential needs the role Organization Owner".into(),
+                Scope::Workspace | Scope::Deployment => {
+                    "the credential needs the role Workspace Owner in the token's Workspace".into()
+                }
+            },
+            (Kind::NotFound, _) => {
+                let entity = match self.entity.scope {
+                    Scope::Workspace => format!("--workspace-id ({}) and ", self.entity.id),
+                    Scope::Deployment => format!("--deployment-id ({}) and ", self.entity.id),
+                    Scope::Organization => String::new(),
+                };
+                format!(
+                    "check the token's id, {entity}--organization-id ({})",
+                    self.grant.organization
+                )
             }
-            (Kind::NotFound, _) => format!(
-                "check the token's id, --workspace-id ({}) and --organization-id ({})",
-                self.workspace, self.grant.organization
-            ),
             (Kind::Unavailable, Between { .. } | Unreachable(_)) => {
                 "check the network and --api-url".into()
             }

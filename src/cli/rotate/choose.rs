@@ -30,31 +30,32 @@ pub(super) async fn token(
     Ok(details)
 }
 
-/// The id of the only Workspace token with this name, or of the one that is picked.
+/// The id of the only token of the scope with this name, or of the one that is picked.
 async fn of_list(account: &Account, name: Option<&str>) -> anyhow::Result<String> {
     if name.is_none() && !is_interactive() {
         bail!("which token? Give its id or --name; without a terminal it cannot be picked");
     }
+    let scope = account.entity.scope;
     let (tokens, others): (Vec<_>, Vec<_>) = account
         .list()
         .await?
         .into_iter()
-        .partition(|it| it.token.scope == "WORKSPACE");
+        .partition(|it| it.token.scope == scope.of_record());
     let is_meant = |it: &&Details| name.is_none_or(|name| it.token.name == name);
     let meant: Vec<_> = tokens.iter().filter(is_meant).collect();
     match (&meant[..], name) {
         ([one], Some(_)) => Ok(one.token.id.clone()),
         ([], _) => match others.iter().find(is_meant).map(|it| &it.token) {
             Some(other) if name.is_some() => bail!(
-                "nothing was rotated: {:?} ({}) has the scope {}; only Workspace API tokens are rotated",
+                "nothing was rotated: {:?} ({}) has the scope {}, and a {scope} API token is asked for; --scope says which",
                 shown(&other.name),
                 other.id,
                 other.scope
             ),
             _ => bail!(
-                "nothing was rotated: no Workspace API token {}is in Workspace {}; {}",
+                "nothing was rotated: no {scope} API token {}is in {}; {}",
                 name.map_or_else(String::new, |name| format!("named {name:?} ")),
-                account.workspace,
+                account.entity,
                 names(&tokens)
             ),
         },
@@ -64,7 +65,7 @@ async fn of_list(account: &Account, name: Option<&str>) -> anyhow::Result<String
                 return pick(several);
             }
             bail!(
-                "nothing was rotated: {} Workspace API tokens are named {:?}; give the id of one of them",
+                "nothing was rotated: {} {scope} API tokens are named {:?}; give the id of one of them",
                 several.len(),
                 name.unwrap_or_default()
             )
@@ -96,9 +97,9 @@ fn names(tokens: &[Details]) -> String {
 
 /// Narrow enough for 80 columns with whole ids.
 fn table(account: &Account, tokens: &[&Details]) -> String {
-    let now = now();
+    let (now, scope) = (now(), account.entity.scope.of_record());
     let rows = tokens.iter().enumerate().map(|(index, it)| {
-        let here = |role: &&Role| role.entity_id == account.workspace;
+        let here = |role: &&Role| role.entity_type == scope;
         let role = it.roles.iter().find(here).map(|role| shown(&role.role));
         let role = role.unwrap_or_default();
         let age = it.created.map(|at| terminal::short(now.duration_since(at)));
@@ -110,7 +111,7 @@ fn table(account: &Account, tokens: &[&Details]) -> String {
             it.token.id.clone(),
             shown(&it.token.name),
             shown(&it.description),
-            role.trim_start_matches("WORKSPACE_").to_owned(),
+            role.trim_start_matches(&format!("{scope}_")).to_owned(),
             created.join(" "),
         ]
     });

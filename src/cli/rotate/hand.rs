@@ -4,7 +4,7 @@
 use super::account::Account;
 use super::ask::{shown, warn};
 use super::place::{Place, Site};
-use crate::api::{Status, WorkspaceTokenRotation, request};
+use crate::api::{Scope, Status, WorkspaceTokenRotation, request};
 use crate::astro::error::{Error as VendorError, Kind};
 use crate::astro::listing::Failure;
 use crate::cli::cluster::Cluster;
@@ -13,6 +13,7 @@ use crate::clock::now;
 use crate::cluster::client;
 use crate::cluster::secret::{self, Draft, Landed};
 use crate::cluster::store::Store;
+use crate::decide::entity::Entity;
 use crate::decide::evidence::{Access, Live, Observed, Settings, Stored, Token};
 use crate::decide::pace::Pace;
 use crate::decide::plan::{Rotation, Setback};
@@ -56,14 +57,17 @@ pub(super) struct Hand {
 impl Hand {
     /// For a value that goes to stdout.
     pub(super) fn new(account: Account, token: &Token, pace: Pace) -> anyhow::Result<Self> {
+        let Entity { scope, id } = &account.entity;
+        let of = |it: Scope| Some(id).filter(|id| it == *scope && !id.is_empty());
         let resource = json!({
             "apiVersion": "astro-token-operator.io/v1alpha1",
             "kind": "WorkspaceTokenRotation",
             // The request makes it due whatever is stored.
             "metadata": {"name": BY_HAND, "annotations": {request::ROTATE: BY_HAND}},
             "spec": {
-                "workspaceId": account.workspace,
-                "token": {"id": token.id},
+                "workspaceId": of(Scope::Workspace),
+                "organizationId": of(Scope::Organization),
+                "token": {"id": token.id, "scope": scope, "deploymentId": of(Scope::Deployment)},
                 "schedule": {"every": "365d"},
                 "target": {"name": "stdout"},
             },
@@ -92,7 +96,7 @@ impl Hand {
         at: Cluster,
         token: &Token,
     ) -> anyhow::Result<()> {
-        let site = Site::of(place, at, &self.account.workspace, token).await?;
+        let site = Site::of(place, at, &self.account.entity, token).await?;
         self.settings = Arc::new(Settings {
             cluster: site.cluster.clone(),
             ..Settings::clone(&self.settings)
@@ -191,8 +195,8 @@ impl Hand {
             None => format!("Its new value, which is not shown again, {until}."),
         };
         format!(
-            "Workspace API token {name:?} ({}) was rotated. {value}",
-            token.id
+            "{} API token {name:?} ({}) was rotated. {value}",
+            self.account.entity.scope, token.id
         )
     }
 }

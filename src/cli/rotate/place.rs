@@ -5,6 +5,7 @@ use crate::cli::cluster::Cluster;
 use crate::cluster::client::cluster_id;
 use crate::cluster::decode::Item;
 use crate::cluster::reading::{self, Known, is_refusal};
+use crate::decide::entity::Entity;
 use crate::decide::evidence::{Stored, Token};
 use crate::decide::managed::Metadata;
 use crate::decide::ownership;
@@ -68,7 +69,7 @@ impl Site {
     pub(super) async fn of(
         place: &Place,
         at: Cluster,
-        workspace: &str,
+        entity: &Entity,
         token: &Token,
     ) -> anyhow::Result<Self> {
         let namespace = place
@@ -82,7 +83,7 @@ impl Site {
             ..
         } = resources(&at, &namespace).await?;
         let is_here = |it: &&WorkspaceTokenRotation| it.namespace().as_ref() == Some(&namespace);
-        let has_token = |it: &&WorkspaceTokenRotation| is_meant(it, workspace, token);
+        let has_token = |it: &&WorkspaceTokenRotation| is_meant(it, entity, token);
         if let Some(owner) = resources.iter().find(has_token) {
             let (owner, its) = (owner.name_any(), owner.namespace().unwrap_or_default());
             bail!(

@@ -103,7 +103,7 @@ const RULES: &[Rule] = &[
     ),
     rule(
         "unsuitable-token",
-        "The token is no standard Workspace token, has no role in the Workspace, or is the credential itself.",
+        "The token is no standard API token of the scope that the spec asks for, has no role there, or is the credential itself.",
         unsuitable_token,
     ),
     rule(

@@ -45,7 +45,7 @@ fn token(version: Version) -> Token {
         name: "CI".into(),
         scope: "WORKSPACE".into(),
         kind: "STANDARD".into(),
-        workspaces: vec!["ws".into()],
+        entities: vec!["ws".into()],
         version,
         starts: Some(at(-1000)),
         ends: None,
@@ -707,7 +707,7 @@ fn each_rule_has_its_say() {
             with(|s| {
                 s.live = Live::Token {
                     token: Token {
-                        workspaces: vec!["other".into()],
+                        entities: vec!["other".into()],
                         ..token(version(-100))
                     },
                     fresh: true,

@@ -2,6 +2,7 @@
 
 use super::print::{Print, Prints};
 use crate::api::{RotationOutcome, WorkspaceTokenRotation};
+use crate::decide::entity::Entity;
 use crate::decide::evidence::Token;
 use crate::decide::pace::Pace;
 use jiff::{SignedDuration, Timestamp};
@@ -13,7 +14,7 @@ pub enum Claim {
     Secret(Print),
     /// A token by its id.
     TokenId(Print),
-    /// The token of this name in its Workspace.
+    /// The token of this name in its entity.
     TokenName(Print),
 }
 
@@ -40,7 +41,7 @@ impl Means {
         let by_name = spec.token.name.as_deref();
         Self {
             id: spec.token.id.as_deref().map(|id| prints.token(id)),
-            name: by_name.map(|name| prints.token_name(&spec.workspace_id, name)),
+            name: by_name.map(|name| prints.token_name(&Entity::of(spec), name)),
         }
     }
 
@@ -48,7 +49,7 @@ impl Means {
     pub fn found(prints: &Prints, resource: &WorkspaceTokenRotation, token: &Token) -> Self {
         Self {
             id: Some(prints.token(&token.id)),
-            name: Some(prints.token_name(&resource.spec.workspace_id, &token.name)),
+            name: Some(prints.token_name(&Entity::of(&resource.spec), &token.name)),
         }
     }
 

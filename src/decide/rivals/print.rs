@@ -1,5 +1,6 @@
 //! Prints of names and ids: sixteen bytes each, whatever their length.
 
+use crate::decide::entity::Entity;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::num::NonZeroU64;
 
@@ -37,9 +38,10 @@ impl Prints {
         self.of(b't', &[id], Case::OfFirstIgnored)
     }
 
-    /// Of a token's name in a Workspace, however the id of that is written.
-    pub fn token_name(&self, workspace: &str, name: &str) -> Print {
-        self.of(b'n', &[workspace, name], Case::OfFirstIgnored)
+    /// Of a token's name in an entity, however the id of that is written.
+    pub fn token_name(&self, entity: &Entity, name: &str) -> Print {
+        let scope = entity.scope.of_record();
+        self.of(b'n', &[&entity.id, scope, name], Case::OfFirstIgnored)
     }
 
     fn of(&self, kind: u8, texts: &[&str], case: Case) -> Print {
@@ -80,16 +82,23 @@ fn write_lower_case(state: &mut impl Hasher, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Scope;
 
     #[test]
     fn ids_are_alike_in_any_case_and_nothing_else_is() {
         let prints = Prints::default();
         let long = "Clm0123456789abcdefGHIJKLMNOPQRSTUVWXYZ-and-more";
         assert!(prints.token(long) == prints.token(&long.to_lowercase()));
-        assert!(prints.token_name("WS", "CI") == prints.token_name("ws", "CI"));
+        let name = |scope, id: &str, name| {
+            let id = id.into();
+            prints.token_name(&Entity { scope, id }, name)
+        };
+        assert!(name(Scope::Workspace, "WS", "CI") == name(Scope::Workspace, "ws", "CI"));
         let others = [
-            prints.token_name("ws", "ci"),
-            prints.token_name("ws", "CI"),
+            name(Scope::Workspace, "ws", "ci"),
+            name(Scope::Workspace, "ws", "CI"),
+            name(Scope::Deployment, "ws", "CI"),
+            name(Scope::Organization, "", "CI"),
             prints.token("ws"),
             prints.secret("a", "bc"),
             prints.secret("ab", "c"),

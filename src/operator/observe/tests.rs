@@ -50,7 +50,7 @@ fn seen(name: &str, after: SignedDuration) -> Observed {
             name: resource.spec.token.name.clone().unwrap(),
             scope: "WORKSPACE".into(),
             kind: "STANDARD".into(),
-            workspaces: vec![resource.spec.workspace_id],
+            entities: resource.spec.workspace_id.into_iter().collect(),
             version: held.stamp.version.clone(),
             starts: Some(MADE.parse().unwrap()),
             ends: held.stamp.expires,

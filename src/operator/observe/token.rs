@@ -6,6 +6,7 @@ use crate::astro::error::{Error as VendorError, Kind};
 use crate::astro::listing::{Failure, Key, Listing, Listings};
 use crate::cluster::error::Error;
 use crate::cluster::secret;
+use crate::decide::entity::Entity;
 use crate::decide::evidence::{Live, Observed, Stored, Token};
 use crate::decide::rivals::Claims;
 use crate::decide::token::among;
@@ -33,11 +34,11 @@ pub(in crate::operator) fn list_key(resource: &WorkspaceTokenRotation) -> Key {
         namespace: resource.namespace().unwrap_or_default(),
         credential: credentials.map(|it| it.secret_ref.clone()),
         organization: spec.organization_id.clone(),
-        workspace: spec.workspace_id.clone(),
+        entity: Entity::of(spec),
     }
 }
 
-/// The list of the resource's Workspace, no older than `not_before`.
+/// The list of the resource's entity, no older than `not_before`.
 ///
 /// # Errors
 /// When the API server gives no verdict on the credential.
@@ -51,10 +52,10 @@ pub(super) async fn listing(
         listings,
         claims,
     } = finder;
-    let workspace = &resource.spec.workspace_id;
+    let entity = Entity::of(&resource.spec);
     let is_wanted = |token: &Token| {
         let claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
-        claims.is_named(workspace, token)
+        claims.is_named(&entity, token)
     };
     let mut broken = None;
     let read = async || match handles.grants.of(resource).await {
@@ -64,7 +65,7 @@ pub(super) async fn listing(
                 organization,
                 ..
             } = &grant;
-            let of = (organization.as_str(), workspace.as_str());
+            let of = (organization.as_str(), &entity);
             let list = listings.list(&handles.astro, credential, of, not_before, is_wanted);
             (list.await, Some(credential.claims()))
         }
@@ -206,10 +207,10 @@ pub(super) async fn is_live(
     let Ok(candidate) = Credential::adopt(value.expose_secret()) else {
         return Ok(Some(false));
     };
-    let (organization, workspace) = (&grant.organization, &resource.spec.workspace_id);
+    let (organization, entity) = (&grant.organization, Entity::of(&resource.spec));
     let verdict = handles
         .astro
-        .is_live(&candidate, organization, workspace, token);
+        .is_live(&candidate, organization, &entity, token);
     let verdict = verdict.await;
     verdict
         .map(Some)

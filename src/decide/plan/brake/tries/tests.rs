@@ -136,7 +136,7 @@ impl Driven {
             id: "tok".into(),
             scope: "WORKSPACE".into(),
             kind: "STANDARD".into(),
-            workspaces: vec!["w".into()],
+            entities: vec!["w".into()],
             version: version(second),
             ..Token::default()
         };
