@@ -59,7 +59,7 @@ pub(super) struct Lane {
     bystander: (Issued, String),
 }
 
-/// A resource with its token. Its names all begin with its own, which is its Workspace too.
+/// A resource with its token. Its names all begin with its own, which is its Workspace and its Deployment too.
 struct Case {
     name: String,
     plan: Plan,
@@ -161,7 +161,10 @@ impl Lane {
     }
 
     fn case(&self, name: String, plan: Plan) -> Case {
-        let token = self.astro.create(NewToken::workspace(&name, &name));
+        let token = self.astro.create(match plan.is_for_a_deployment() {
+            true => NewToken::deployment(&name, &name, &name),
+            false => NewToken::workspace(&name, &name),
+        });
         self.gate.alias(&token.id, &name);
         Case {
             name,
@@ -505,13 +508,17 @@ impl Lane {
 
     async fn create_resource(&self, case: &Case) -> anyhow::Result<()> {
         let name = &case.name;
+        let token = match case.plan.is_for_a_deployment() {
+            true => json!({"name": name, "scope": "Deployment", "deploymentId": name}),
+            false => json!({"name": name}),
+        };
         let resource: DynamicObject = serde_json::from_value(json!({
             "apiVersion": kind().api_version,
             "kind": kind().kind,
             "metadata": {"name": name},
             "spec": {
                 "workspaceId": name,
-                "token": {"name": name},
+                "token": token,
                 "schedule": {"every": "1d"},
                 "credentials": {"secretRef": {"name": format!("{name}-owner")}},
                 "target": {"name": case.old_target()},

@@ -83,6 +83,13 @@ impl Task {
     }
 }
 
+impl Plan {
+    /// Whether the token is a Deployment's and not a Workspace's, as half of them are.
+    pub(super) fn is_for_a_deployment(&self) -> bool {
+        (self.task as usize + self.trouble as usize) % 2 == 1
+    }
+}
+
 impl Trouble {
     /// All of them.
     pub const ALL: [Self; 8] = [

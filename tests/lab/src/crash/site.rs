@@ -155,14 +155,17 @@ pub(super) fn of_cluster(method: &str, path: &str, query: &str, body: &[u8]) -> 
     }
 }
 
-/// A request to the vendor that is about a token or a Workspace.
+/// A request to the vendor that is about a token, a Workspace or a Deployment.
 pub(super) fn of_vendor(method: &str, path: &str, query: &str) -> Option<About> {
     let path: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let (what, subject) = match (method, path.as_slice()) {
         ("GET", ["v1", "organizations", _, "tokens"]) => {
             let mut parameters = query.split('&');
-            let workspace = parameters.find_map(|it| it.strip_prefix("workspaceId="))?;
-            (What::ListTokens, workspace)
+            let entity = parameters.find_map(|it| {
+                let (parameter, id) = it.split_once('=')?;
+                matches!(parameter, "workspaceId" | "deploymentId").then_some(id)
+            })?;
+            (What::ListTokens, entity)
         }
         ("GET", ["v1", "organizations", _, "tokens", id]) => (What::ReadToken, *id),
         ("POST", ["v1", "organizations", _, "tokens", id, "rotate"]) => (What::Rotate, *id),
