@@ -34,10 +34,14 @@ use kube::{Api, ResourceExt};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
+
+/// Outcomes that are written at a time. A large resource keeps the API server busy for long, and a tenant may have many that
+/// change at once: whatever is more urgent, such as a value to be stored, must not wait behind all of them.
+pub(super) const OUTCOMES: usize = 8;
 
 /// What passes are made with.
 pub(super) struct Context {
@@ -48,6 +52,8 @@ pub(super) struct Context {
     pub(super) wake: Wake,
     pub(super) admission: Admission,
     pub(super) waiting: Waiting,
+    /// Outcomes that are written at a time.
+    pub(super) outcomes: Semaphore,
     pub(super) tasks: TaskTracker,
     /// Nothing is begun any more.
     pub(super) stop: CancellationToken,
@@ -422,6 +428,11 @@ impl Context {
     async fn record(&self, pass: &mut Pass, next: Status) -> Result<(), ClusterError> {
         let old = pass.seen.resource.status.clone().unwrap_or_default();
         if next != old {
+            // Of those with a permit there are few; and it is never closed.
+            let _place = match pass.permit {
+                Some(_) => None,
+                None => self.outcomes.acquire().await.ok(),
+            };
             let written =
                 cluster::status::write(&self.handles().client, &pass.seen.resource, &next).await?;
             self.observer.book(&written);
