@@ -60,7 +60,7 @@ pub struct Args {
     scope: Scope,
 
     /// Deployment that the token is for; means --scope deployment
-    #[arg(long, env = "ASTRO_DEPLOYMENT_ID", value_parser = id, required_if_eq("scope", "deployment"), help_heading = "Astro")]
+    #[arg(long, value_parser = id, required_if_eq("scope", "deployment"), help_heading = "Astro")]
     deployment_id: Option<String>,
 
     /// Do not ask for confirmation
@@ -91,6 +91,9 @@ pub struct Args {
 /// Whatever kept the value from being handed over, and whether the token was rotated all the same.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let pace = args.pace.pace(&args.astro);
+    if args.deployment_id.is_some() && args.scope != Scope::Deployment {
+        return Err(untouched("--deployment-id goes with --scope deployment"));
+    }
     let entity = match args.scope {
         Scope::Workspace => args.workspace_id.as_ref(),
         Scope::Deployment => args.deployment_id.as_ref(),

@@ -92,6 +92,17 @@ async fn a_token_of_a_deployment_is_rotated_by_its_name_or_its_id() {
         (&[&token.id], 1, "WrongScope"),
         (&[&token.id, "--scope", "deployment"], 2, "--deployment-id"),
         (
+            &[
+                &token.id,
+                "--scope",
+                "workspace",
+                "--deployment-id",
+                "clmdeployment",
+            ],
+            1,
+            "goes with",
+        ),
+        (
             &[&token.id, "--deployment-id", "clmanother"],
             1,
             "clmanother",
