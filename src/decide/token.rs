@@ -124,7 +124,7 @@ impl Listed {
     }
 }
 
-/// A hash with a random key that this process keeps to itself, so that nobody can construct two texts with equal hashes.
+/// A hash under a random key that never leaves this process, so nobody can choose two texts that have the same hash.
 fn hash(text: &str) -> u64 {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     KEY.hash_one(text)

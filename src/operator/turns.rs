@@ -14,7 +14,7 @@ pub(super) struct Turns<P> {
 }
 
 impl<P> Turns<P> {
-    /// Adds a party that had nobody waiting until now.
+    /// Adds a party. Until now, nobody was waiting for it.
     pub(super) fn come(&mut self, party: P) {
         self.new.push_back(party);
     }
