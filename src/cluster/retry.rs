@@ -6,7 +6,7 @@
 //! each write carries the resourceVersion it was decided on.
 
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use kube::client::Body;
 use kube::client::retry::RetryPolicy;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,18 +57,24 @@ pub struct HeldBack {
     pub status: StatusCode,
     /// The pause it asks for.
     pub after: Duration,
+    /// It may be about events alone: an admission plugin limits those of each namespace.
+    pub is_of_event: bool,
 }
 
 impl HeldBack {
     /// Whether an answer asks for that.
-    fn read(status: StatusCode, headers: &HeaderMap, default: Duration) -> Option<Self> {
+    fn read(uri: &Uri, status: StatusCode, headers: &HeaderMap, default: Duration) -> Option<Self> {
         let asked = headers.get(RETRY_AFTER);
         let is_asked =
             status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() && asked.is_some();
         let seconds = asked.and_then(|text| text.to_str().ok()?.trim().parse().ok());
         // A pause of nothing would be a loop without a brake.
         let after = seconds.map_or(default, Duration::from_secs).max(default);
-        is_asked.then_some(Self { status, after })
+        is_asked.then(|| Self {
+            status,
+            after,
+            is_of_event: uri.path().ends_with("/events"),
+        })
     }
 
     /// Whether this is why a call failed.
@@ -85,11 +91,12 @@ impl<B> Policy<Request<Body>, Response<B>, BoxError> for Patience {
 
     fn retry(
         &mut self,
-        _: &mut Request<Body>,
+        request: &mut Request<Body>,
         result: &mut Result<Response<B>, BoxError>,
     ) -> Option<Sleep> {
         let answer = result.as_ref().ok()?;
-        let held = HeldBack::read(answer.status(), answer.headers(), self.pause)?;
+        let (uri, headers) = (request.uri(), answer.headers());
+        let held = HeldBack::read(uri, answer.status(), headers, self.pause)?;
         (self.tell)(&held);
         let Some(left) = self.left.checked_sub(held.after) else {
             *result = Err(held.into());
@@ -143,6 +150,19 @@ mod tests {
         unreachable!("a good answer is not retried")
     }
 
+    #[test]
+    fn an_answer_that_may_be_about_events_alone_is_told_from_others() {
+        let events = "/apis/events.k8s.io/v1/namespaces/events/events";
+        let resources =
+            "/apis/astro-token-operator.io/v1alpha1/namespaces/events/workspacetokenrotations/r";
+        for (path, expected) in [(events, true), (resources, false)] {
+            let (uri, headers) = (Uri::from_static(path), HeaderMap::new());
+            let pause = Duration::from_secs(1);
+            let held = HeldBack::read(&uri, StatusCode::TOO_MANY_REQUESTS, &headers, pause);
+            assert_eq!(held.unwrap().is_of_event, expected, "{path}");
+        }
+    }
+
     #[tokio::test]
     async fn what_the_api_server_asks_to_retry_is_retried_after_the_pause_it_asks_for() {
         let plain = (429, None);
@@ -150,6 +170,7 @@ mod tests {
             Err(HeldBack {
                 status: StatusCode::from_u16(status).unwrap(),
                 after: Duration::from_secs(seconds),
+                is_of_event: false,
             })
         };
         for (answers, outcome) in [

@@ -149,12 +149,14 @@ pub async fn run_with(
 /// begun meanwhile.
 fn patience(pace: &Pace, metrics: &Metrics, pause: Pause) -> Patience {
     let (metrics, every) = (metrics.clone(), pace.held_back_log);
-    // Whoever answers may ask for any time.
+    // The answer may ask for a pause of any length.
     let longest = pace.held_back_patience;
     let logged = Mutex::new(None::<Instant>);
     let tell = move |held: &HeldBack| {
         metrics.held_back(held.status.as_u16());
-        pause.extend(held.after.min(longest));
+        if !held.is_of_event {
+            pause.extend(held.after.min(longest));
+        }
         let mut logged = logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.is_none_or(|at| at.elapsed() >= every) {
             *logged = Some(Instant::now());
@@ -332,4 +334,32 @@ pub(crate) fn stop_signal() -> anyhow::Result<CancellationToken> {
         token.cancel();
     });
     Ok(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::StatusCode;
+    use std::time::Duration;
+
+    #[test]
+    fn nothing_new_is_begun_for_a_while_when_a_request_is_held_back_unless_it_was_about_an_event() {
+        let pace = Pace::SHIPPED;
+        for (is_of_event, seconds, expected) in [
+            (true, 5, None),
+            (false, 5, Some(Duration::from_secs(5))),
+            (false, u64::MAX, Some(pace.held_back_patience)),
+        ] {
+            let pause = Pause::default();
+            let patience = patience(&pace, &Metrics::new(), pause.clone());
+            (patience.tell)(&HeldBack {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                after: Duration::from_secs(seconds),
+                is_of_event,
+            });
+            let left = pause.left();
+            assert_eq!(left.is_some(), expected.is_some());
+            assert!(left <= expected, "{left:?}");
+        }
+    }
 }
