@@ -6,6 +6,7 @@ pub(crate) mod grant;
 pub(crate) mod handles;
 pub(crate) mod observe;
 mod pass;
+mod places;
 pub(crate) mod rewrite;
 pub(crate) mod rotate;
 pub mod run;

@@ -4,6 +4,7 @@ use super::admission::Admission;
 use super::handles::Handles;
 use super::observe::Observer;
 use super::pass::{Context, OUTCOMES, pass};
+use super::places::Places;
 use super::runner;
 use super::teller::{self, Teller};
 use super::waiting::Waiting;
@@ -16,7 +17,7 @@ use crate::cluster::watch::{self, Scope, SecretAccess, Wake};
 use crate::decide::rivals::Claims;
 use kube::Client;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
@@ -72,7 +73,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken, synced: impl FnOnce(
         works,
         wake,
         waiting: Waiting::new(),
-        outcomes: Semaphore::new(OUTCOMES),
+        outcomes: Places::new(OUTCOMES),
         tasks: TaskTracker::new(),
         stop: shutdown.clone(),
     });

@@ -5,6 +5,7 @@ use super::admission::{Admission, Kind, Permit};
 use super::grant::Grant;
 use super::handles::Handles;
 use super::observe::{Known, List, Observer, list_key};
+use super::places::Places;
 use super::rewrite::{self, Rewrite};
 use super::rotate::rehearse_first;
 use super::runner::Next;
@@ -34,7 +35,7 @@ use kube::{Api, ResourceExt};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -52,8 +53,8 @@ pub(super) struct Context {
     pub(super) wake: Wake,
     pub(super) admission: Admission,
     pub(super) waiting: Waiting,
-    /// Outcomes that are written at a time.
-    pub(super) outcomes: Semaphore,
+    /// For outcomes to be written.
+    pub(super) outcomes: Places,
     pub(super) tasks: TaskTracker,
     /// Nothing is begun any more.
     pub(super) stop: CancellationToken,
@@ -428,13 +429,12 @@ impl Context {
     async fn record(&self, pass: &mut Pass, next: Status) -> Result<(), ClusterError> {
         let old = pass.seen.resource.status.clone().unwrap_or_default();
         if next != old {
-            // Of those with a permit there are few; and it is never closed.
-            let _place = match pass.permit {
-                Some(_) => None,
-                None => self.outcomes.acquire().await.ok(),
+            let write = cluster::status::write(&self.handles().client, &pass.seen.resource, &next);
+            let written = match pass.permit {
+                // Of these there are few.
+                Some(_) => write.await?,
+                None => self.outcomes.run(write).await?,
             };
-            let written =
-                cluster::status::write(&self.handles().client, &pass.seen.resource, &next).await?;
             self.observer.book(&written);
             pass.seen.resource = written;
         }

@@ -1,16 +1,14 @@
 //! Who waits for which list of tokens.
 
+use super::places::Places;
 use crate::api::Key;
 use crate::astro::listing::Key as ListKey;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
+use std::time::Instant;
 
 /// Lists that are read at once: each connection takes half a megabyte while it reads one.
 const LISTS: usize = 16;
-/// How long a list has its place. One that the vendor does not answer must not keep others waiting for long.
-const ANSWERED: Duration = Duration::from_secs(1);
 
 /// Since when a resource waits, or waited.
 type Since = HashMap<Arc<Key>, Instant>;
@@ -21,7 +19,7 @@ pub(super) struct Waiting {
     /// Those whose list has come. It is good enough for them, however long its reading took: otherwise who needs a fresh one
     /// would wait for ever where lists take long.
     served: Mutex<Since>,
-    places: Semaphore,
+    places: Places,
 }
 
 impl Waiting {
@@ -30,7 +28,7 @@ impl Waiting {
         Self {
             all: Mutex::default(),
             served: Mutex::default(),
-            places: Semaphore::new(LISTS),
+            places: Places::new(LISTS),
         }
     }
 
@@ -45,13 +43,7 @@ impl Waiting {
 
     /// Has a list read when there is a place for it.
     pub(super) async fn read(&self, list: impl Future<Output = ()>) {
-        // It is never closed.
-        let place = self.places.acquire().await;
-        let mut list = Box::pin(list);
-        if tokio::time::timeout(ANSWERED, &mut list).await.is_err() {
-            drop(place);
-            list.await;
-        }
+        self.places.run(list).await;
     }
 
     /// Since when a resource has waited whose list has come; that is told once.
@@ -80,29 +72,4 @@ impl Waiting {
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     // Each change is whole, even after a panic.
     of.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::future::pending;
-
-    #[tokio::test]
-    async fn lists_are_read_a_few_at_a_time_and_those_without_an_answer_keep_nobody_waiting() {
-        let waiting = Waiting::new();
-        let asked = Instant::now();
-        let unanswered = (0..LISTS).map(|_| waiting.read(pending()));
-        let unanswered = futures::future::join_all(unanswered);
-        let next = async {
-            let mut begun = asked;
-            waiting.read(async { begun = Instant::now() }).await;
-            begun - asked
-        };
-        let waited = tokio::select! {
-            biased;
-            _ = unanswered => unreachable!("they are never answered"),
-            waited = tokio::time::timeout(ANSWERED * 10, next) => waited.unwrap(),
-        };
-        assert!(waited >= ANSWERED, "{waited:?}");
-    }
 }
