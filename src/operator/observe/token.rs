@@ -131,15 +131,18 @@ pub(super) async fn read(
     }
     let fresh = seen.pace().list_fresh;
     let recent = finder.listings.recent(&list_key(&seen.resource), fresh);
-    let listing = match recent {
-        Some(recent) if !lacks(&recent, &seen.resource) => recent,
-        Some(_) => listing(finder, &seen.resource, Some(Instant::now())).await?,
+    let mut found = match recent {
+        Some(recent) => recent,
         None => {
             let not_before = Instant::now().checked_sub(fresh);
             listing(finder, &seen.resource, not_before).await?
         }
     };
-    let listed = match in_listing(&seen.resource, &listing, true) {
+    // Its reading may have begun, for another resource, before this one asked for its token.
+    if lacks(&found, &seen.resource) {
+        found = listing(finder, &seen.resource, Some(Instant::now())).await?;
+    }
+    let listed = match in_listing(&seen.resource, &found, true) {
         Live::Token { token, .. } => token,
         unknown => return Ok(unknown),
     };
