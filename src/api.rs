@@ -1,9 +1,11 @@
 //! The custom resource: its types, and the label and annotation keys the operator writes and reads.
 
 mod scope;
+mod token;
 mod unknown;
 
 pub use self::scope::Scope;
+pub use self::token::TokenRef;
 pub use self::unknown::Unknown;
 
 use crate::id;
@@ -140,39 +142,6 @@ pub struct WorkspaceTokenRotationSpec {
     /// What to do when somebody else rotated the token; `Reclaim` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_rotation: Option<ExternalRotation>,
-}
-
-/// A token by name or by id, exactly one of the two.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[x_kube(
-    validation = Rule::new("has(self.name) != has(self.id)").message("give exactly one of token.name and token.id"),
-    validation = Rule::new("has(self.deploymentId) == (has(self.scope) && self.scope == 'Deployment')").message("give token.deploymentId with token.scope: Deployment, and with no other"),
-)]
-#[serde(rename_all = "camelCase")]
-pub struct TokenRef {
-    /// Exact name; must match one token of the scope.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 256))]
-    pub name: Option<String>,
-    /// Token id.
-    #[serde(
-        default,
-        deserialize_with = "id::read_optional",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_-]+$"))]
-    pub id: Option<String>,
-    /// What the token is for; `Workspace` when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scope: Option<Scope>,
-    /// Id of the Deployment that a token with the scope `Deployment` is for.
-    #[serde(
-        default,
-        deserialize_with = "id::read_optional",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_-]+$"))]
-    pub deployment_id: Option<String>,
 }
 
 /// When rotation is due. At least one of `every`, `cron` and `beforeExpiry`; the earliest wins.
