@@ -5,7 +5,7 @@ mod token;
 mod unknown;
 
 pub use self::scope::Scope;
-pub use self::token::TokenRef;
+pub use self::token::{Role, TokenRef};
 pub use self::unknown::Unknown;
 
 use crate::id;
@@ -63,6 +63,14 @@ pub mod evidence {
     pub const ROTATED_AT: &str = "astro-token-operator.io/rotated-at";
     /// The vendor's `shortToken` of the value.
     pub const SHORT_TOKEN: &str = "astro-token-operator.io/short-token";
+    /// Id of the other token of the spec, when there are two that take turns.
+    pub const OTHER_ID: &str = "astro-token-operator.io/other-token-id";
+    /// The vendor's `lastRotatedAt` of the value of the other token that the Secret held before.
+    pub const PREVIOUS_AT: &str = "astro-token-operator.io/previous-rotated-at";
+    /// The vendor's `shortToken` of that value.
+    pub const PREVIOUS_SHORT: &str = "astro-token-operator.io/previous-short-token";
+    /// Id of a rotation whose value must not be written any more.
+    pub const FENCE: &str = "astro-token-operator.io/fence";
     /// The vendor's `shortToken` of the value before it.
     pub const REPLACED: &str = "astro-token-operator.io/replaced-short-token";
     /// Id of the rotation that obtained the value; carries our own clock (see `plan`).
@@ -108,7 +116,12 @@ pub mod evidence {
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.token.expiresAt", priority = 1),
     printcolumn(name = "Workspace", type_ = "string", json_path = ".spec.workspaceId", priority = 1),
 )]
-#[x_kube(validation = Rule::new("has(self.workspaceId) || (has(self.token.scope) && self.token.scope != 'Workspace')").message("give workspaceId, or token.scope: Deployment or Organization"))]
+#[x_kube(
+    validation = Rule::new("has(self.workspaceId) || (has(self.token.scope) && self.token.scope != 'Workspace')").message("give workspaceId, or token.scope: Deployment or Organization"),
+    validation = Rule::new("!has(self.alternateToken) || !has(self.alternateToken.scope) || self.alternateToken.scope == (has(self.token.scope) ? self.token.scope : 'Workspace')").message("alternateToken must have the scope of token"),
+    validation = Rule::new("!has(self.alternateToken) || !has(self.alternateToken.deploymentId) || (has(self.token.deploymentId) && self.alternateToken.deploymentId == self.token.deploymentId)").message("alternateToken must be for the Deployment of token"),
+    validation = Rule::new("!has(self.alternateToken) || !(has(self.alternateToken.id) && has(self.token.id) && self.alternateToken.id == self.token.id || has(self.alternateToken.name) && has(self.token.name) && self.alternateToken.name == self.token.name)").message("token and alternateToken must be two tokens"),
+)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkspaceTokenRotationSpec {
     /// Organization id; else the operator's `--organization-id`, else the credential's own claim.
@@ -129,6 +142,10 @@ pub struct WorkspaceTokenRotationSpec {
     pub workspace_id: Option<String>,
     /// The token to rotate.
     pub token: TokenRef,
+    /// A second token of the same scope. The two take turns: each rotation takes the one whose value the Secret does not hold,
+    /// so that the value before stays valid until the next rotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alternate_token: Option<TokenRef>,
     /// When to rotate it.
     pub schedule: ScheduleSpec,
     /// `true`: no rotation of any kind, recovery included.
@@ -142,6 +159,22 @@ pub struct WorkspaceTokenRotationSpec {
     /// What to do when somebody else rotated the token; `Reclaim` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_rotation: Option<ExternalRotation>,
+}
+
+impl WorkspaceTokenRotationSpec {
+    /// The reference to the token of this role.
+    pub fn reference(&self, role: Role) -> Option<&TokenRef> {
+        match role {
+            Role::Token => Some(&self.token),
+            Role::Alternate => self.alternate_token.as_ref(),
+        }
+    }
+
+    /// All that there are.
+    pub fn references(&self) -> impl Iterator<Item = (Role, &TokenRef)> {
+        let each = |role| Some((role, self.reference(role)?));
+        Role::ALL.into_iter().filter_map(each)
+    }
 }
 
 /// When rotation is due. At least one of `every`, `cron` and `beforeExpiry`; the earliest wins.
@@ -285,6 +318,9 @@ pub struct Status {
     /// The value in the Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenStatus>,
+    /// The value that the Secret held before, while it is still valid: only with two tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_token: Option<PreviousToken>,
     /// When the next rotation is due, jitter included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_rotation: Option<Time>,
@@ -374,6 +410,20 @@ pub struct TokenStatus {
     /// When the value expires; absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
+}
+
+/// The token whose value the Secret held before.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+pub struct PreviousToken {
+    /// Token id.
+    pub id: String,
+    /// Name at the vendor.
+    pub name: String,
+    /// Until when the value is valid: its own expiry, or the rotation that replaces it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<Time>,
 }
 
 /// From when on times of the schedule's `cron` count.

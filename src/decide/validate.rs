@@ -1,6 +1,6 @@
 //! What a spec and a token must be before anything is done with them. Pure.
 
-use crate::api::{GROUP, MANAGED_BY, Scope, Target, WorkspaceTokenRotationSpec};
+use crate::api::{GROUP, MANAGED_BY, Scope, Target, TokenRef, WorkspaceTokenRotationSpec};
 use crate::decide::entity::Entity;
 use crate::decide::evidence::{Access, Observed, Token};
 use crate::decide::names::{is_key, is_object_name};
@@ -21,33 +21,13 @@ pub fn check_spec(spec: &WorkspaceTokenRotationSpec) -> Result<(), Blocked> {
     let ids = [
         ("workspaceId", &spec.workspace_id),
         ("organizationId", &spec.organization_id),
-        ("token.id", &spec.token.id),
-        ("token.deploymentId", &spec.token.deployment_id),
     ];
-    for (field, id) in ids {
-        // Ids become part of a URL.
-        if id.as_ref().is_some_and(|id| !is_id(id)) {
-            return invalid(format!(
-                "{field} must be 1 to 64 letters, digits, - or _, as Astro shows it"
-            ));
-        }
+    check_ids(ids).or_else(|problem| invalid(problem))?;
+    for (role, reference) in spec.references() {
+        check_reference(reference)
+            .or_else(|problem| invalid(format!("{}{problem}", role.field())))?;
     }
-    match (&spec.token.name, &spec.token.id) {
-        (Some(name), None) if name.is_empty() || name.chars().count() > 256 => {
-            return invalid("token.name must have 1 to 256 characters".into());
-        }
-        (Some(_), None) | (None, Some(_)) => {}
-        _ => return invalid("give exactly one of token.name and token.id".into()),
-    }
-    let scope = spec.token.scope.unwrap_or_default();
-    if spec.workspace_id.is_none() && scope == Scope::Workspace {
-        return invalid("give workspaceId, or token.scope: Deployment or Organization".into());
-    }
-    if spec.token.deployment_id.is_some() != (scope == Scope::Deployment) {
-        return invalid(
-            "give token.deploymentId with token.scope: Deployment, and with no other".into(),
-        );
-    }
+    check_scope(spec).or_else(|problem| invalid(problem.into()))?;
     check_target(&spec.target).or_else(|message| invalid(format!("target.{message}")))?;
     match &spec.credentials {
         Some(credentials) if !is_object_name(&credentials.secret_ref.name) => {
@@ -62,6 +42,60 @@ pub fn check_spec(spec: &WorkspaceTokenRotationSpec) -> Result<(), Blocked> {
         )),
         _ => Ok(()),
     }
+}
+
+/// They become part of a URL.
+fn check_ids<const N: usize>(ids: [(&str, &Option<String>); N]) -> Result<(), String> {
+    let mut ids = ids.into_iter();
+    let wrong = ids.find(|(_, id)| id.as_ref().is_some_and(|id| !is_id(id)));
+    match wrong {
+        Some((field, _)) => Err(format!(
+            "{field} must be 1 to 64 letters, digits, - or _, as Astro shows it"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// What is wrong with a reference to a token, to follow its field.
+fn check_reference(reference: &TokenRef) -> Result<(), String> {
+    check_ids([
+        (".id", &reference.id),
+        (".deploymentId", &reference.deployment_id),
+    ])?;
+    match (&reference.name, &reference.id) {
+        (Some(name), None) if name.is_empty() || name.chars().count() > 256 => {
+            return Err(".name must have 1 to 256 characters".into());
+        }
+        (Some(_), None) | (None, Some(_)) => {}
+        _ => return Err(": give exactly one of name and id".into()),
+    }
+    if reference.deployment_id.is_some() != (reference.scope == Some(Scope::Deployment)) {
+        return Err(": give deploymentId with scope: Deployment, and with no other".into());
+    }
+    Ok(())
+}
+
+fn check_scope(spec: &WorkspaceTokenRotationSpec) -> Result<(), &'static str> {
+    let (token, alternate) = (&spec.token, spec.alternate_token.as_ref());
+    let scope = token.scope.unwrap_or_default();
+    if spec.workspace_id.is_none() && scope == Scope::Workspace {
+        return Err("give workspaceId, or token.scope: Deployment or Organization");
+    }
+    let Some(alternate) = alternate else {
+        return Ok(());
+    };
+    if alternate.scope.is_some_and(|it| it != scope) {
+        return Err("alternateToken must have the scope of token");
+    }
+    let (ours, theirs) = (&token.deployment_id, &alternate.deployment_id);
+    if theirs.is_some() && theirs != ours {
+        return Err("alternateToken must be for the Deployment of token");
+    }
+    let is_same_id = token.id.as_ref().is_some_and(|id| alternate.has_id(id));
+    if is_same_id || token.name.is_some() && token.name == alternate.name {
+        return Err("token and alternateToken must be two tokens");
+    }
+    Ok(())
 }
 
 fn check_target(target: &Target) -> Result<(), String> {

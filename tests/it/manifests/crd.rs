@@ -12,12 +12,32 @@ const REFUSED: &[(&str, &str, Option<&str>)] = &[
     (
         "token: {}",
         "spec.token",
-        Some("give exactly one of token.name and token.id"),
+        Some("give exactly one of name and id"),
     ),
     (
         "token: {name: a, id: b}",
         "spec.token",
-        Some("give exactly one of token.name and token.id"),
+        Some("give exactly one of name and id"),
+    ),
+    (
+        "alternateToken: {}",
+        "spec.alternateToken",
+        Some("give exactly one of name and id"),
+    ),
+    (
+        "alternateToken: {name: b, scope: Organization}",
+        "spec",
+        Some("alternateToken must have the scope of token"),
+    ),
+    (
+        "alternateToken: {name: b, scope: Deployment, deploymentId: d}",
+        "spec",
+        Some("alternateToken must have the scope of token"),
+    ),
+    (
+        "{token: {id: a}, alternateToken: {id: a}}",
+        "spec",
+        Some("token and alternateToken must be two tokens"),
     ),
     (
         "schedule: {jitter: 5m}",
