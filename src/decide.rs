@@ -18,6 +18,7 @@ pub mod stamp;
 pub(crate) mod status;
 pub mod token;
 pub mod tries;
+pub(crate) mod turn;
 pub(crate) mod upcoming;
 pub mod validate;
 pub(crate) mod version;

@@ -310,6 +310,21 @@ impl Reason {
         )
     }
 
+    /// Whether it is about a token, and so may be about another one than that of the stored value.
+    pub fn is_about_token(self) -> bool {
+        matches!(
+            self,
+            Self::Contested
+                | Self::RotatedElsewhere
+                | Self::RotationInDoubt
+                | Self::TokenConflict
+                | Self::TokenExpired
+                | Self::TokenNotFound
+                | Self::ValueLost
+                | Self::ValueNotStored
+        )
+    }
+
     /// Whether the operator goes on by itself, which is `Reconciling`; otherwise a person has to act, which is `Stalled`.
     pub fn passes(self) -> bool {
         matches!(

@@ -226,7 +226,7 @@ fn unworkable(decided: &Decided) -> Option<Blocked> {
 /// Tries the write of the next value, where the operator would come as far as that.
 async fn rehearse(cluster: &Cluster, decided: &Decided) -> (Check, Option<Blocked>) {
     let seen = &decided.seen;
-    let rotation = match (&decided.plan, &seen.live) {
+    let rotation = match (&decided.plan, &seen.records.token) {
         (Plan::Rotate(rotation), _) => (**rotation).clone(),
         (Plan::Block(_) | Plan::Retry { .. }, _) => {
             return (

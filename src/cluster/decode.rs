@@ -5,7 +5,7 @@ mod shallow;
 
 pub use self::shallow::shallow;
 use self::shallow::{At, Shallow};
-use crate::api::{Key, Pending, Scope, Status, WorkspaceTokenRotation};
+use crate::api::{Key, Pending, Role, Scope, Status, WorkspaceTokenRotation};
 use crate::cluster::error::LONGEST_MESSAGE;
 use crate::text::scrub;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -184,6 +184,15 @@ impl Decode for WorkspaceTokenRotation {
         let held = text("/status/token/id");
         let held = held.map(|id| json!({"id": id, "name": required("/status/token/name")}));
         let history = any("/status/history").filter(Value::is_array);
+        let token = |field: &str| {
+            let text = |name: &str| text(&format!("/spec/{field}/{name}"));
+            let scope = any(&format!("/spec/{field}/scope"));
+            json!({
+                "id": text("id"), "name": text("name"), "deploymentId": text("deploymentId"),
+                "scope": scope.filter(|it| Scope::deserialize(it).is_ok()),
+            })
+        };
+        let alternate = any("/spec/alternateToken").filter(Value::is_object);
         let part = json!({
             "apiVersion": any("/apiVersion"), "kind": any("/kind"),
             "metadata": {
@@ -192,11 +201,8 @@ impl Decode for WorkspaceTokenRotation {
             },
             "spec": {
                 "workspaceId": text("/spec/workspaceId"), "organizationId": text("/spec/organizationId"), "schedule": {},
-                "token": {
-                    "id": text("/spec/token/id"), "name": text("/spec/token/name"),
-                    "scope": any("/spec/token/scope").filter(|it| Scope::deserialize(it).is_ok()),
-                    "deploymentId": text("/spec/token/deploymentId"),
-                },
+                "token": token(Role::Token.field()),
+                "alternateToken": alternate.map(|_| token(Role::Alternate.field())),
                 "target": {"name": required("/spec/target/name")},
             },
             "status": {"token": held, "history": history.unwrap_or_else(|| json!([]))},

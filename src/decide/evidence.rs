@@ -1,6 +1,6 @@
 //! What the operator can know about one resource: plain data, gathered by `observe`, judged by `plan`.
 
-use crate::api::{Pending, Status, Version, WorkspaceTokenRotation};
+use crate::api::{Pending, Role, Status, TokenRef, Version, WorkspaceTokenRotation};
 use crate::decide::consent::Used;
 use crate::decide::pace::Pace;
 use crate::decide::requests::{Requests, is_open};
@@ -13,6 +13,7 @@ use crate::reason::{Blocked, Reason};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// All evidence about one resource at one moment.
@@ -32,20 +33,24 @@ pub struct Observed {
     pub stored: Stored,
     /// The newest value in another Secret of the resource; only looked for where the stored one is not live.
     pub elsewhere: Option<Held>,
-    /// What the vendor says.
-    pub live: Live,
+    /// What the vendor says of the tokens.
+    pub records: Records,
     /// When the vendor was asked that, give or take a second; `None`: not, or without an answer.
     pub asked_at: Option<Timestamp>,
+    /// Id of the token whose live value a person has given away; `None`: `token`.
+    pub value_of: Option<String>,
     /// Whether the token of the stored value was looked for just now, by its id and in a list, and does not exist any more.
     pub token_is_gone: bool,
     /// What time it is for the vendor; only known after a fresh reading.
     pub vendor_time: Option<Timestamp>,
-    /// A resource with a better claim to the same token or Secret.
+    /// A resource with a better claim to the same Secret, or to every token of the spec.
     pub rival: Option<Rival>,
+    /// Of two tokens, those that another resource has a better claim to.
+    pub taken: Vec<(Role, Rival)>,
     /// What this process is doing for the resource right now.
     pub work: Option<Work>,
-    /// When this process began the last rotations of the token, for whatever resource.
-    pub begun: Vec<Timestamp>,
+    /// When this process began the last rotations of each token, for whatever resource; by id.
+    pub begun: BTreeMap<String, Vec<Timestamp>>,
     /// What this process remembers of its tries for the resource.
     pub tries: Tries,
     /// Since when the holder of the pending rotation is certain not to work on it any more; `None`: it is not certain.
@@ -98,13 +103,15 @@ impl Observed {
                 resource_version: None,
             },
             elsewhere: None,
-            live: Live::NotAsked,
+            records: Records::default(),
             asked_at: None,
+            value_of: None,
             token_is_gone: false,
             vendor_time: None,
             rival: None,
+            taken: Vec::new(),
             work: None,
-            begun: Vec::new(),
+            begun: BTreeMap::new(),
             tries: Tries::default(),
             holder_done_at: None,
         }
@@ -133,31 +140,88 @@ impl Observed {
         self.resource.status.as_ref()?.pending.as_ref()
     }
 
-    /// The evidence on the Secret, when it is about the token of the spec.
+    /// The evidence on the Secret, unless it is known to be about none of the tokens of the spec, and to take turns with none of
+    /// them.
     pub fn held(&self) -> Option<&Held> {
         let Stored::Holds(held) = &self.stored else {
             return None;
         };
-        let spec = &self.resource.spec.token;
-        let other = spec
-            .id
-            .as_ref()
-            .is_some_and(|id| !is_same(id, &held.stamp.token_id))
-            || matches!(&self.live, Live::Token { token, .. } if token.id != held.stamp.token_id);
-        (!other).then_some(held)
+        let stamp = &held.stamp;
+        let mut ids = [Some(&stamp.token_id), stamp.other.as_ref()]
+            .into_iter()
+            .flatten();
+        ids.any(|id| self.may_mean(id)).then_some(held)
+    }
+
+    /// Whether a reference of the spec means this token, as far as is known.
+    fn may_mean(&self, id: &str) -> bool {
+        let mut references = self.resource.spec.references();
+        references.any(|(role, reference)| {
+            let is_id = reference.id.is_none() || reference.has_id(id);
+            is_id
+                && match self.records.of(role) {
+                    Live::Token { token, .. } => token.id == id,
+                    _ => true,
+                }
+        })
+    }
+
+    /// The token of the spec whose value the Secret holds, as far as it is known which one that is.
+    pub fn held_role(&self) -> Option<Role> {
+        let id = &self.held()?.stamp.token_id;
+        let is_it = |(role, reference): &(Role, &TokenRef)| match self.records.of(*role) {
+            Live::Token { token, .. } => token.id == *id,
+            _ => reference.has_id(id),
+        };
+        self.resource.spec.references().find(is_it).map(|it| it.0)
+    }
+
+    /// Whether rotations take another token than the one whose value the Secret holds: there are two, or the one of the spec took
+    /// turns with it until it was removed from there.
+    pub fn takes_turns(&self) -> bool {
+        let spec = &self.resource.spec;
+        let is_former = |held: &Held| match &self.records.token {
+            Live::Token { token, .. } => token.id != held.stamp.token_id,
+            _ => held
+                .stamp
+                .other
+                .as_ref()
+                .is_some_and(|it| spec.token.has_id(it)),
+        };
+        spec.alternate_token.is_some() || self.held().is_some_and(is_former)
+    }
+
+    /// The id of the token that takes turns with this one, as far as it is known.
+    pub fn other_id(&self, id: &str) -> Option<String> {
+        let spec = &self.resource.spec;
+        spec.alternate_token.as_ref()?;
+        let others =
+            spec.references()
+                .filter_map(|(role, reference)| match self.records.of(role) {
+                    Live::Token { token, .. } => Some(token.id.clone()),
+                    _ => reference.id.clone(),
+                });
+        others.filter(|other| !is_same(other, id)).last()
+    }
+
+    /// The record of the token of this id, and whether it was read just now.
+    pub fn record(&self, id: &str) -> Option<(&Token, bool)> {
+        self.records.all().into_iter().find_map(|live| match live {
+            Live::Token { token, fresh } if token.id == id => Some((token, *fresh)),
+            _ => None,
+        })
     }
 
     /// The stored version against the live one, and whether the reading is fresh.
     pub fn drift(&self) -> Option<(Drift, &Held, &Token, bool)> {
-        let (held, Live::Token { token, fresh }) = (self.held()?, &self.live) else {
-            return None;
-        };
-        Some((held.compare(&token.version), held, token, *fresh))
+        let held = self.held()?;
+        let (token, fresh) = self.record(&held.stamp.token_id)?;
+        Some((held.compare(&token.version), held, token, fresh))
     }
 
     /// The token, as far as it is known.
     pub fn known_token(&self) -> Token {
-        match &self.live {
+        match &self.records.token {
             Live::Token { token, .. } => token.clone(),
             _ => Token {
                 id: (self.stored.value()).map_or_else(String::new, |it| it.stamp.token_id.clone()),
@@ -168,18 +232,17 @@ impl Observed {
 
     /// What is to be written on a Secret that was given away, or that lacks our evidence, and whose value is the live one.
     pub fn taken_over(&self) -> Option<Held> {
-        let (
-            Stored::Consented {
-                lacks,
-                used,
-                value_is_live: Some(true),
-                resource_version,
-            },
-            Live::Token { token, fresh: true },
-        ) = (&self.stored, &self.live)
+        let Stored::Consented {
+            lacks,
+            used,
+            value_is_live: Some(true),
+            resource_version,
+        } = &self.stored
         else {
             return None;
         };
+        let id = self.value_of.as_ref().or(self.records.token.id())?;
+        let (token, _) = self.record(id).filter(|(_, fresh)| *fresh)?;
         let target = &self.resource.spec.target;
         Some(Held {
             secret: target.name.clone(),
@@ -187,6 +250,7 @@ impl Observed {
                 owner: self.resource.name_any(),
                 key: target.key().into(),
                 token_id: token.id.clone(),
+                other: self.other_id(&token.id),
                 version: token.version.clone(),
                 expires: token.ends,
                 adopted: used.clone(),
@@ -350,10 +414,50 @@ impl Held {
     }
 }
 
-/// What the vendor says about the token.
-#[derive(Clone, Debug, PartialEq)]
+/// What the vendor says of each token that a resource is about.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Records {
+    /// Of `token`.
+    pub token: Live,
+    /// Of `alternateToken`.
+    pub alternate: Live,
+    /// Of the token whose value the Secret holds, where the spec means another one by now.
+    pub former: Live,
+}
+
+impl Records {
+    /// The one of the token of this role.
+    pub fn of(&self, role: Role) -> &Live {
+        match role {
+            Role::Token => &self.token,
+            Role::Alternate => &self.alternate,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn of_mut(&mut self, role: Role) -> &mut Live {
+        match role {
+            Role::Token => &mut self.token,
+            Role::Alternate => &mut self.alternate,
+        }
+    }
+
+    /// All three.
+    pub fn all(&self) -> [&Live; 3] {
+        [&self.token, &self.alternate, &self.former]
+    }
+
+    /// The same, to be changed.
+    pub fn all_mut(&mut self) -> [&mut Live; 3] {
+        [&mut self.token, &mut self.alternate, &mut self.former]
+    }
+}
+
+/// What the vendor says about a token.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Live {
     /// Nothing is known.
+    #[default]
     NotAsked,
     /// The token.
     Token {
@@ -376,6 +480,21 @@ pub enum Live {
         /// The vendor's own word on when to come back.
         retry_after: Option<SignedDuration>,
     },
+}
+
+impl Live {
+    /// The record, where there is one.
+    pub fn token(&self) -> Option<&Token> {
+        match self {
+            Self::Token { token, .. } => Some(token),
+            _ => None,
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> Option<&String> {
+        self.token().map(|token| &token.id)
+    }
 }
 
 /// The vendor's record of a token, without its value.

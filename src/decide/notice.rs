@@ -32,9 +32,18 @@ pub fn notice(old: &Status, new: &Status) -> Option<Notice> {
             Cause::Reclaimed => ("Reclaimed", "reclaimed after another party had rotated it"),
             _ => ("Rotated", "rotated"),
         };
+        let kept = new
+            .previous_token
+            .as_ref()
+            .map_or_else(String::new, |before| {
+                format!(
+                    "; the value before it, of token {}, stays valid",
+                    before.name
+                )
+            });
         return Some(Notice {
             reason: reason.into(),
-            message: format!("token {} {what} ({})", token.name, last.reason),
+            message: format!("token {} {what} ({}){kept}", token.name, last.reason),
             action: last.reason.to_string(),
             rotation_id: Some(last.id.clone()),
             warning: false,

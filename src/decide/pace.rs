@@ -134,6 +134,11 @@ table! {
 
     /// How long a reading of Astro's that is older than our own last write is taken for stale.
     stale_for: SignedDuration = 3_600_000, at least 60_000;
+    /// How long before the expiry of the token that is next it is rotated, where the schedule does not say.
+    standby_expiry: SignedDuration = 86_400_000, at least 60_000;
+    /// Of two tokens that take turns, so long before its expiry a value is replaced, by one of the same token if the other cannot
+    /// be rotated.
+    last_hour: SignedDuration = 3_600_000, at least 60_000;
     /// How long before the end of a credential it is warned of that.
     credential_warning: SignedDuration = 604_800_000, at least 86_400_000;
     /// How far the clocks here and at Astro may be apart before nothing is rotated only because of the time.
@@ -291,6 +296,8 @@ mod tests {
                 ("error_longest_retry", 60.0),
                 ("longest_retry", 3_600.0),
                 ("stale_for", 3_600.0),
+                ("standby_expiry", 86_400.0),
+                ("last_hour", 3_600.0),
                 ("credential_warning", 604_800.0),
                 ("clocks_apart", 3_600.0),
                 ("contest_window", 86_400.0),

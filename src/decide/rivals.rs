@@ -419,14 +419,29 @@ pub fn is_able(seen: &Observed) -> Option<bool> {
     if !is_workable(seen) {
         return Some(false);
     }
-    match (&seen.access, &seen.live, &seen.rival) {
-        (Access::Denied(_), ..) | (_, Live::Refused { .. }, _) => Some(false),
-        (_, Live::Token { token, .. }, _) => {
-            Some(check_token(seen, token).is_ok() && !was_refused(seen))
-        }
+    let of_each = seen
+        .resource
+        .spec
+        .references()
+        .map(|(role, _)| match seen.records.of(role) {
+            Live::Refused { .. } => Some(false),
+            Live::Token { token, .. } => {
+                Some(check_token(seen, token).is_ok() && !was_refused(seen))
+            }
+            Live::NotAsked | Live::Unavailable { .. } => None,
+        });
+    // Of two tokens one is enough.
+    let known = of_each.max_by_key(|it| match it {
+        Some(true) => 2,
+        None => 1,
+        Some(false) => 0,
+    });
+    match (&seen.access, known.flatten(), &seen.rival) {
+        (Access::Denied(_), ..) => Some(false),
+        (_, Some(able), _) => Some(able),
         // It has to wait for a Secret, and is not even looked at.
         (.., Some(rival)) if rival.blocked.reason == Reason::TargetConflict => Some(false),
-        (_, Live::NotAsked | Live::Unavailable { .. }, _) => None,
+        (_, None, _) => None,
     }
 }
 

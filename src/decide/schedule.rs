@@ -207,6 +207,11 @@ impl Schedule {
         self.jitter > SignedDuration::ZERO && !self.only_before_expiry()
     }
 
+    /// How long before a token's expiry it is rotated.
+    pub fn before_expiry(&self) -> Option<SignedDuration> {
+        self.before_expiry
+    }
+
     /// Whether the schedule says nothing about a token that never expires.
     pub fn only_before_expiry(&self) -> bool {
         self.every.is_none() && self.cron.is_none()

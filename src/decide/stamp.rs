@@ -35,8 +35,14 @@ pub struct Stamp {
     pub key: String,
     /// Token the value belongs to.
     pub token_id: String,
+    /// The token that takes turns with it.
+    pub other: Option<String>,
     /// Version of the value.
     pub version: Version,
+    /// The version of the value of the other token that the Secret held before.
+    pub previous: Option<Version>,
+    /// The rotation whose value must not be written any more.
+    pub fence: Option<String>,
     /// The short form of the value that a rotation has replaced with this one.
     pub replaced: Option<String>,
     /// When the value expires; `None`: never.
@@ -57,13 +63,21 @@ impl Stamp {
     /// Puts it on the metadata of a Secret.
     pub fn write(&self, metadata: &mut ObjectMeta) {
         let version = &self.version;
-        let rotated_at = version.rotated_at.as_ref().map(|at| at.0.to_string());
+        let rotated_at = |version: &Version| Some(version.rotated_at.as_ref()?.0.to_string());
+        let previous = self.previous.as_ref();
         let texts = [
             (evidence::OWNED_BY, Some(self.owner.clone())),
             (evidence::KEY, Some(self.key.clone())),
             (evidence::TOKEN_ID, Some(self.token_id.clone())),
-            (evidence::ROTATED_AT, rotated_at),
+            (evidence::OTHER_ID, self.other.clone()),
+            (evidence::ROTATED_AT, rotated_at(version)),
             (evidence::SHORT_TOKEN, version.short_token.clone()),
+            (evidence::PREVIOUS_AT, previous.and_then(rotated_at)),
+            (
+                evidence::PREVIOUS_SHORT,
+                previous.and_then(|it| it.short_token.clone()),
+            ),
+            (evidence::FENCE, self.fence.clone()),
             (evidence::REPLACED, self.replaced.clone()),
             (evidence::EXPIRES_AT, self.expires.map(|at| at.to_string())),
             (evidence::ROTATION_ID, self.rotation_id.clone()),
@@ -100,6 +114,11 @@ impl Stamp {
         };
         let time = |key: &str| text(key)?.parse().ok();
         let short = |key: &str| text(key).filter(|text| text.len() <= LONGEST_TEXT);
+        let version = |rotated_at, short_token| Version {
+            rotated_at: time(rotated_at).map(Time),
+            short_token: short(short_token),
+        };
+        let previous = version(evidence::PREVIOUS_AT, evidence::PREVIOUS_SHORT);
         Some(Self {
             // These two can only keep us away, so they count no matter who wrote them.
             owner: annotations.get(evidence::OWNED_BY)?.clone(),
@@ -108,10 +127,10 @@ impl Stamp {
             key: text(evidence::KEY)?,
             // It becomes part of a URL.
             token_id: text(evidence::TOKEN_ID).filter(|id| is_id(id))?,
-            version: Version {
-                rotated_at: time(evidence::ROTATED_AT).map(Time),
-                short_token: short(evidence::SHORT_TOKEN),
-            },
+            other: text(evidence::OTHER_ID).filter(|id| is_id(id)),
+            version: version(evidence::ROTATED_AT, evidence::SHORT_TOKEN),
+            previous: Some(previous).filter(|it| *it != Version::default()),
+            fence: short(evidence::FENCE),
             replaced: short(evidence::REPLACED),
             expires: time(evidence::EXPIRES_AT),
             rotation_id: text(evidence::ROTATION_ID),
@@ -221,19 +240,23 @@ mod tests {
     prop_compose! {
         fn any_stamp()(
             texts in prop::array::uniform4("[a-z0-9.-]{1,63}"),
-            shorts in prop::array::uniform2(prop::option::of("[a-zA-Z0-9]{1,64}")),
+            others in prop::array::uniform2(prop::option::of("[a-z0-9-]{1,63}")),
+            shorts in prop::array::uniform3(prop::option::of("[a-zA-Z0-9]{1,64}")),
             requests in prop::array::uniform2(prop::option::of(".{0,16}")),
-            times in prop::array::uniform3(prop::option::of(0i64..4_000_000_000)),
+            times in prop::array::uniform4(prop::option::of(0i64..4_000_000_000)),
             rotation in prop::option::of(0i64..4_000_000_000),
             adopted in prop::collection::vec("[0-9a-f]{16}", 0..4),
         ) -> Stamp {
             let [owner, key, cluster, token_id] = texts;
             let [rotate, revoke] = requests;
-            let [short, replaced] = shorts;
-            let [rotated_at, expires, adopted_at] = times.map(|at| at.map(|at| Timestamp::from_second(at).unwrap()));
+            let [short, replaced, short_before] = shorts;
+            let [other, fence] = others;
+            let [rotated_at, expires, adopted_at, before] = times.map(|at| at.map(|at| Timestamp::from_second(at).unwrap()));
             let rotation = rotation.map(|at| Timestamp::from_second(at).unwrap());
+            let previous = Version { rotated_at: before.map(Time), short_token: short_before };
             Stamp {
-                owner, key, cluster, expires, adopted_at, replaced,
+                owner, key, cluster, expires, adopted_at, replaced, other, fence,
+                previous: Some(previous).filter(|it| *it != Version::default()),
                 adopted: Used(adopted),
                 requests: Requests { rotate, revoke },
                 token_id: token_id.replace('.', "_"),

@@ -1,15 +1,17 @@
 //! The next status: from the old one, the evidence, the plan and what came of it. Pure.
 
 use crate::api::{
-    Binding, CronStatus, HistoryEntry, LastRotation, Pending, RotationOutcome, Status, TokenStatus,
+    Binding, CronStatus, HistoryEntry, LastRotation, Pending, PreviousToken, RotationOutcome,
+    Status, TokenStatus,
 };
 use crate::decide::evidence::{Access, CredentialClaims, Held, Live, Observed, Stored};
 use crate::decide::plan::belief::{believe, counted, next_due};
 use crate::decide::plan::brake::needs_person;
 use crate::decide::plan::brake::tries::racing;
-use crate::decide::plan::rules::{is_without_effect, plan};
+use crate::decide::plan::rules::{is_stored, is_without_effect, plan};
 use crate::decide::plan::{Plan, Rotation, Setback};
 use crate::decide::requests::Requests;
+use crate::decide::turn::{still_valid, subject};
 use crate::decide::version::{Drift, compare_records};
 use crate::reason::{Blocked, LIVE, Reason};
 use crate::text::line;
@@ -65,12 +67,23 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
     let held = seen.held().map(|held| held.secret.clone());
     new.binding = held.map(|name| Binding { name }).or(new.binding);
     new.token = token(seen, &old);
+    let previous =
+        still_valid(seen).map(|token| (token.id.clone(), token.name.clone(), token.ends));
     new.next_rotation = match decided {
         Plan::Idle { next } => next.as_ref().map(|due| Time(due.at)),
         // Still there while something stands in the way, and in the past once it is overdue.
         Plan::Block(_) => next_due(seen).ok().flatten().map(|due| Time(due.at)),
         _ => new.next_rotation,
     };
+    new.previous_token = previous.map(|(id, name, ends)| PreviousToken {
+        id,
+        name: line(&name, LONGEST_NAME),
+        valid_until: ends
+            .map(Time)
+            .into_iter()
+            .chain(new.next_rotation.clone())
+            .min(),
+    });
     conditions(seen, decided, setback, &old, &mut new);
     // That a status of an older version does not say it is no reason to write one.
     if old.schedule.is_some() || new != old {
@@ -100,15 +113,9 @@ fn cron_status(seen: &Observed, old: &Status) -> Option<CronStatus> {
 pub fn booked(seen: &Observed) -> Observed {
     let mut new = seen.resource.status.clone().unwrap_or_default();
     new.observed_generation = seen.resource.metadata.generation;
-    let is_stored = |pending: &Pending| {
-        seen.stored.value().is_some_and(|held| {
-            held.stamp.token_id == pending.token_id
-                || held.stamp.rotation_id.as_ref() == Some(&pending.id)
-        })
-    };
     match new.pending.take() {
         Some(pending) if pending.is_unreadable() || is_without_effect(seen) => {}
-        Some(pending) if is_stored(&pending) => {
+        Some(pending) if is_stored(seen) => {
             remember(&mut new, &pending, RotationOutcome::Stored);
             new.last_rotation = Some(LastRotation {
                 id: pending.id,
@@ -142,7 +149,8 @@ fn calm(seen: &Observed, new: &mut Status) {
 /// The recorded intent whose value a rotation finds to be issued and lost.
 pub fn lost<'a>(seen: &'a Observed, rotation: &Rotation) -> Option<&'a Pending> {
     let is_lost = |pending: &&Pending| {
-        compare_records(&pending.replaces, &rotation.token.version) == Drift::LiveNewer
+        pending.token_id == rotation.token.id
+            && compare_records(&pending.replaces, &rotation.token.version) == Drift::LiveNewer
     };
     seen.pending().filter(is_lost)
 }
@@ -161,7 +169,9 @@ pub fn begin(
         schedule: cron_status(seen, &old),
         ..old.clone()
     };
-    if let Some(lost) = lost(seen, rotation) {
+    // Of one about another token it stays unknown what became of it, and it may land for a while.
+    let of_another = seen.pending().filter(|it| it.token_id != rotation.token.id);
+    if let Some(lost) = lost(seen, rotation).or(of_another) {
         remember(&mut new, lost, RotationOutcome::Lost);
     }
     new.pending = Some(Pending {
@@ -213,10 +223,8 @@ fn token(seen: &Observed, old: &Status) -> Option<TokenStatus> {
         return old.token.clone();
     }
     let held = seen.held()?;
-    let known = match &seen.live {
-        Live::Token { token, .. } if token.id == held.stamp.token_id => Some(token.name.clone()),
-        _ => None,
-    };
+    let known = seen.record(&held.stamp.token_id);
+    let known = known.map(|(token, _)| token.name.clone());
     let before = old
         .token
         .as_ref()
@@ -265,9 +273,13 @@ fn conditions(
         (None, Ok(held)) => Ok(*held),
     };
     let next = new.next_rotation.clone().filter(|_| !is_stalled);
+    let live = ready
+        .as_ref()
+        .ok()
+        .map(|held| live_message(seen, held, new, next));
     let mut all = Conditions::new(seen, old, new);
     match ready {
-        Ok(held) => all.set("Ready", "True", LIVE, live_message(held, next, suspended)),
+        Ok(_) => all.set("Ready", "True", LIVE, live.unwrap_or_default()),
         Err(doubt) => {
             let reason = doubt.reason.to_string();
             all.set("Ready", "False", &reason, doubt.message.clone());
@@ -325,23 +337,63 @@ fn obstacle<'a>(plan: &'a Plan, setback: Option<&'a Setback>) -> Option<&'a Bloc
 
 /// Whether an obstacle says that there is no live value. Where nothing is stored, each does: it is why.
 fn is_about_value(seen: &Observed, obstacle: &Blocked) -> bool {
-    let is_gone = obstacle.reason == Reason::TokenNotFound && seen.token_is_gone;
-    obstacle.reason.is_about_value() || is_gone || seen.held().is_none()
+    let reason = obstacle.reason;
+    let is_gone = reason == Reason::TokenNotFound && seen.token_is_gone;
+    // What is wrong with the token that is next says nothing of the value that is held.
+    let is_spared = seen.takes_turns()
+        && reason.is_about_token()
+        && seen.rival.is_none()
+        && believe(seen).is_ok();
+    (reason.is_about_value() || is_gone || seen.held().is_none()) && !is_spared
 }
 
-fn live_message(held: &Held, next: Option<Time>, suspended: bool) -> String {
-    let since = held
-        .stamp
-        .version
-        .rotated_at
+/// What the Secret holds, what else is valid, and what comes next.
+fn live_message(seen: &Observed, held: &Held, new: &Status, next: Option<Time>) -> String {
+    let stamp = &held.stamp;
+    let of = |token: &str| match seen.takes_turns() {
+        true => format!(" of token {token}"),
+        false => String::new(),
+    };
+    let own = new
+        .token
         .as_ref()
-        .map_or_else(String::new, |at| format!(", rotated at {}", at.0));
+        .map_or(&stamp.token_id, |token| &token.name);
+    let since = stamp.version.rotated_at.as_ref();
+    let since = since.map_or_else(String::new, |at| format!(", rotated at {}", at.0));
+    let is_former = seen.takes_turns() && seen.resource.spec.alternate_token.is_none();
+    let former = if is_former {
+        ", which the spec no longer names"
+    } else {
+        ""
+    };
+    let before = match (&new.previous_token, &stamp.other) {
+        (Some(token), _) => {
+            let until = token.valid_until.as_ref();
+            let until = until.map_or_else(String::new, |at| format!(" until {}", at.0));
+            format!(
+                "; the previous value, of token {}, is valid{until}",
+                token.name
+            )
+        }
+        (None, Some(id)) if !seen.takes_turns() && stamp.previous.is_some() => format!(
+            "; the value before it, of token {id}, is no longer managed and may still be valid; rotate or delete that token at Astro"
+        ),
+        _ => String::new(),
+    };
+    let subject = match subject(seen) {
+        Some(Live::Token { token, .. }) => of(&token.name),
+        _ => String::new(),
+    };
     let then = match next {
-        _ if suspended => "; rotation is suspended".into(),
-        Some(at) => format!("; next rotation at {}", at.0),
+        _ if seen.resource.spec.suspend == Some(true) => "; rotation is suspended".into(),
+        Some(at) => format!("; next rotation{subject} at {}", at.0),
         None => String::new(),
     };
-    format!("Secret {} holds the live value{since}{then}", held.secret)
+    format!(
+        "Secret {} holds the live value{}{former}{since}{before}{then}",
+        held.secret,
+        of(own)
+    )
 }
 
 /// The conditions under construction: a transition time changes only with the status.

@@ -204,13 +204,11 @@ impl Tokens {
     }
 }
 
-/// The token that `resource` means among those of its entity: by id, or by name among those of its scope, exactly one.
+/// The token that a reference means among those of its entity: by id, or by name among those of its scope, exactly one.
 /// `fresh`: they were read just now.
-pub fn among(resource: &WorkspaceTokenRotation, tokens: &Tokens, fresh: bool) -> Live {
-    let spec = &resource.spec;
-    let entity = Entity::of(spec);
+pub fn among(entity: &Entity, asked: &TokenRef, tokens: &Tokens, fresh: bool) -> Live {
     let scope = entity.scope;
-    if tokens.lacks(&spec.token) {
+    if tokens.lacks(asked) {
         return Live::Unavailable {
             message: format!(
                 "the list of the tokens of {entity} was read before this token was asked for"
@@ -235,8 +233,8 @@ pub fn among(resource: &WorkspaceTokenRotation, tokens: &Tokens, fresh: bool) ->
             retry_after: None,
         },
     };
-    let (Some(name), None) = (&spec.token.name, &spec.token.id) else {
-        let id = spec.token.id.as_deref().unwrap_or_default();
+    let (Some(name), None) = (&asked.name, &asked.id) else {
+        let id = asked.id.as_deref().unwrap_or_default();
         return (tokens.with_id(id))
             .map_or_else(|| refused(not_found(&format!("with id {id}"))), known);
     };
@@ -269,13 +267,14 @@ pub fn among(resource: &WorkspaceTokenRotation, tokens: &Tokens, fresh: bool) ->
 
 /// Whether `resource` is about this token of `entity`: it names it, or it holds a value of it.
 pub fn is_meant(resource: &WorkspaceTokenRotation, entity: &Entity, token: &Token) -> bool {
-    let (asked, spec) = (&resource.spec.token, &resource.spec);
+    let spec = &resource.spec;
     let status = resource.status.as_ref();
     let held = status.and_then(|status| status.token.as_ref());
-    let named = asked.id.as_ref().is_some_and(|id| is_same(id, &token.id));
-    named
-        || held.is_some_and(|held| held.id == token.id)
-        || asked.name.as_ref() == Some(&token.name) && Entity::of(spec).may_be(entity)
+    let is_named = spec.references().any(|(_, asked)| {
+        let is_name = asked.name.as_ref() == Some(&token.name);
+        asked.has_id(&token.id) || is_name && Entity::of(spec).may_be(entity)
+    });
+    is_named || held.is_some_and(|held| held.id == token.id)
 }
 
 #[cfg(test)]

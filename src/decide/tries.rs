@@ -32,13 +32,15 @@ pub struct Rewritten {
     pub came: Came,
 }
 
-/// The generation of the spec, and the rotation that the value is from.
+/// The generation of the spec, the rotation that the value is from, and the one that is kept out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Purpose {
     /// Of the resource.
     pub generation: Option<i64>,
     /// By the Secret's stamp.
     pub rotation_id: Option<String>,
+    /// The rotation whose value must not be written any more.
+    pub fence: Option<String>,
 }
 
 /// What came of a rewrite.

@@ -30,7 +30,7 @@ pub fn upcoming(seen: &Observed, decided: &Plan) -> Upcoming {
     let Some(first) = first(seen, decided) else {
         return Upcoming::default();
     };
-    let validity = match &seen.live {
+    let validity = match &seen.records.token {
         Live::Token { token, .. } => token.starts.zip(token.ends),
         _ => None,
     };
@@ -137,7 +137,7 @@ mod tests {
             cluster: "c".into(),
         });
         let mut seen = Observed::begin(&resource, at(0), &settings);
-        seen.live = Live::Token {
+        seen.records.token = Live::Token {
             token: Token {
                 id: "t".into(),
                 scope: "WORKSPACE".into(),
@@ -226,7 +226,7 @@ mod tests {
             ),
         ] {
             let seen = seen(schedule(every, cron, before), life);
-            let Live::Token { token, .. } = &seen.live else {
+            let Live::Token { token, .. } = &seen.records.token else {
                 panic!("a token")
             };
             let plan = Plan::Rotate(Box::new(rotation(&seen, token, Cause::Initial, 1)));
@@ -273,7 +273,7 @@ mod tests {
             },
             ..Held::default()
         };
-        if let Live::Token { token, .. } = &mut seen.live {
+        if let Live::Token { token, .. } = &mut seen.records.token {
             token.version.clone_from(&held.stamp.version);
         }
         let rewrite = Plan::Rewrite {
@@ -298,7 +298,7 @@ mod tests {
             value_is_live: Some(true),
             resource_version: None,
         };
-        if let Live::Token { token, .. } = &mut seen.live {
+        if let Live::Token { token, .. } = &mut seen.records.token {
             token.version.rotated_at = Some(Time(at(-60 * DAY)));
         }
         let upcoming = upcoming(&seen, &plan(&seen));

@@ -2,7 +2,7 @@
 
 use crate::api::{GROUP, MANAGED_BY, Scope, Target, TokenRef, WorkspaceTokenRotationSpec};
 use crate::decide::entity::Entity;
-use crate::decide::evidence::{Access, Observed, Token};
+use crate::decide::evidence::{Access, Live, Observed, Token};
 use crate::decide::names::{is_key, is_object_name};
 use crate::id::{is_id, is_same};
 use crate::reason::{Blocked, Reason};
@@ -22,7 +22,7 @@ pub fn check_spec(spec: &WorkspaceTokenRotationSpec) -> Result<(), Blocked> {
         ("workspaceId", &spec.workspace_id),
         ("organizationId", &spec.organization_id),
     ];
-    check_ids(ids).or_else(|problem| invalid(problem))?;
+    check_ids(ids).or_else(&invalid)?;
     for (role, reference) in spec.references() {
         check_reference(reference)
             .or_else(|problem| invalid(format!("{}{problem}", role.field())))?;
@@ -123,6 +123,23 @@ fn check_target(target: &Target) -> Result<(), String> {
     match labels.find(ours).or_else(|| annotations.find(ours)) {
         Some(key) => Err(format!("labels and target.annotations may not set {key}")),
         None => Ok(()),
+    }
+}
+
+/// Whether two references were found to mean one token: a rotation of the other one would be one of the same.
+///
+/// # Errors
+/// The token.
+pub fn check_pair(seen: &Observed) -> Result<(), Blocked> {
+    match (&seen.records.token, &seen.records.alternate) {
+        (Live::Token { token, .. }, Live::Token { token: other, .. }) if token.id == other.id => {
+            let message = format!(
+                "token and alternateToken both mean token {}; name two tokens",
+                token.id
+            );
+            Err(Blocked::new(Reason::InvalidSpec, message))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::clock;
 use crate::cluster::error::Error;
 use crate::cluster::store::Store;
 use crate::cluster::watch::Wake;
+use crate::decide::entity::Entity;
 use crate::decide::evidence::{Access, Held, Live, Observed, Stored, Work};
 use crate::decide::managed::Metadata;
 use crate::decide::ownership::{answered, recalled};
@@ -193,20 +194,24 @@ impl Observer {
         let stored = self.secrets.read(resource, self.cluster(), seen.now);
         let stored = doubted(&seen, stored.await?);
         seen.found(stored);
-        seen.live = token::read(&self.finder(), &seen, &grant).await?;
+        seen.records = cached.records.clone();
+        token::read_all(&self.finder(), &mut seen, &grant).await?;
         // Without an answer it is asked again soon, and not only at the next audit: the look had a reason.
-        let answered = !matches!(seen.live, Live::Unavailable { .. });
+        let is_unavailable = |live: &Live| matches!(live, Live::Unavailable { .. });
+        let answered = !seen.records.all().into_iter().any(is_unavailable);
         seen.asked_at = answered.then_some(seen.now);
         seen.token_is_gone = token::is_gone(&self.finder(), &seen, &grant).await?;
         seen.vendor_time = handles.astro.time().filter(|_| answered);
-        if let Live::Token { token, .. } = &seen.live {
-            seen.begun = self.works.begun(&token.id);
-        }
+        let ids = seen.records.all().into_iter().filter_map(Live::id);
+        let begun = ids.map(|id| (id.clone(), self.works.begun(id)));
+        seen.begun = begun.collect();
         if is_old_record(&seen) {
             handles.metrics.vendor_stale_read();
         }
         if let Err(unavailable) = self.ask_value(&mut seen, &grant).await {
-            seen.live = unavailable;
+            for (role, _) in resource.spec.references() {
+                *seen.records.of_mut(role) = unavailable.clone();
+            }
         }
         if matches!(seen.drift(), Some((Drift::LiveNewer, ..))) {
             let elsewhere = self.secrets.elsewhere(resource, self.cluster(), seen.now);
@@ -289,24 +294,29 @@ impl Observer {
 
     /// Asks a stored value itself whether it is live, where nothing else tells; otherwise why that is not known.
     async fn ask_value(&self, seen: &mut Observed, grant: &Grant) -> Result<(), Live> {
-        let Live::Token { token, .. } = &seen.live else {
-            return Ok(());
-        };
         let (handles, resource) = (&self.handles, &seen.resource);
         let asked = asks_value(seen);
-        let (secret, key) = match &seen.stored {
+        let place = |held: &Held| (held.secret.clone(), held.stamp.key.clone());
+        let of = |held: &Held| seen.record(&held.stamp.token_id).map(|it| it.0.clone());
+        let ((secret, key), tokens) = match &seen.stored {
             Stored::Consented { .. } => {
                 let target = &resource.spec.target;
-                (target.name.as_str(), target.key())
+                let tokens = seen.records.all().into_iter().filter_map(Live::token);
+                let place = (target.name.clone(), target.key().to_owned());
+                (place, tokens.cloned().collect())
             }
-            Stored::Unread(held) => (held.secret.as_str(), held.stamp.key.as_str()),
+            Stored::Unread(held) => (place(held), Vec::from_iter(of(held))),
             stored => match stored.value().filter(|_| asked) {
-                Some(held) => (held.secret.as_str(), held.stamp.key.as_str()),
+                Some(held) => (place(held), Vec::from_iter(of(held))),
                 None => return Ok(()),
             },
         };
-        let is_live = token::is_live(handles, resource, grant, token, (secret, key)).await?;
-        seen.stored = answered(seen.stored.clone(), is_live);
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        let of = token::is_live(handles, resource, grant, &tokens, (&secret, &key)).await?;
+        seen.value_of = of.clone().flatten();
+        seen.stored = answered(seen.stored.clone(), of.map(|of| of.is_some()));
         // Ours, as its value shows, though its evidence is not whole; what a person gives away is taken over by a rule.
         let ours = |held: &Held| held.stamp.adopted_at.is_none();
         if let Some(held) = seen.taken_over().filter(ours) {
@@ -319,7 +329,7 @@ impl Observer {
     /// Remembers which token a resource means, and looks for one with a better claim to the same.
     fn find_rival(&self, seen: &mut Observed) {
         let mut claims = self.claims();
-        if let Live::Token { token, .. } = &seen.live {
+        if let Live::Token { token, .. } = &seen.records.token {
             self.wake.send(claims.learn(&seen.resource, token));
         }
         seen.rival = claims.rival(&seen.resource, seen.now, seen.pace());
@@ -340,19 +350,27 @@ fn find_in_list(seen: &mut Observed, listing: &Listing) -> Result<(), Error> {
         (_, Some(credential)) => Access::Granted(credential.clone()),
         (_, None) => Access::Unknown,
     };
-    match token::in_listing(&seen.resource, listing, false) {
-        // A failure that is shared is no evidence: a rule that needs to know asks again.
-        Live::Unavailable { .. } => {}
-        known => {
-            seen.live = known;
-            let age = SignedDuration::try_from(listing.age()).unwrap_or_default();
-            seen.asked_at = seen.now.checked_sub(age).ok();
+    let entity = Entity::of(&seen.resource.spec);
+    for (role, asked) in seen.resource.spec.references() {
+        match token::in_listing(&entity, asked, listing, false) {
+            // A failure that is shared is no evidence: a rule that needs to know asks again.
+            Live::Unavailable { .. } => {}
+            known => {
+                *seen.records.of_mut(role) = known;
+                let age = SignedDuration::try_from(listing.age()).unwrap_or_default();
+                seen.asked_at = seen.now.checked_sub(age).ok();
+            }
         }
+    }
+    let held = seen.held().filter(|_| seen.takes_turns());
+    let former = held.map(|held| held.stamp.token_id.clone());
+    if let Some(id) = former.filter(|id| seen.record(id).is_none()) {
+        seen.records.former = token::with_id(&id, listing);
     }
     Ok(())
 }
 
 fn is_credential_refused(seen: &Observed) -> bool {
-    let live = &seen.live;
-    matches!(live, Live::Refused { blocked, .. } if blocked.reason == Reason::CredentialsRejected)
+    let is_refused = |live: &Live| matches!(live, Live::Refused { blocked, .. } if blocked.reason == Reason::CredentialsRejected);
+    seen.records.all().into_iter().any(is_refused)
 }

@@ -322,7 +322,7 @@ impl Context {
                 pass.permit = done.permit;
                 pass.seen.resource = done.resource;
                 pass.seen.stored = Stored::Holds(done.held);
-                pass.seen.live = Live::Token {
+                pass.seen.records.token = Live::Token {
                     token: done.token,
                     fresh: true,
                 };

@@ -153,6 +153,7 @@ pub(crate) async fn rehearse_first(client: &Client, seen: &Observed) -> Option<S
 /// What a rotation of this id will write, as far as it is known before the call: enough to rehearse the write.
 pub(crate) fn rehearsal<'a>(seen: &'a Observed, rotation: &Rotation, id: String) -> Draft<'a> {
     let target = &seen.resource.spec.target;
+    let other = seen.other_id(&rotation.token.id);
     Draft {
         owner: &seen.resource,
         name: target.name.clone(),
@@ -160,6 +161,9 @@ pub(crate) fn rehearsal<'a>(seen: &'a Observed, rotation: &Rotation, id: String)
             owner: seen.resource.name_any(),
             key: target.key().into(),
             token_id: rotation.token.id.clone(),
+            previous: before(seen, &rotation.token.id, other.as_ref()),
+            other,
+            fence: seen.held().and_then(|held| held.stamp.fence.clone()),
             version: rotation.token.version.clone(),
             replaced: rotation.token.version.short_token.clone(),
             expires: rotation.token.ends,
@@ -188,6 +192,19 @@ impl Issued {
             replaces: self.replaces.clone(),
             force: true,
         }
+    }
+}
+
+/// The version of the value of the `other` token that the Secret held before it holds one of this token.
+fn before(seen: &Observed, token_id: &str, other: Option<&String>) -> Option<Version> {
+    let stamp = &seen.held()?.stamp;
+    let is_other = |id: Option<&String>| other.is_some() && id == other;
+    match stamp.token_id == token_id {
+        true => stamp
+            .previous
+            .clone()
+            .filter(|_| is_other(stamp.other.as_ref())),
+        false => Some(stamp.version.clone()).filter(|_| is_other(Some(&stamp.token_id))),
     }
 }
 

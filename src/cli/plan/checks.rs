@@ -159,7 +159,7 @@ pub fn vendor(seen: &Observed, unasked: &str) -> Vec<Check> {
         names.iter().map(|name| Check::not(*name, why)).collect()
     };
     let ok = |names: &[&str]| -> Vec<Check> { names.iter().copied().map(Check::ok).collect() };
-    match (&seen.access, &seen.live) {
+    match (&seen.access, &seen.records.token) {
         (Access::Denied(blocked), _) => {
             let rest = not(&[ANSWER, ACCEPTED, FOUND, RIGHT], "there is no credential");
             [vec![Check::blocked(CREDENTIAL, blocked)], rest].concat()

@@ -360,7 +360,7 @@ fn headline(verdict: &Verdict, now: Timestamp, zone: &TimeZone) -> (Style, Strin
 }
 
 fn token(seen: &Observed) -> Option<TokenFacts> {
-    if let Live::Token { token, .. } = &seen.live {
+    if let Live::Token { token, .. } = &seen.records.token {
         return Some(TokenFacts {
             id: line(&token.id, LONGEST),
             name: line(&token.name, LONGEST),

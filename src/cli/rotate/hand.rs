@@ -118,7 +118,7 @@ impl Hand {
         let mut seen = Observed::begin(&self.resource, now, &self.settings);
         let credential = &self.account.grant.credential;
         seen.access = Access::Granted(credential.claims());
-        (seen.live, seen.asked_at) = (live, Some(now));
+        (seen.records.token, seen.asked_at) = (live, Some(now));
         // Its only holder is this process, and it waits for its own calls.
         seen.holder_done_at = Some(self.ended);
         if let Some(site) = &self.site {

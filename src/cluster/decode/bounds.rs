@@ -15,12 +15,16 @@ const HISTORY: usize = 32;
 /// Most labels and annotations of a Secret that are taken beside our own.
 const MOST_NAMES: usize = 64;
 /// The label and the annotations that the operator reads on a Secret, regardless of who wrote them.
-const EVIDENCE: [&str; 15] = [
+const EVIDENCE: [&str; 19] = [
     MANAGED_BY.0,
     request::ADOPT,
     evidence::OWNED_BY,
     evidence::KEY,
     evidence::TOKEN_ID,
+    evidence::OTHER_ID,
+    evidence::PREVIOUS_AT,
+    evidence::PREVIOUS_SHORT,
+    evidence::FENCE,
     evidence::ROTATED_AT,
     evidence::SHORT_TOKEN,
     evidence::REPLACED,

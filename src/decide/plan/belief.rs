@@ -1,8 +1,9 @@
 //! What is believed of the value in the Secret: whether it is live, and when it is due to be replaced.
 
 use crate::api::{CronStatus, Pending, request};
-use crate::decide::evidence::{Held, Live, Observed, Token};
+use crate::decide::evidence::{Held, Observed, Token};
 use crate::decide::schedule::{Due, Expiry, Origin, Schedule, ScheduleError};
+use crate::decide::turn;
 use crate::decide::version::{Drift, compare_records};
 use crate::reason::{Blocked, Reason};
 use jiff::Timestamp;
@@ -20,9 +21,12 @@ pub fn believe(seen: &Observed) -> Result<&Held, Blocked> {
         };
         return Err(Blocked::new(Reason::AwaitingFirstRotation, message));
     };
-    if let Some(pending) = seen.pending() {
-        return Err(match seen.live {
-            Live::Token { ref token, .. }
+    let of_held = |pending: &&Pending| {
+        pending.token_id == held.stamp.token_id || pending.is_unreadable() || !seen.takes_turns()
+    };
+    if let Some(pending) = seen.pending().filter(of_held) {
+        return Err(match seen.record(&held.stamp.token_id) {
+            Some((token, _))
                 if compare_records(&pending.replaces, &token.version) == Drift::LiveNewer =>
             {
                 Blocked::new(
@@ -39,6 +43,9 @@ pub fn believe(seen: &Observed) -> Result<&Held, Blocked> {
     if let Some((Drift::LiveNewer, held, token, _)) = seen.drift() {
         return Err(rotated_elsewhere(held, token));
     }
+    if seen.token_is_gone {
+        return Err(token_gone(held));
+    }
     match seen.expiry() {
         Some(ends) if ends <= seen.now => Err(token_expired(held, ends)),
         _ => Ok(held),
@@ -53,10 +60,7 @@ pub fn next_due(seen: &Observed) -> Result<Option<Due>, Blocked> {
     let (Ok(schedule), Some(held)) = (&seen.schedule, seen.held()) else {
         return Ok(None);
     };
-    let token = match &seen.live {
-        Live::Token { token, .. } => Some(token),
-        _ => None,
-    };
+    let token = seen.record(&held.stamp.token_id).map(|(token, _)| token);
     let born = seen.resource.metadata.creation_timestamp.as_ref();
     let obtained = held
         .stamp
@@ -69,7 +73,8 @@ pub fn next_due(seen: &Observed) -> Result<Option<Due>, Blocked> {
         starts: token.and_then(|t| t.starts).unwrap_or(Timestamp::MIN),
         ends,
     });
-    if expiry.is_none() && schedule.only_before_expiry() {
+    let standby = turn::expiring(seen, schedule.before_expiry());
+    if expiry.is_none() && standby.is_none() && schedule.only_before_expiry() {
         return Err(Blocked::new(
             Reason::TokenNeverExpires,
             format!(
@@ -86,14 +91,20 @@ pub fn next_due(seen: &Observed) -> Result<Option<Due>, Blocked> {
         since: counted(seen, schedule).since.0,
     };
     let uid = seen.resource.uid().unwrap_or_default();
-    schedule
+    let own = schedule
         .next(origin, expiry, &uid)
         .map_err(|error| match error {
             ScheduleError::Invalid(message) => Blocked::new(Reason::InvalidSpec, message),
             ScheduleError::TooFrequent(message) => {
                 Blocked::new(Reason::ScheduleTooFrequent, message)
             }
-        })
+        })?;
+    let next = own.into_iter().chain(standby).min_by_key(|due| due.at);
+    let not_before = turn::not_before(seen);
+    Ok(next.map(|due| Due {
+        at: not_before.map_or(due.at, |at| due.at.max(at)),
+        ..due
+    }))
 }
 
 /// From when on times of `cron` count, as the status is to say it.
@@ -152,6 +163,16 @@ pub(super) fn rotated_elsewhere(held: &Held, token: &Token) -> Blocked {
             token.id,
             held.secret,
             request::ROTATE
+        ),
+    )
+}
+
+pub(super) fn token_gone(held: &Held) -> Blocked {
+    Blocked::new(
+        Reason::TokenNotFound,
+        format!(
+            "token {} does not exist any more, so the value in Secret {} is no longer valid",
+            held.stamp.token_id, held.secret
         ),
     )
 }

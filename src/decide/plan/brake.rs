@@ -70,18 +70,23 @@ pub fn lost_in_a_row(status: &Status) -> usize {
 /// Whether a rotation is to replace a value that was there before, and is gone.
 pub fn is_vanished(seen: &Observed, token: &Token, cause: Cause) -> bool {
     let is_stored = |entry: &HistoryEntry| {
-        entry.outcome == RotationOutcome::Stored && entry.token_id == token.id
+        let is_ours = entry.token_id == token.id || seen.record(&entry.token_id).is_some();
+        entry.outcome == RotationOutcome::Stored && is_ours
     };
     cause == Cause::Initial && history(seen).any(is_stored)
 }
 
 /// Three in any interval.
 fn cap(seen: &Observed, token: &Token) -> Option<(Timestamp, Blocked)> {
+    let pending = seen
+        .pending()
+        .filter(|pending| pending.token_id == token.id);
     let recorded = history(seen)
         .filter(|entry| entry.token_id == token.id)
         .map(|entry| entry.at.0)
-        .chain(seen.pending().map(|pending| pending.started_at.0));
-    let known = later(recorded.collect(), seen.begun.clone());
+        .chain(pending.map(|pending| pending.started_at.0));
+    let begun = seen.begun.get(&token.id).cloned().unwrap_or_default();
+    let known = later(recorded.collect(), begun);
     let third = known.get(MOST_IN_INTERVAL - 1)?;
     let until = after(*third, seen.settings.minimum_interval);
     Some((
@@ -185,7 +190,11 @@ fn vanished(seen: &Observed) -> Vec<Timestamp> {
     let all: Vec<_> = history(seen).collect();
     let is_repair = |(index, entry): &(usize, &&HistoryEntry)| {
         let before = |older: &&&HistoryEntry| {
-            older.outcome == RotationOutcome::Stored && older.token_id == entry.token_id
+            let is_same = older.token_id == entry.token_id
+                || [older, entry]
+                    .iter()
+                    .all(|it| seen.record(&it.token_id).is_some());
+            older.outcome == RotationOutcome::Stored && is_same
         };
         entry.reason == Cause::Initial
             && entry.outcome == RotationOutcome::Stored
@@ -360,7 +369,7 @@ mod tests {
     #[test]
     fn a_wiped_status_does_not_take_the_brake_away() {
         let mut driven = Driven::new();
-        driven.seen.begun = vec![at(2), at(1), at(0)];
+        driven.seen.begun = [("tok".into(), vec![at(2), at(1), at(0)])].into();
         assert!(driven.is_held(299, Cause::Scheduled) && !driven.is_held(300, Cause::Scheduled));
     }
 }

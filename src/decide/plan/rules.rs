@@ -6,7 +6,7 @@ mod pending;
 mod step;
 
 pub use self::causes::{asks_value, is_old_record};
-pub use self::pending::is_without_effect;
+pub use self::pending::{is_stored, is_without_effect};
 pub use self::step::{is_refusal, rehearses_first, rotation};
 
 use self::causes::{
@@ -189,11 +189,15 @@ pub fn leads_to_rotation(seen: &Observed) -> bool {
     // A list may be older than the last rotation.
     let stored = match seen.drift() {
         Some((Drift::LiveNewer, ..)) | None => None,
-        Some((_, held, ..)) => Some(held.stamp.version.clone()),
+        Some((_, held, ..)) => Some(held.stamp.clone()),
     };
-    if let Live::Token { token, fresh } = &mut seen.live {
-        *fresh = true;
-        token.version = stored.unwrap_or_else(|| token.version.clone());
+    for live in seen.records.all_mut() {
+        if let Live::Token { token, fresh } = live {
+            *fresh = true;
+            if let Some(stored) = stored.as_ref().filter(|it| it.token_id == token.id) {
+                token.version = stored.version.clone();
+            }
+        }
     }
     matches!(plan(&seen), Plan::Rotate(_))
 }

@@ -9,7 +9,9 @@ use crate::api::{
 };
 use crate::decide::consent::Used;
 use crate::decide::evidence::Settings;
-use crate::decide::evidence::{Access, CredentialClaims, Live, Observed, Rival, Stored, Work};
+use crate::decide::evidence::{
+    Access, CredentialClaims, Live, Observed, Records, Rival, Stored, Work,
+};
 use crate::decide::notice::expiring;
 use crate::decide::pace::Pace;
 use crate::decide::rivals::is_able;
@@ -22,6 +24,7 @@ use crate::reason::{EXPLANATIONS, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const NOW: i64 = 1_800_000_000;
@@ -110,16 +113,21 @@ fn calm() -> Observed {
         access: Access::Granted(CredentialClaims::default()),
         stored: Stored::Holds(held(version(-100))),
         elsewhere: None,
-        live: Live::Token {
-            token: token(version(-100)),
-            fresh: true,
+        records: Records {
+            token: Live::Token {
+                token: token(version(-100)),
+                fresh: true,
+            },
+            ..Records::default()
         },
         asked_at: Some(at(-30)),
+        value_of: None,
         token_is_gone: false,
         vendor_time: None,
         rival: None,
+        taken: Vec::new(),
         work: None,
-        begun: Vec::new(),
+        begun: BTreeMap::new(),
         tries: Tries::default(),
         holder_done_at: None,
     }
@@ -144,7 +152,7 @@ fn status_of(seen: &mut Observed) -> &mut Status {
 }
 
 fn live(seen: &mut Observed, version: Version) {
-    seen.live = Live::Token {
+    seen.records.token = Live::Token {
         token: token(version),
         fresh: true,
     };
@@ -175,7 +183,7 @@ fn begun(age: i64, live_version: i64) -> Observed {
 
 /// It as far as a list tells that was read some time ago.
 fn cached(mut seen: Observed) -> Observed {
-    if let Live::Token { fresh, .. } = &mut seen.live {
+    if let Live::Token { fresh, .. } = &mut seen.records.token {
         *fresh = false;
     }
     seen
@@ -249,7 +257,7 @@ fn not_ready(reason: Reason) -> Condition {
 #[test]
 fn each_rule_has_its_say() {
     let stale = |seen: &mut Observed| {
-        if let Live::Token { fresh, .. } = &mut seen.live {
+        if let Live::Token { fresh, .. } = &mut seen.records.token {
             *fresh = false;
         }
     };
@@ -423,7 +431,7 @@ fn each_rule_has_its_say() {
         (
             "nor can it be known now: not believed, and looked at again",
             with(|s| {
-                s.live = Live::Unavailable {
+                s.records.token = Live::Unavailable {
                     message: "down".into(),
                     retry_after: None,
                 };
@@ -659,7 +667,7 @@ fn each_rule_has_its_say() {
         (
             "token gone",
             with(|s| {
-                s.live = Live::Refused {
+                s.records.token = Live::Refused {
                     blocked: blocked(Reason::TokenNotFound),
                     fresh: true,
                 }
@@ -669,7 +677,7 @@ fn each_rule_has_its_say() {
         (
             "token gone by an old list: look first",
             with(|s| {
-                s.live = Live::Refused {
+                s.records.token = Live::Refused {
                     blocked: blocked(Reason::TokenNotFound),
                     fresh: false,
                 }
@@ -679,7 +687,7 @@ fn each_rule_has_its_say() {
         (
             "wrong scope",
             with(|s| {
-                s.live = Live::Token {
+                s.records.token = Live::Token {
                     token: Token {
                         scope: "ORGANIZATION".into(),
                         ..token(version(-100))
@@ -692,7 +700,7 @@ fn each_rule_has_its_say() {
         (
             "not a standard token",
             with(|s| {
-                s.live = Live::Token {
+                s.records.token = Live::Token {
                     token: Token {
                         kind: "DIRECT_ACCESS".into(),
                         ..token(version(-100))
@@ -705,7 +713,7 @@ fn each_rule_has_its_say() {
         (
             "wrong Workspace",
             with(|s| {
-                s.live = Live::Token {
+                s.records.token = Live::Token {
                     token: Token {
                         entities: vec!["other".into()],
                         ..token(version(-100))
@@ -728,7 +736,7 @@ fn each_rule_has_its_say() {
         (
             "vendor down, nothing due: no matter",
             with(|s| {
-                s.live = Live::Unavailable {
+                s.records.token = Live::Unavailable {
                     message: "down".into(),
                     retry_after: None,
                 }
@@ -739,7 +747,7 @@ fn each_rule_has_its_say() {
             "vendor down, rotation due",
             with(|s| {
                 s.stored = Stored::Holds(held(version(-4000)));
-                s.live = Live::Unavailable {
+                s.records.token = Live::Unavailable {
                     message: "down".into(),
                     retry_after: None,
                 };
@@ -750,7 +758,7 @@ fn each_rule_has_its_say() {
             "vendor says when to come back",
             with(|s| {
                 s.stored = Stored::Holds(held(version(-4000)));
-                s.live = Live::Unavailable {
+                s.records.token = Live::Unavailable {
                     message: "429".into(),
                     retry_after: Some(SignedDuration::from_secs(90)),
                 };
@@ -793,7 +801,7 @@ fn each_rule_has_its_say() {
             "vendor down",
             with(|s| {
                 *s = begun(500, -4000);
-                s.live = Live::Unavailable {
+                s.records.token = Live::Unavailable {
                     message: "down".into(),
                     retry_after: None,
                 };
@@ -921,7 +929,7 @@ fn each_rule_has_its_say() {
             "no value, not looked",
             with(|s| {
                 absent(s);
-                s.live = Live::NotAsked;
+                s.records.token = Live::NotAsked;
             }),
             "look",
         ),
@@ -1008,7 +1016,7 @@ fn each_rule_has_its_say() {
                     spec(|s| s["schedule"] = serde_json::json!({"beforeExpiry": "1h"}));
                 s.schedule =
                     Schedule::parse(&s.resource.spec.schedule, SignedDuration::from_mins(5));
-                s.live = Live::Token {
+                s.records.token = Live::Token {
                     token: Token {
                         starts: Some(at(-90_000)),
                         ends: Some(at(1800)),
@@ -1028,7 +1036,7 @@ fn each_rule_has_its_say() {
         (
             "expired: rotating loses nothing",
             with(|s| {
-                s.live = Live::Token {
+                s.records.token = Live::Token {
                     token: Token {
                         ends: Some(at(-10)),
                         ..token(version(-100))
@@ -1041,7 +1049,7 @@ fn each_rule_has_its_say() {
         (
             "expired, and rotating did not help",
             with(|s| {
-                s.live = Live::Token {
+                s.records.token = Live::Token {
                     token: Token {
                         ends: Some(at(-500)),
                         ..token(version(-100))
@@ -1287,7 +1295,7 @@ fn a_rotation_settles_in_one_status_write_and_is_then_at_rest() {
 fn adopted(schedule: &str, age: Option<i64>, ends: i64) -> Observed {
     let mut seen = with_spec(|it| it["schedule"] = serde_json::from_str(schedule).unwrap());
     let old = version(-5_184_000);
-    seen.live = Live::Token {
+    seen.records.token = Live::Token {
         token: Token {
             starts: Some(at(-5_184_000)),
             ends: Some(at(ends)),
@@ -1844,7 +1852,7 @@ fn a_token_that_is_gone_has_no_live_value_and_one_whose_name_is_mistyped_has() {
     let is_ready = |is_gone| {
         let mut seen = calm();
         let blocked = blocked(Reason::TokenNotFound);
-        seen.live = Live::Refused {
+        seen.records.token = Live::Refused {
             blocked: blocked.clone(),
             fresh: true,
         };
@@ -1895,7 +1903,7 @@ fn a_token_that_a_secret_names_is_in_the_status_once_the_credential_was_shown_it
     };
     let unseen = |edit: fn(&mut Observed)| {
         with(|seen| {
-            seen.live = Live::NotAsked;
+            seen.records.token = Live::NotAsked;
             edit(seen);
         })
     };
@@ -1905,7 +1913,7 @@ fn a_token_that_a_secret_names_is_in_the_status_once_the_credential_was_shown_it
     let denied = unseen(|s| s.access = Access::Denied(blocked(Reason::CredentialsMissing)));
     assert_eq!(known(&denied), None);
     let unanswered = unseen(|seen| {
-        seen.live = Live::Unavailable {
+        seen.records.token = Live::Unavailable {
             message: "no".into(),
             retry_after: None,
         };
@@ -2067,7 +2075,7 @@ prop_compose! {
             status.retry_at = retry.map(|r| Time(at(r)));
             status.schedule = since.map(|(cron, since)| CronStatus { cron, since: Time(at(since)) });
             seen.stored = stored;
-            seen.live = live;
+            seen.records.token = live;
             seen.holder_done_at = done.then(|| at(-5000));
             seen.rival = older.map(|shown| rival((!shown).then_some(60)));
             seen.work = working.then_some(Work::Calling);
@@ -2081,7 +2089,7 @@ proptest! {
     #[test]
     fn it_never_rotates_without_fresh_evidence_consent_or_right(seen in any_seen()) {
         if let Plan::Rotate(rotation) = plan(&seen) {
-            let fresh = matches!(&seen.live, Live::Token { token, fresh: true } if *token == rotation.token);
+            let fresh = matches!(&seen.records.token, Live::Token { token, fresh: true } if *token == rotation.token);
             prop_assert!(fresh, "not on fresh evidence");
             prop_assert_ne!(seen.resource.spec.suspend, Some(true));
             prop_assert!(seen.rival.is_none() && seen.work.is_none() && seen.schedule.is_ok());
@@ -2120,7 +2128,7 @@ proptest! {
         let ready = status.ready().map(|c| c.status == "True");
         if ready == Some(true) {
             prop_assert!(seen.held().is_some(), "Ready without a value");
-            if let Live::Token { token, fresh: true } = &seen.live
+            if let Live::Token { token, fresh: true } = &seen.records.token
                 && !matches!(decided, Plan::Settle) && seen.work.is_none()
             {
                 let held = seen.held().unwrap();

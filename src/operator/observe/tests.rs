@@ -44,7 +44,7 @@ fn seen(name: &str, after: SignedDuration) -> Observed {
     let Stored::Holds(held) = &seen.stored else {
         panic!("{name}: {:?}", seen.stored);
     };
-    seen.live = Live::Token {
+    seen.records.token = Live::Token {
         token: Token {
             id: held.stamp.token_id.clone(),
             name: resource.spec.token.name.clone().unwrap(),
@@ -102,7 +102,7 @@ fn what_is_due_after_an_upgrade_is_what_was_due_before() {
 fn what_was_blocked_with_a_live_value_is_written_once_and_is_ready() {
     let mut seen = seen("blocked", SignedDuration::ZERO);
     let missing = Blocked::new(Reason::CredentialsMissing, "the credential is missing");
-    (seen.access, seen.live) = (Access::Denied(missing), Live::NotAsked);
+    (seen.access, seen.records.token) = (Access::Denied(missing), Live::NotAsked);
     let was = status(&seen);
     let planned = plan(&seen);
     assert!(matches!(planned, Plan::Block(_)), "{planned:?}");

@@ -1,15 +1,18 @@
 //! What the vendor says of the token: from a list that is shared, or read now.
 
-use crate::api::WorkspaceTokenRotation;
+use crate::api::{Role, TokenRef, WorkspaceTokenRotation};
 use crate::astro::credential::Credential;
 use crate::astro::error::{Error as VendorError, Kind};
 use crate::astro::listing::{Failure, Key, Listing, Listings};
 use crate::cluster::error::Error;
 use crate::cluster::secret;
 use crate::decide::entity::Entity;
-use crate::decide::evidence::{Live, Observed, Stored, Token};
+use crate::decide::evidence::{Held, Live, Observed, Stored, Token};
+use crate::decide::plan::Plan;
+use crate::decide::plan::rules::plan;
 use crate::decide::rivals::Claims;
-use crate::decide::token::among;
+use crate::decide::token::{Tokens, among};
+use crate::decide::turn::next;
 use crate::operator::grant::Grant;
 use crate::operator::handles::Handles;
 use crate::reason::Reason;
@@ -84,42 +87,112 @@ pub(super) async fn listing(
     }
 }
 
-/// Whether the resource's token may be in a list that was read before anybody asked for it.
+/// Whether a token of the resource may be in a list that was read before anybody asked for it.
 pub(super) fn lacks(listing: &Listing, resource: &WorkspaceTokenRotation) -> bool {
-    let tokens = listing.value.0.as_ref();
-    tokens.is_ok_and(|tokens| tokens.lacks(&resource.spec.token))
+    let is_lacking = |tokens: &Tokens| {
+        let mut references = resource.spec.references();
+        references.any(|(_, asked)| tokens.lacks(asked))
+    };
+    listing
+        .value
+        .0
+        .as_ref()
+        .is_ok_and(|tokens| is_lacking(tokens))
 }
 
-/// The resource's token in a list.
+/// The token that a reference means in a list of its entity.
 pub(super) fn in_listing(
-    resource: &WorkspaceTokenRotation,
+    entity: &Entity,
+    asked: &TokenRef,
     listing: &Listing,
     fresh: bool,
 ) -> Live {
     match &listing.value.0 {
-        Ok(tokens) => among(resource, tokens, fresh),
+        Ok(tokens) => among(entity, asked, tokens, fresh),
         Err(failure) => failure.clone().live(fresh),
     }
 }
 
-/// The resource's token as it is now: by id where the id is known, by list where only a name is.
+/// The token of this id in a list, whatever the spec names.
+pub(super) fn with_id(id: &str, listing: &Listing) -> Live {
+    let found = listing.value.0.as_ref().ok();
+    match found.and_then(|tokens| tokens.with_id(id)) {
+        Some(token) => Live::Token {
+            token,
+            fresh: false,
+        },
+        None => Live::NotAsked,
+    }
+}
+
+/// What the vendor says now of the tokens: first of the one whose turn it is, and of the others only where that does not settle
+/// what to do.
 ///
 /// # Errors
 /// When the API server gives no verdict on the credential.
-pub(super) async fn read(
+pub(super) async fn read_all(
+    finder: &Finder<'_>,
+    seen: &mut Observed,
+    grant: &Grant,
+) -> Result<(), Error> {
+    let first = next(seen).unwrap_or(Role::Token);
+    for role in [first, first.other()] {
+        let Some(asked) = seen.resource.spec.reference(role) else {
+            continue;
+        };
+        let is_unknown = *seen.records.of(role) == Live::NotAsked;
+        if role == first || is_unknown || plan(seen) == Plan::Look {
+            let live = read(finder, seen, grant, (role, asked)).await?;
+            let is_unavailable = matches!(live, Live::Unavailable { .. });
+            *seen.records.of_mut(role) = live;
+            if is_unavailable {
+                return Ok(());
+            }
+        }
+    }
+    // The spec may mean another token by now than that of the value that is here.
+    let former = seen.stored.value().filter(|_| seen.takes_turns());
+    let Some(id) = former.map(|held| held.stamp.token_id.clone()) else {
+        return Ok(());
+    };
+    let is_former = seen.record(&id).is_none() || seen.records.former != Live::NotAsked;
+    if is_former && (seen.record(&id).is_none() || plan(seen) == Plan::Look) {
+        seen.records.former = match get(finder.handles, grant, &id).await {
+            Ok(token) => Live::Token { token, fresh: true },
+            Err(error) => Failure::from(&error).live(true),
+        };
+    }
+    Ok(())
+}
+
+/// The id of a token that is named, where the Secret is about it.
+fn id_of_name(seen: &Observed, role: Role) -> Option<&String> {
+    let (Stored::Holds(held) | Stored::Unread(held)) = &seen.stored else {
+        return None;
+    };
+    let stamp = &held.stamp;
+    match seen.records.of(role) {
+        Live::Token { token, .. } => {
+            let mut ids = [Some(&stamp.token_id), stamp.other.as_ref()]
+                .into_iter()
+                .flatten();
+            ids.find(|id| **id == token.id)
+        }
+        _ => Some(&stamp.token_id).filter(|_| !seen.takes_turns()),
+    }
+}
+
+/// The token of a reference as it is now: by id where the id is known, by list where only a name is.
+async fn read(
     finder: &Finder<'_>,
     seen: &Observed,
     grant: &Grant,
+    (role, spec): (Role, &TokenRef),
 ) -> Result<Live, Error> {
     let handles = finder.handles;
-    let spec = &seen.resource.spec.token;
-    let known = match (&spec.id, &seen.stored) {
-        (Some(id), _) => Some(id.clone()),
-        (None, Stored::Holds(held) | Stored::Unread(held)) => Some(held.stamp.token_id.clone()),
-        (None, _) => None,
-    };
+    let known = spec.id.as_ref().or_else(|| id_of_name(seen, role));
     if let Some(id) = known {
-        match get(handles, grant, &id).await {
+        match get(handles, grant, id).await {
             // A name that moved to another token is looked up again.
             Ok(token) if spec.name.as_ref().is_none_or(|name| *name == token.name) => {
                 return Ok(Live::Token { token, fresh: true });
@@ -142,7 +215,8 @@ pub(super) async fn read(
     if lacks(&found, &seen.resource) {
         found = listing(finder, &seen.resource, Some(Instant::now())).await?;
     }
-    let listed = match in_listing(&seen.resource, &found, true) {
+    let entity = Entity::of(&seen.resource.spec);
+    let listed = match in_listing(&entity, spec, &found, true) {
         Live::Token { token, .. } => token,
         unknown => return Ok(unknown),
     };
@@ -169,8 +243,10 @@ pub(super) async fn is_gone(
     seen: &Observed,
     grant: &Grant,
 ) -> Result<bool, Error> {
-    let is_missing = matches!(&seen.live, Live::Refused { blocked, .. } if blocked.reason == Reason::TokenNotFound);
-    let Some(held) = seen.stored.value().filter(|_| is_missing) else {
+    let is_missing = |live: &Live| matches!(live, Live::Refused { blocked, .. } if blocked.reason == Reason::TokenNotFound);
+    let is_any = seen.records.all().into_iter().any(is_missing);
+    let is_unknown = |held: &&Held| seen.record(&held.stamp.token_id).is_none();
+    let Some(held) = seen.stored.value().filter(|_| is_any).filter(is_unknown) else {
         return Ok(false);
     };
     let id = &held.stamp.token_id;
@@ -188,15 +264,15 @@ async fn get(handles: &Handles, grant: &Grant, id: &str) -> Result<Token, Vendor
     handles.astro.get(credential, organization, id).await
 }
 
-/// Whether the value under this key of this Secret is the token's live one, and `None` where there is no value; otherwise
-/// why that is not known.
+/// Of which of these tokens the value under this key of this Secret is the live one: `Some(None)`: of none, and `None`: there is no
+/// value; otherwise why that is not known.
 pub(super) async fn is_live(
     handles: &Handles,
     resource: &WorkspaceTokenRotation,
     grant: &Grant,
-    token: &Token,
+    tokens: &[Token],
     (secret, key): (&str, &str),
-) -> Result<Option<bool>, Live> {
+) -> Result<Option<Option<String>>, Live> {
     let value = match secret::value(&handles.client, resource, secret, key, secret::LONGEST).await {
         Ok(Some((value, _))) => value,
         Ok(None) => return Ok(None),
@@ -208,14 +284,18 @@ pub(super) async fn is_live(
         }
     };
     let Ok(candidate) = Credential::adopt(value.expose_secret()) else {
-        return Ok(Some(false));
+        return Ok(Some(None));
     };
     let (organization, entity) = (&grant.organization, Entity::of(&resource.spec));
-    let verdict = handles
-        .astro
-        .is_live(&candidate, organization, &entity, token);
-    let verdict = verdict.await;
-    verdict
-        .map(Some)
-        .map_err(|error| Failure::from(&error).live(true))
+    for token in tokens {
+        let verdict = handles
+            .astro
+            .is_live(&candidate, organization, &entity, token);
+        match verdict.await {
+            Ok(true) => return Ok(Some(Some(token.id.clone()))),
+            Ok(false) => {}
+            Err(error) => return Err(Failure::from(&error).live(true)),
+        }
+    }
+    Ok(Some(None))
 }

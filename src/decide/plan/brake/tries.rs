@@ -62,6 +62,7 @@ pub fn purpose(seen: &Observed, from: &Held) -> Purpose {
     Purpose {
         generation: seen.resource.metadata.generation,
         rotation_id: from.stamp.rotation_id.clone(),
+        fence: from.stamp.fence.clone(),
     }
 }
 

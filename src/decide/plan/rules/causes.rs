@@ -1,19 +1,21 @@
 //! Rules about what there is to do: to keep a value, to replace it, or to write it anew.
 
+use super::obstacles::blocked_if_fresh;
 use super::step::{fresh, rewrite, rotate};
-use crate::api::{Cause, ExternalRotation, Pending, RotationOutcome, Version};
+use crate::api::{Cause, ExternalRotation, Pending, RotationOutcome, Version, evidence};
 use crate::decide::evidence::{Held, Live, Observed, Stored};
 use crate::decide::plan::Plan;
-use crate::decide::plan::belief::{next_due, rotated_elsewhere, token_expired};
+use crate::decide::plan::belief::{next_due, rotated_elsewhere, token_expired, token_gone};
 use crate::decide::plan::wake::age_of_obstacle;
 use crate::decide::stamp::Stamp;
+use crate::decide::turn::{is_dead, last_hour, not_before, some_trouble, subject};
 use crate::decide::version::{Drift, compare_records};
 use crate::reason::{Blocked, Reason};
 use jiff::{SignedDuration, Timestamp};
 
-/// Also where the versions do not tell, and no answer did for now.
+/// Also where the versions do not tell, and no answer did for now. A turn takes another token, and is not held up.
 pub(super) fn stale_read(seen: &Observed) -> Option<Plan> {
-    let (drift, _, _, fresh) = seen.drift()?;
+    let (drift, _, _, fresh) = seen.drift().filter(|_| !seen.takes_turns())?;
     let is_undecided = matches!(drift, Drift::StoredNewer | Drift::Unknown);
     (is_undecided && fresh).then(|| undecided(seen))
 }
@@ -44,15 +46,15 @@ pub(super) fn stale_pause(seen: &Observed) -> SignedDuration {
 
 /// Whether the vendor's record, as just read, is older than what is known of the token.
 pub fn is_old_record(seen: &Observed) -> bool {
-    let Live::Token { token, fresh: true } = &seen.live else {
-        return false;
-    };
+    let fresh = |id: &str| seen.record(id).filter(|(_, fresh)| *fresh).map(|it| it.0);
     let is_newer = |held: &Held| {
-        held.stamp.token_id == token.id && held.compare(&token.version) == Drift::StoredNewer
+        fresh(&held.stamp.token_id)
+            .is_some_and(|token| held.compare(&token.version) == Drift::StoredNewer)
     };
     let is_replaced = |pending: &Pending| {
-        pending.token_id == token.id
-            && compare_records(&pending.replaces, &token.version) == Drift::StoredNewer
+        fresh(&pending.token_id).is_some_and(|token| {
+            compare_records(&pending.replaces, &token.version) == Drift::StoredNewer
+        })
     };
     seen.stored.value().is_some_and(is_newer) || seen.pending().is_some_and(is_replaced)
 }
@@ -60,11 +62,12 @@ pub fn is_old_record(seen: &Observed) -> bool {
 /// Whether the stored value has to be asked whether it is live, because the versions do not tell: a stored one that is
 /// newer than the record only means for a while that the record is old.
 pub fn asks_value(seen: &Observed) -> bool {
-    let (Some(held), Live::Token { token, .. }) = (seen.stored.value(), &seen.live) else {
-        return false;
-    };
-    token.id == held.stamp.token_id
-        && match held.stamp.compare(&token.version) {
+    let value = seen.stored.value();
+    value.is_some_and(|held| {
+        let Some((token, _)) = seen.record(&held.stamp.token_id) else {
+            return false;
+        };
+        match held.stamp.compare(&token.version) {
             Drift::Unknown => true,
             Drift::StoredNewer => {
                 let until = |at: Timestamp| at.saturating_add(seen.pace().stale_for).unwrap_or(at);
@@ -73,6 +76,7 @@ pub fn asks_value(seen: &Observed) -> bool {
             }
             Drift::Same | Drift::LiveNewer => false,
         }
+    })
 }
 
 /// Whether the status knows of a newer value than the Secret holds, as after a target was renamed there and back.
@@ -89,13 +93,17 @@ fn is_behind_status(seen: &Observed, held: &Held) -> bool {
 }
 
 pub(super) fn drift(seen: &Observed) -> Option<Plan> {
+    if let Some(held) = seen.held().filter(|_| seen.token_is_gone) {
+        return reclaim(seen, &held.stamp.token_id, token_gone(held));
+    }
     let (drift, held, token, fresh) = seen.drift()?;
     match (drift, fresh) {
         // The reading is older than a value that was stored elsewhere since.
         (_, false) if is_behind_status(seen, held) => return Some(Plan::Look),
         (Drift::Same, _) | (Drift::StoredNewer, false) => return None,
+        (Drift::StoredNewer | Drift::Unknown, true) => return None,
         (_, false) => return Some(Plan::Look),
-        (_, true) => {}
+        (Drift::LiveNewer, true) => {}
     }
     // The newest evidence wins, wherever it is: the target may have been renamed there and back.
     let is_live = |other: &&Held| {
@@ -104,24 +112,28 @@ pub(super) fn drift(seen: &Observed) -> Option<Plan> {
     if let Some(other) = seen.elsewhere.as_ref().filter(is_live) {
         return Some(rewrite(seen, other.clone()));
     }
+    reclaim(seen, &token.id, rotated_elsewhere(held, token))
+}
+
+/// Makes the Secret's value a live one again after another party has ended it, unless the spec leaves that to a person, or it was
+/// done not long ago. `None`: a person asks for a rotation, which does the same.
+fn reclaim(seen: &Observed, id: &str, ended: Blocked) -> Option<Plan> {
+    let asked = seen.is_requested();
     if seen.resource.spec.external_rotation == Some(ExternalRotation::Report) {
-        return (!seen.is_requested()).then(|| Plan::Block(rotated_elsewhere(held, token)));
+        return (!asked).then_some(Plan::Block(ended));
     }
     match last_reclaim(seen) {
+        Some(_) if asked => None,
         Some(at) if seen.now.duration_since(at).abs() < seen.pace().contest_window => {
-            if seen.is_requested() {
-                return None;
-            }
             Some(Plan::Block(Blocked::new(
                 Reason::Contested,
                 format!(
-                    "token {} was rotated by another party again; it was reclaimed at {at} and will not be reclaimed within 24 h of that. \
-                     Find the other party that rotates it; to take it back now, request a rotation",
-                    token.id
+                    "token {id} was rotated by another party again; it was reclaimed at {at} and will not be reclaimed within 24 h of that. \
+                     Find the other party that rotates it; to take it back now, request a rotation"
                 ),
             )))
         }
-        _ => Some(rotate(seen, token, Cause::Reclaimed, 1)),
+        _ => due(seen, Cause::Reclaimed),
     }
 }
 
@@ -136,23 +148,22 @@ fn last_reclaim(seen: &Observed) -> Option<Timestamp> {
         .max()
 }
 
-/// Rotating loses nothing, and may renew it; once, since Astro may keep the expiry.
+/// Rotating loses nothing, and may renew it; once, since Astro may keep the expiry. Where two tokens take turns it is done before
+/// that, with the other token if there is one that can be rotated.
 pub(super) fn expired(seen: &Observed) -> Option<Plan> {
     let held = seen.held()?;
-    let ends = seen.expiry().filter(|ends| *ends <= seen.now)?;
-    if held
-        .stamp
-        .obtained_at(seen.now)
-        .is_some_and(|at| at >= ends)
-    {
-        return Some(Plan::Block(token_expired(held, ends)));
+    let is_own = |live: &&Live| live.id() == Some(&held.stamp.token_id);
+    let own = || seen.records.all().into_iter().find(is_own);
+    if !is_dead(seen) && last_hour(seen).is_some_and(|at| at <= seen.now) {
+        let live = subject(seen).or_else(own)?;
+        return Some(begin(seen, live, Cause::Expiring, Reason::TokenExpired));
     }
-    Some(
-        match fresh(seen, |why| Blocked::new(Reason::TokenExpired, why)) {
-            Ok(token) => rotate(seen, token, Cause::Expiring, 1),
-            Err(plan) => plan,
-        },
-    )
+    let ends = seen.expiry().filter(|ends| *ends <= seen.now)?;
+    let was_tried = (held.stamp.obtained_at(seen.now)).is_some_and(|at| at >= ends);
+    match subject(seen).filter(|live| !was_tried || !is_own(live) && seen.takes_turns()) {
+        Some(live) => Some(begin(seen, live, Cause::Expiring, Reason::TokenExpired)),
+        None => Some(Plan::Block(token_expired(held, ends))),
+    }
 }
 
 /// A live value that is already in the cluster is kept: under a former target name, or given away with consent.
@@ -175,25 +186,34 @@ pub(super) fn adopt(seen: &Observed) -> Option<Plan> {
         } => return Some(Plan::Look),
         _ => return None,
     };
-    match &seen.live {
-        Live::Token { token, fresh: true } if token.id == from.stamp.token_id => {
-            match from.compare(&token.version) {
-                Drift::Same => Some(rewrite(seen, from)),
-                Drift::StoredNewer | Drift::Unknown => Some(undecided(seen)),
-                Drift::LiveNewer => None,
-            }
-        }
-        Live::Token { fresh: true, .. } | Live::Unavailable { .. } => None,
-        _ => Some(Plan::Look),
+    if let Some((token, true)) = seen.record(&from.stamp.token_id) {
+        return match from.compare(&token.version) {
+            Drift::Same => Some(rewrite(seen, from)),
+            Drift::StoredNewer | Drift::Unknown => Some(undecided(seen)),
+            Drift::LiveNewer => None,
+        };
     }
+    let is_settled = |live: &&Live| {
+        matches!(
+            live,
+            Live::Token { fresh: true, .. }
+                | Live::Refused { fresh: true, .. }
+                | Live::Unavailable { .. }
+        )
+    };
+    let mut references = seen.resource.spec.references();
+    let all = references.all(|(role, _)| is_settled(&seen.records.of(role)));
+    (!all).then_some(Plan::Look)
 }
 
 pub(super) fn no_value(seen: &Observed) -> Option<Plan> {
-    (seen.held().is_none()).then(|| due(seen, Cause::Initial))
+    due(seen, Cause::Initial).filter(|_| seen.held().is_none())
 }
 
+/// Of two tokens the next one has to wait until the value before is out of use; where it cannot be rotated, the request stays open.
 pub(super) fn requested(seen: &Observed) -> Option<Plan> {
-    seen.is_requested().then(|| due(seen, Cause::Requested))
+    let waits = not_before(seen).is_some_and(|at| at > seen.now);
+    due(seen, Cause::Requested).filter(|_| seen.is_requested() && !waits)
 }
 
 pub(super) fn scheduled(seen: &Observed) -> Option<Plan> {
@@ -201,13 +221,23 @@ pub(super) fn scheduled(seen: &Observed) -> Option<Plan> {
         Err(blocked) => Some(Plan::Block(blocked)),
         Ok(due_at) => {
             let due_at = due_at.filter(|it| it.at <= seen.now)?;
-            Some(due(seen, due_at.rule.into()))
+            due(seen, due_at.rule.into())
         }
     }
 }
 
-fn due(seen: &Observed, cause: Cause) -> Plan {
-    match fresh(seen, |why| Blocked::new(Reason::VendorUnavailable, why)) {
+/// A rotation of the token whose turn it is; `None`: there is none that can be taken.
+fn due(seen: &Observed, cause: Cause) -> Option<Plan> {
+    Some(begin(
+        seen,
+        subject(seen)?,
+        cause,
+        Reason::VendorUnavailable,
+    ))
+}
+
+fn begin(seen: &Observed, live: &Live, cause: Cause, doubt: Reason) -> Plan {
+    match fresh(seen, live, |why| Blocked::new(doubt, why)) {
         Ok(token) => rotate(seen, token, cause, 1),
         Err(plan) => plan,
     }
@@ -219,7 +249,7 @@ pub(super) fn outdated(seen: &Observed) -> Option<Plan> {
     let (was, lacks) = (&held.stamp.version, |have: bool, there: bool| {
         !have && there
     });
-    if let Live::Token { token, fresh } = &seen.live
+    if let Some((token, fresh)) = seen.record(&held.stamp.token_id)
         // Not from an old record, which is of the value that this one has replaced.
         && (held.stamp.replaced.is_none() || token.version.short_token != held.stamp.replaced)
         && (lacks(was.rotated_at.is_some(), token.version.rotated_at.is_some())
@@ -248,13 +278,37 @@ pub(super) fn outdated(seen: &Observed) -> Option<Plan> {
             false => Plan::Look,
         });
     }
+    if let Some(from) = with_other(seen, held) {
+        return Some(rewrite(seen, from));
+    }
     held.outdated.as_ref()?;
     Some(rewrite(seen, held.clone()))
 }
 
+/// The evidence with the token that takes turns with it now, where the Secret does not name that one yet. While its own token is
+/// none of the spec's, the one that it names says what it is here for.
+fn with_other(seen: &Observed, held: &Held) -> Option<Held> {
+    seen.held_role()?;
+    let other = seen.other_id(&held.stamp.token_id)?;
+    if held.stamp.other.as_ref() == Some(&other) {
+        return None;
+    }
+    let stamp = Stamp {
+        other: Some(other),
+        previous: None,
+        ..held.stamp.clone()
+    };
+    Some(Held {
+        stamp,
+        outdated: Some(format!("metadata.annotations[{}]", evidence::OTHER_ID)),
+        ..held.clone()
+    })
+}
+
 pub(super) fn idle(seen: &Observed) -> Plan {
-    match next_due(seen) {
-        Ok(next) => Plan::Idle { next },
-        Err(blocked) => Plan::Block(blocked),
+    match (next_due(seen), some_trouble(seen)) {
+        (Err(blocked), _) => Plan::Block(blocked),
+        (Ok(_), Some((blocked, is_fresh))) => blocked_if_fresh(blocked, is_fresh),
+        (Ok(next), None) => Plan::Idle { next },
     }
 }

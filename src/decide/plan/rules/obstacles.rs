@@ -5,7 +5,8 @@ use crate::decide::evidence::{Access, Held, Live, Observed, Rival, Stored, said}
 use crate::decide::plan::Plan;
 use crate::decide::plan::brake::tries::racing;
 use crate::decide::schedule::ScheduleError;
-use crate::decide::validate::{check_spec, check_token};
+use crate::decide::turn::all_trouble;
+use crate::decide::validate::{check_pair, check_spec};
 use crate::reason::{Blocked, Reason};
 use kube::ResourceExt;
 
@@ -22,7 +23,10 @@ pub(super) fn invalid_spec(seen: &Observed) -> Option<Plan> {
         Err(ScheduleError::TooFrequent(message)) => {
             Blocked::new(Reason::ScheduleTooFrequent, message)
         }
-        Ok(_) => return check_spec(&seen.resource.spec).err().map(Plan::Block),
+        Ok(_) => {
+            let checked = check_spec(&seen.resource.spec).and_then(|()| check_pair(seen));
+            return checked.err().map(Plan::Block);
+        }
     };
     Some(Plan::Block(problem))
 }
@@ -108,22 +112,21 @@ pub(super) fn suspended(seen: &Observed) -> Option<Plan> {
     (seen.resource.spec.suspend == Some(true)).then_some(Plan::Idle { next: None })
 }
 
+/// Of two tokens one is enough.
 pub(super) fn refused(seen: &Observed) -> Option<Plan> {
-    let Live::Refused { blocked, fresh } = &seen.live else {
-        return None;
-    };
-    Some(blocked_if_fresh(blocked.clone(), *fresh))
+    let mut references = seen.resource.spec.references();
+    let is_refused = |role| matches!(seen.records.of(role), Live::Refused { .. });
+    let all = references.all(|(role, _)| is_refused(role));
+    let (blocked, fresh) = all.then(|| all_trouble(seen)).flatten()?;
+    Some(blocked_if_fresh(blocked, fresh))
 }
 
 pub(super) fn unsuitable_token(seen: &Observed) -> Option<Plan> {
-    let Live::Token { token, fresh } = &seen.live else {
-        return None;
-    };
-    let blocked = check_token(seen, token).err()?;
-    Some(blocked_if_fresh(blocked, *fresh))
+    let (blocked, fresh) = all_trouble(seen)?;
+    Some(blocked_if_fresh(blocked, fresh))
 }
 
-fn blocked_if_fresh(blocked: Blocked, fresh: bool) -> Plan {
+pub(super) fn blocked_if_fresh(blocked: Blocked, fresh: bool) -> Plan {
     match fresh {
         true => Plan::Block(blocked),
         false => Plan::Look,

@@ -1,15 +1,20 @@
 //! What rules begin: a fresh look, and a rotation on it.
 
 use super::obstacles::said_before;
-use crate::api::Cause;
+use crate::api::{Cause, evidence};
 use crate::decide::evidence::{Held, Live, Observed, Token};
 use crate::decide::plan::brake::{brake, tries};
 use crate::decide::plan::{Plan, Rotation, Setback, clocks};
+use crate::decide::turn;
 use crate::reason::{Blocked, Reason};
 
-/// The token as read just now, or the plan that gets it.
-pub(super) fn fresh(seen: &Observed, doubt: impl Fn(&str) -> Blocked) -> Result<&Token, Plan> {
-    match &seen.live {
+/// The token of this record as read just now, or the plan that gets it.
+pub(super) fn fresh<'a>(
+    seen: &'a Observed,
+    live: &'a Live,
+    doubt: impl Fn(&str) -> Blocked,
+) -> Result<&'a Token, Plan> {
+    match live {
         Live::Token { token, fresh: true } => Ok(token),
         Live::Unavailable {
             message,
@@ -50,8 +55,15 @@ fn is_of_write(reason: Reason) -> bool {
     )
 }
 
-/// The only way to a planned rotation, so that no rule can do without the brake.
+/// The only way to a planned rotation, so that no rule can do without the brake, nor without the fence: what another process may
+/// have in hand of an earlier one is kept out of the Secret before its token is rotated again.
 pub(super) fn rotate(seen: &Observed, token: &Token, cause: Cause, attempt: i32) -> Plan {
+    if let (Some(fence), Some(held)) = (turn::unfenced(seen, token), seen.held()) {
+        let mut from = held.clone();
+        from.outdated = Some(format!("metadata.annotations[{}]", evidence::FENCE));
+        from.stamp.fence = Some(fence);
+        return rewrite(seen, from);
+    }
     match clocks::differ(seen, cause).or_else(|| brake(seen, token, cause)) {
         Some((until, blocked)) => Plan::Wait {
             until,

@@ -140,7 +140,7 @@ impl Driven {
             version: version(second),
             ..Token::default()
         };
-        self.seen.live = Live::Token { token, fresh };
+        self.seen.records.token = Live::Token { token, fresh };
     }
 
     fn tried(&mut self) {
