@@ -1,21 +1,23 @@
 //! Who may work on a token and on a Secret: of several resources with a claim, the one that has stored a value, or else the
 //! oldest that can work.
 
+mod conflict;
 mod known;
 mod print;
 mod record;
 
-use self::known::{Bearing, Claim, Known, Means, Moment, Values};
+use self::conflict::conflict;
+use self::known::{Bearing, Claim, Known, Means, Moment, Values, Want};
 use self::print::Prints;
 use self::record::{Claimant, Index, Record, Records, names};
-use crate::api::{Key, WorkspaceTokenRotation};
+use crate::api::{Key, Role, WorkspaceTokenRotation};
 use crate::decide::entity::Entity;
 use crate::decide::evidence::{Access, Live, Observed, Rival, Token, said};
 use crate::decide::pace::Pace;
 use crate::decide::validate::{check_token, is_workable};
-use crate::reason::{Blocked, Reason};
+use crate::reason::Reason;
 use jiff::Timestamp;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 /// Most resources that one change wakes. Those that go on soonest are among them; the others look again by themselves,
 /// as whoever has to wait does within [`Pace::blocked_longest_retry`], and whoever works within [`Pace::audit`].
@@ -27,6 +29,10 @@ const MOST_WOKEN: usize = 256;
 /// several that have. While none has, it goes to the oldest that can work on it. One that has not shown yet whether it
 /// can is waited for until [`Pace::rival_patience`] after this process saw it first, and no longer: its credential may
 /// never be answered. Else a tenant without a working credential could block another one's token by naming it first.
+///
+/// A resource claims the tokens of its spec, one or two, and the token whose value its Secret holds: after an edit that may
+/// be none of the spec's, and its value is in use until the next rotation replaces it. Each token is decided on alone. One
+/// that cannot have either of two waits; one that can have one of them works on that, and waits for nobody.
 ///
 /// *Has stored* means that `status` says so: a rotation of the token in the history that ended as stored, or the token
 /// of the value that the Secret holds, which is how a value is known that was adopted. A rotation that may be in flight
@@ -59,8 +65,36 @@ pub struct Claims {
     resources: Index,
     /// Each by what it claims.
     claimants: Index,
-    /// Who waits for whom, by number.
-    waiting: BTreeMap<u32, u32>,
+    /// Who waits for whom, by number. One with two tokens waits for the first of two that lets it work.
+    waiting: BTreeSet<(u32, u32)>,
+}
+
+/// What others keep a resource from.
+#[derive(Debug, Default, PartialEq)]
+pub struct Rivals {
+    /// What keeps the resource from working at all: the Secret, or every token of its spec. Of the rivals for two tokens it
+    /// names one that keeps its token for good before one that does for a while, and it lasts until one of the two lets go.
+    pub whole: Option<Rival>,
+    /// Of two tokens, those that another resource keeps while the other token is free.
+    pub taken: Vec<(Role, Rival)>,
+}
+
+/// One that keeps another from something it wants.
+struct Keeper {
+    /// By what claim.
+    claim: Claim,
+    /// Its number.
+    number: u32,
+    /// Until when at the most; `None`: for good.
+    until: Option<Timestamp>,
+}
+
+/// All that keep one from something.
+struct Keepers {
+    /// Those that keep it from working at all: one, or one for each of two tokens, and of these one that does for good first.
+    whole: Vec<Keeper>,
+    /// Those that keep it from one token while the other is free.
+    taken: Vec<(Role, Keeper)>,
 }
 
 impl Claims {
@@ -71,9 +105,7 @@ impl Claims {
             return self.add(resource, fresh);
         };
         fresh.since = known.since;
-        if fresh.asked == known.asked {
-            (fresh.able, fresh.found) = (known.able, known.found);
-        }
+        fresh.keep_shown(known);
         self.change(number, fresh)
     }
 
@@ -92,14 +124,19 @@ impl Claims {
         self.change_seen(resource, is_same, |known| known.values = values.clone())
     }
 
-    /// Takes note of the token that a resource means, so that its rivals are found without a call.
-    pub fn learn(&mut self, resource: &WorkspaceTokenRotation, token: &Token) -> Vec<Key> {
+    /// Takes note of the token that a resource means by a role, so that its rivals are found without a call.
+    pub fn learn(
+        &mut self,
+        resource: &WorkspaceTokenRotation,
+        role: Role,
+        token: &Token,
+    ) -> Vec<Key> {
         let found = Means::found(&self.prints, resource, token);
-        let is_same = |known: &Known| known.found == found;
-        self.change_seen(resource, is_same, |known| known.found = found)
+        let is_same = |known: &Known| known.is_found(role, found);
+        self.change_seen(resource, is_same, |known| known.find(role, found))
     }
 
-    /// Takes note of whether a resource can work on its token.
+    /// Takes note of whether a resource can work.
     pub fn judge(&mut self, resource: &WorkspaceTokenRotation, able: bool) -> Vec<Key> {
         let able = Some(able);
         let is_same = |known: &Known| known.able == able;
@@ -122,7 +159,7 @@ impl Claims {
             .collect()
     }
 
-    /// Whether some resource names this token of an entity, by its name or by its id.
+    /// Whether some resource names this token of an entity, by its name or by its id, or holds a value of it.
     pub fn is_named(&self, entity: &Entity, token: &Token) -> bool {
         let prints = [
             self.prints.token(&token.id),
@@ -132,32 +169,30 @@ impl Claims {
         any.next().is_some()
     }
 
-    /// The older resources with a claim to the same token as this one, whether or not they can work on it.
+    /// The older resources with a claim to a token of this one's spec, whether or not they can work on it.
     pub fn older(&self, resource: &WorkspaceTokenRotation) -> HashSet<Key> {
         let own = self.find(resource);
         let own = own.and_then(|(number, known)| Some((self.records.get(number)?, known)));
         let older = own.into_iter().flat_map(|(own, known)| {
-            let of_token = known.claims_to_token();
-            let all = of_token.flat_map(|claim| self.with(claim));
+            let wants = known.roles().flat_map(|role| known.wants(role));
+            let all = wants.flat_map(|want| self.with(want.claim));
             all.filter(|(_, one)| one.claimant < own.claimant)
         });
         older.map(|(_, one)| one.claimant.key()).collect()
     }
 
-    /// The resource that keeps this one from working `now`, if there is one; this one then waits for it.
-    pub fn rival(
+    /// What others keep this resource from `now`; it then waits for those that keep it from working at all.
+    pub fn rivals(
         &mut self,
         resource: &WorkspaceTokenRotation,
         now: Timestamp,
         pace: &Pace,
-    ) -> Option<Rival> {
+    ) -> Rivals {
         let mut known = Known::of(&self.prints, resource, now);
         let number = self.find(resource).map(|(number, before)| {
             // The resource may be as it was before its last write.
             known.values.add(&before.values);
-            if before.asked == known.asked {
-                known.found = before.found;
-            }
+            known.keep_shown(before);
             number
         });
         let unknown;
@@ -168,59 +203,104 @@ impl Claims {
                 &unknown
             }
         };
-        let keeper = self.keeper(own, number, &known, Moment { now, pace });
-        let rival = keeper.and_then(|(claim, rival, until)| {
-            let blocked = conflict(claim, &self.records.get(rival)?.claimant, own);
-            Some((rival, Rival { blocked, until }))
-        });
+        let Keepers { whole, taken } = self.keepers(own, number, &known, Moment { now, pace });
+        let taken = taken.iter();
+        let taken = taken.filter_map(|(role, keeper)| Some((*role, self.rival(keeper, own)?)));
+        let first = whole.first().and_then(|keeper| self.rival(keeper, own));
+        let until = whole.iter().filter_map(|keeper| keeper.until).min();
+        let rivals = Rivals {
+            whole: first.map(|first| Rival { until, ..first }),
+            taken: taken.collect(),
+        };
         if let Some(number) = number {
-            match &rival {
-                Some((rival, _)) => self.waiting.insert(number, *rival),
-                None => self.waiting.remove(&number),
-            };
+            self.wait_no_more(number);
+            let pairs = whole.iter().map(|keeper| (number, keeper.number));
+            self.waiting.extend(pairs);
         }
-        rival.map(|(_, rival)| rival)
+        rivals
     }
 
-    /// Who keeps `own` from what; one that does for good before one that does for a while, and of several the oldest.
-    fn keeper(
+    /// What `own` is told of one that keeps it from something.
+    fn rival(&self, keeper: &Keeper, own: &Claimant) -> Option<Rival> {
+        let rival = &self.records.get(keeper.number)?.claimant;
+        Some(Rival {
+            blocked: conflict(keeper.claim, rival, own),
+            until: keeper.until,
+        })
+    }
+
+    /// Who keeps `own` from what.
+    fn keepers(
         &self,
         own: &Claimant,
         number: Option<u32>,
         known: &Known,
         at: Moment<'_>,
-    ) -> Option<(Claim, u32, Option<Timestamp>)> {
-        let mut for_a_while = None;
-        for claim in known.claims() {
-            let mut best: Option<(u32, &Claimant, Option<Timestamp>)> = None;
-            for (
-                other,
-                Record {
-                    claimant,
-                    known: of,
-                },
-            ) in self.with(claim)
+    ) -> Keepers {
+        let keeper = |want| self.keeper(own, number, known, want, at);
+        if let Some(keeper) = keeper(known.wants_secret()) {
+            return Keepers {
+                whole: vec![keeper],
+                taken: Vec::new(),
+            };
+        }
+        let of_role = |role| {
+            let all = known.wants(role).filter_map(keeper);
+            Some((role, all.min_by_key(|keeper| keeper.until.is_some())?))
+        };
+        let taken: Vec<_> = known.roles().filter_map(of_role).collect();
+        if taken.len() < known.roles().count() {
+            return Keepers {
+                whole: Vec::new(),
+                taken,
+            };
+        }
+        let mut whole: Vec<_> = taken.into_iter().map(|(_, keeper)| keeper).collect();
+        whole.sort_by_key(|keeper| keeper.until.is_some());
+        Keepers {
+            whole,
+            taken: Vec::new(),
+        }
+    }
+
+    /// Who keeps `own` from what it wants; one that does for good before one that does for a while, and of several the
+    /// oldest.
+    fn keeper(
+        &self,
+        own: &Claimant,
+        number: Option<u32>,
+        known: &Known,
+        want: Want,
+        at: Moment<'_>,
+    ) -> Option<Keeper> {
+        let mut best: Option<(u32, &Claimant, Option<Timestamp>)> = None;
+        for (
+            other,
+            Record {
+                claimant,
+                known: of,
+            },
+        ) in self.with(want.claim)
+        {
+            if let Some((_, best, None)) = best
+                && best.second() < claimant.second()
             {
-                if let Some((_, best, None)) = best
-                    && best.second() < claimant.second()
-                {
-                    break;
-                }
-                let keeps = || of.keeps(known, claimant < own, claim, at);
-                let Some(until) = (Some(other) != number).then(keeps).flatten() else {
-                    continue;
-                };
-                let rank = |claimant, until: Option<_>| (until.is_some(), claimant);
-                if best.is_none_or(|(_, it, its)| rank(claimant, until) < rank(it, its)) {
-                    best = Some((other, claimant, until));
-                }
+                break;
             }
-            match best.map(|(rival, _, until)| (claim, rival, until)) {
-                Some(keeper @ (.., None)) => return Some(keeper),
-                keeper => for_a_while = for_a_while.or(keeper),
+            let keeps = || of.keeps(known, claimant < own, want, at);
+            let Some(until) = (Some(other) != number).then(keeps).flatten() else {
+                continue;
+            };
+            let rank = |claimant, until: Option<_>| (until.is_some(), claimant);
+            if best.is_none_or(|(_, it, its)| rank(claimant, until) < rank(it, its)) {
+                best = Some((other, claimant, until));
             }
         }
-        for_a_while
+        best.map(|(number, _, until)| Keeper {
+            claim: want.claim,
+            number,
+            until,
+        })
     }
 
     /// A resource that is known, and what is known of it.
@@ -278,7 +358,7 @@ impl Claims {
     ) -> Vec<Key> {
         match self.find(resource) {
             Some((number, known))
-                if !is_same(known) && known.asked == Means::asked(&self.prints, resource) =>
+                if !is_same(known) && known.is_asked_by(&self.prints, resource) =>
             {
                 let mut known = known.clone();
                 edit(&mut known);
@@ -317,10 +397,9 @@ impl Claims {
         let all = known.claims().flat_map(|claim| self.with(claim));
         let others: Vec<_> = all.map(|(other, _)| other).collect();
         for other in others {
-            if other == number || self.waiting.get(&other) == Some(&number) {
-                self.waiting.remove(&other);
-            }
+            self.waiting.remove(&(other, number));
         }
+        self.wait_no_more(number);
         if let Some(Record { claimant, .. }) = self.records.remove(number) {
             let second = claimant.second();
             let (namespace, name) = claimant.names();
@@ -348,12 +427,15 @@ impl Claims {
         for claim in states().flat_map(Known::claims) {
             let all = self.with_since(claim, since);
             for (other, one) in all.filter(|(other, _)| *other != number) {
-                let waits = self.waiting.get(&other) == Some(&number);
-                let bearing = |known: Option<&Known>| {
+                let waits = self.waiting.contains(&(other, number));
+                let bearing = |known: Option<&Known>, want| {
                     let is_older = *claimant < one.claimant;
-                    known.map_or(Bearing::None, |it| it.bearing(&one.known, is_older, claim))
+                    known.map_or(Bearing::None, |it| it.bearing(&one.known, is_older, want))
                 };
-                if (waits || one.known.able == Some(true)) && bearing(old) != bearing(new) {
+                let mut wants = one.known.wants_with(claim);
+                if (waits || one.known.able == Some(true))
+                    && wants.any(|want| bearing(old, want) != bearing(new, want))
+                {
                     affected.push((other, one));
                 }
             }
@@ -371,46 +453,27 @@ impl Claims {
         affected
     }
 
+    /// One waits for nobody until it has looked again.
+    fn wait_no_more(&mut self, number: u32) {
+        let of = |waiting: &BTreeSet<_>| {
+            let mut all = waiting.range((number, 0)..=(number, u32::MAX));
+            all.next().copied()
+        };
+        while let Some(pair) = of(&self.waiting) {
+            self.waiting.remove(&pair);
+        }
+    }
+
     /// The keys of those that are woken, who wait for nobody until they have looked again.
     fn woken(&mut self, mut affected: Vec<u32>) -> Vec<Key> {
         affected.truncate(MOST_WOKEN);
         for number in &affected {
-            self.waiting.remove(number);
+            self.wait_no_more(*number);
         }
         let records = affected
             .iter()
             .filter_map(|number| self.records.get(*number));
         records.map(|record| record.claimant.key()).collect()
-    }
-}
-
-/// What a rival keeps a resource from.
-fn conflict(claim: Claim, rival: &Claimant, own: &Claimant) -> Blocked {
-    let age = if rival < own { "older " } else { "" };
-    let ((rivals, name), (namespace, _)) = (rival.names(), own.names());
-    // The name of another tenant's namespace is not disclosed.
-    let whose = match (rivals == namespace, age) {
-        (true, age) => format!("the {age}resource {name}"),
-        (false, "") => "a resource in another namespace".into(),
-        (false, _) => "an older resource in another namespace".into(),
-    };
-    match claim {
-        Claim::Secret(_) => Blocked::new(
-            Reason::TargetConflict,
-            format!(
-                "{whose} writes the same Secret; choose another target.name or delete one of the two"
-            ),
-        ),
-        Claim::TokenId(_) | Claim::TokenName { .. } => {
-            let does = match age {
-                "" => "has a value of the same token already",
-                _ => "rotates the same token",
-            };
-            Blocked::new(
-                Reason::TokenConflict,
-                format!("{whose} {does}; delete one of the two"),
-            )
-        }
     }
 }
 
@@ -488,6 +551,13 @@ mod tests {
         resource
     }
 
+    /// With a second token.
+    fn with_alternate(mut resource: WorkspaceTokenRotation, token: &str) -> WorkspaceTokenRotation {
+        let other = self::resource("other", 0, token, "other");
+        resource.spec.alternate_token = Some(other.spec.token);
+        resource
+    }
+
     /// With a rotation of this token in its history.
     fn with_history(mut resource: WorkspaceTokenRotation, token: &str) -> WorkspaceTokenRotation {
         let status = resource.status.get_or_insert_default();
@@ -549,12 +619,12 @@ mod tests {
     }
 
     fn rival(claims: &mut Claims, resource: &WorkspaceTokenRotation) -> Option<Rival> {
-        claims.rival(resource, at(0), &PACE)
+        claims.rivals(resource, at(0), &PACE).whole
     }
 
     /// Whether it has to wait after so many seconds, and how: `for good` or until when.
     fn waits(claims: &mut Claims, resource: &WorkspaceTokenRotation, after: i64) -> String {
-        match claims.rival(resource, at(after), &PACE) {
+        match claims.rivals(resource, at(after), &PACE).whole {
             None => "free".into(),
             Some(Rival { until: None, .. }) => "for good".into(),
             Some(Rival {
@@ -632,7 +702,7 @@ mod tests {
             for known in [&older, &younger] {
                 let mut claims = of(&[&older, &younger]);
                 assert_eq!(rival(&mut claims, &younger), None, "nothing is known yet");
-                claims.learn(known, &token("id-1", "CI"));
+                claims.learn(known, Role::Token, &token("id-1", "CI"));
                 assert_eq!(reason(&mut claims, &younger), Some(Reason::TokenConflict));
                 assert_eq!(rival(&mut claims, &older), None);
             }
@@ -643,15 +713,15 @@ mod tests {
     fn two_tokens_of_one_name_are_no_conflict_and_a_name_that_moved_is_none_any_more() {
         let (old, young) = (resource("x", 9, "id-1", "a"), resource("y", 5, "id-2", "b"));
         let mut claims = of(&[&old, &young]);
-        claims.learn(&old, &token("id-1", "CI"));
-        claims.learn(&young, &token("id-2", "CI"));
+        claims.learn(&old, Role::Token, &token("id-1", "CI"));
+        claims.learn(&young, Role::Token, &token("id-2", "CI"));
         assert_eq!(rival(&mut claims, &young), None);
 
         let by_name = resource("x", 9, "CI", "a");
         let mut claims = of(&[&by_name, &young]);
-        claims.learn(&by_name, &token("id-2", "CI"));
+        claims.learn(&by_name, Role::Token, &token("id-2", "CI"));
         assert!(rival(&mut claims, &young).is_some());
-        let woken = claims.learn(&by_name, &token("id-3", "CI"));
+        let woken = claims.learn(&by_name, Role::Token, &token("id-3", "CI"));
         assert_eq!(woken, [Key::from(&young)]);
         assert_eq!(rival(&mut claims, &young), None);
     }
@@ -720,7 +790,7 @@ mod tests {
                 let mut claims = of(&[&older, &younger]);
                 for by_id in [&older, &younger] {
                     if by_id.spec.token.id.is_some() {
-                        claims.learn(by_id, &token("id-1", "CI"));
+                        claims.learn(by_id, Role::Token, &token("id-1", "CI"));
                     }
                 }
                 able.map(|able| claims.judge(&older, able));
@@ -757,7 +827,7 @@ mod tests {
         let young = resource("y", 5, "id-1", "b");
         let specs = [("id-1", "c"), ("id-2", "a"), ("CI", "a"), ("id-1", "a")];
         let mut claims = of(&[&resource("x", 9, "id-1", "a"), &young]);
-        claims.learn(&young, &token("id-1", "CI"));
+        claims.learn(&young, Role::Token, &token("id-1", "CI"));
         for second in 0..80 {
             let (token, secret) = specs[second as usize % specs.len()];
             claims.apply(&resource("x", 9, token, secret), at(second));
@@ -778,7 +848,7 @@ mod tests {
     fn another_target_is_no_reason_to_forget_what_a_resource_has_shown() {
         let (old, young) = (resource("x", 9, "CI", "a"), resource("y", 5, "id-1", "b"));
         let mut claims = of(&[&old, &young]);
-        claims.learn(&old, &token("id-1", "CI"));
+        claims.learn(&old, Role::Token, &token("id-1", "CI"));
         claims.judge(&old, true);
         claims.apply(&resource("x", 9, "CI", "c"), at(100));
         assert_eq!(waits(&mut claims, &young, 100), "for good");
@@ -914,7 +984,7 @@ mod tests {
             for one in &all {
                 claims.apply(one, at(0));
                 let id = one.spec.token.id.as_ref().unwrap();
-                claims.learn(one, &token(id, id));
+                claims.learn(one, Role::Token, &token(id, id));
                 claims.judge(one, true);
                 rival(&mut claims, one);
             }
@@ -942,6 +1012,170 @@ mod tests {
         assert_eq!(waits(&mut claims, &young, 1), "free");
         assert!(claims.remove(&former).is_empty());
         assert_eq!(waits(&mut claims, &again, 1), "until 60");
+    }
+
+    #[test]
+    fn of_two_tokens_another_resource_keeps_only_the_one_that_it_has() {
+        let one = with_adopted(resource("x", 9, "id-1", "a"), "id-1");
+        let other = with_adopted(resource("y", 5, "id-2", "b"), "id-2");
+        let mut claims = of(&[&one, &other]);
+        claims.judge(&other, true);
+        let both = with_alternate(one, "id-2");
+        assert!(claims.apply(&both, at(1)).is_empty(), "the other goes on");
+        claims.judge(&both, true);
+        let Rivals { whole, taken } = claims.rivals(&both, at(1), &PACE);
+        let [(Role::Alternate, rival)] = &taken[..] else {
+            panic!("{taken:?}");
+        };
+        assert!(whole.is_none() && rival.until.is_none());
+        assert_eq!(rival.blocked.reason, Reason::TokenConflict);
+        assert!(rival.blocked.message.contains("resource y has a value"));
+        assert_eq!(claims.rivals(&other, at(1), &PACE), Rivals::default());
+        // It waits for nobody, and is woken all the same.
+        assert!(claims.waiting.is_empty());
+        assert_eq!(claims.remove(&other), [Key::from(&both)]);
+        assert_eq!(claims.rivals(&both, at(1), &PACE), Rivals::default());
+    }
+
+    /// The message and the time of what keeps it from working at all, and of which tokens another resource keeps.
+    fn told(claims: &mut Claims, resource: &WorkspaceTokenRotation, after: i64) -> String {
+        let Rivals { whole, taken } = claims.rivals(resource, at(after), &PACE);
+        let name = whole.as_ref().map(|it| {
+            let (_, name) = it.blocked.message.split_once("resource ").unwrap();
+            name.split(' ').next().unwrap()
+        });
+        let until = whole.as_ref().and_then(|it| it.until);
+        let until = until.map(|it| it.duration_since(at(0)).as_secs());
+        let taken: Vec<_> = taken.iter().map(|(role, _)| role.field()).collect();
+        format!("{name:?} {until:?} {taken:?}")
+    }
+
+    #[test]
+    fn one_without_a_token_that_is_free_waits_for_the_first_that_lets_go() {
+        let stored = with_adopted(resource("stored", 9, "id-1", "a"), "id-1");
+        let silent = resource("silent", 8, "id-2", "b");
+        for [token, alternate] in [["id-1", "id-2"], ["id-2", "id-1"]] {
+            let both = with_alternate(resource("both", 1, token, "c"), alternate);
+            let taken = |id| match token == id {
+                true => r#"None None ["token"]"#,
+                false => r#"None None ["alternateToken"]"#,
+            };
+            let mut claims = of(&[&stored, &silent, &both]);
+            let until_60 = r#"Some("stored") Some(60) []"#;
+            assert_eq!(told(&mut claims, &both, 0), until_60);
+            assert_eq!(told(&mut claims, &both, 60), taken("id-1"));
+            claims.judge(&silent, true);
+            assert!(told(&mut claims, &both, 0).ends_with("None []"));
+            for (gone, other) in [(&silent, "id-1"), (&stored, "id-2")] {
+                assert!(told(&mut claims, &both, 0).ends_with("None []"));
+                assert_eq!(claims.remove(gone), [Key::from(&both)]);
+                assert!(claims.waiting.is_empty());
+                assert_eq!(told(&mut claims, &both, 0), taken(other));
+                claims.apply(gone, at(0));
+                claims.judge(&silent, true);
+            }
+            // Without the Secret no token is of use.
+            let secret = resource("secret", 7, "id-3", "c");
+            claims.apply(&secret, at(0));
+            assert_eq!(told(&mut claims, &both, 0), r#"Some("secret") None []"#);
+            assert_eq!(reason(&mut claims, &both), Some(Reason::TargetConflict));
+        }
+    }
+
+    #[test]
+    fn a_value_stays_claimed_until_another_replaces_it_though_the_spec_names_its_token_no_more() {
+        let held = with_adopted(
+            with_alternate(resource("x", 5, "id-1", "a"), "id-2"),
+            "id-1",
+        );
+        let other = resource("y", 9, "id-1", "b");
+        let mut edited = with_alternate(resource("x", 5, "id-2", "a"), "id-3");
+        edited.status = held.status;
+        let mut claims = of(&[&edited, &other]);
+        claims.judge(&other, true);
+        assert_eq!(waits(&mut claims, &other, 100), "for good");
+        assert_eq!(claims.rivals(&edited, at(100), &PACE), Rivals::default());
+        // That another has stored a value of it too does not keep this one from its own tokens, nor does it wake it.
+        claims.judge(&edited, true);
+        let also = with_adopted(other.clone(), "id-1");
+        assert!(claims.apply(&also, at(100)).is_empty());
+        assert_eq!(claims.rivals(&edited, at(100), &PACE), Rivals::default());
+        claims.apply(&other, at(100));
+        assert_eq!(waits(&mut claims, &other, 100), "for good");
+        let replaced = with_adopted(with_history(edited, "id-1"), "id-2");
+        assert_eq!(claims.book(&replaced), [Key::from(&other)]);
+        assert_eq!(waits(&mut claims, &other, 100), "free");
+    }
+
+    #[test]
+    fn of_two_tokens_of_one_name_each_is_kept_by_the_resource_that_has_it() {
+        let old = with_adopted(resource("x", 9, "id-1", "a"), "id-1");
+        for tokens in [["id-1", "id-2"], ["id-2", "id-1"]] {
+            let both = with_alternate(resource("y", 5, tokens[0], "b"), tokens[1]);
+            let mut claims = of(&[&old, &both]);
+            claims.learn(&old, Role::Token, &token("id-1", "CI"));
+            for (role, id) in Role::ALL.into_iter().zip(tokens) {
+                claims.learn(&both, role, &token(id, "CI"));
+            }
+            let Rivals { whole, taken } = claims.rivals(&both, at(0), &PACE);
+            assert!(whole.is_none(), "{tokens:?}");
+            let taken: Vec<_> = taken
+                .iter()
+                .map(|(role, _)| tokens[*role as usize])
+                .collect();
+            assert_eq!(taken, ["id-1"]);
+        }
+    }
+
+    #[test]
+    fn a_value_is_presumed_to_be_of_the_token_that_is_named_as_its_token_was() {
+        for names in [["CI", "Other"], ["Other", "CI"]] {
+            let both = with_alternate(resource("x", 9, names[0], "a"), names[1]);
+            let both = with_adopted(both, "id-1");
+            let of_name = |name| resource("y", 5, name, "b");
+            let mut claims = of(&[&both]);
+            for (name, expected) in [("CI", "for good"), ("Other", "until 60")] {
+                claims.apply(&of_name(name), at(0));
+                let found = waits(&mut claims, &of_name(name), 0);
+                assert_eq!(found, expected, "{name} of {names:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_edit_of_one_token_is_no_reason_to_forget_what_the_other_was_found_to_be() {
+        let (old, young) = (resource("x", 9, "CI", "a"), resource("y", 5, "id-1", "b"));
+        let mut claims = of(&[&old, &young]);
+        claims.learn(&old, Role::Token, &token("id-1", "CI"));
+        claims.judge(&old, true);
+        assert_eq!(waits(&mut claims, &young, 0), "for good");
+        let two = with_alternate(old.clone(), "Other");
+        claims.apply(&two, at(0));
+        assert_eq!(waits(&mut claims, &young, 0), "until 60", "whether it can");
+        claims.learn(&two, Role::Alternate, &token("id-2", "Other"));
+        let young = resource("y", 5, "id-2", "b");
+        claims.apply(&young, at(0));
+        assert_eq!(waits(&mut claims, &young, 0), "until 60");
+        let another = with_alternate(old.clone(), "Another");
+        assert_eq!(claims.apply(&another, at(0)), [Key::from(&young)]);
+        assert_eq!(waits(&mut claims, &young, 0), "free");
+        // What is found out of a spec that is gone is of no account, and nothing is found of a token that is not asked for.
+        claims.learn(&two, Role::Alternate, &token("id-2", "Other"));
+        assert_eq!(waits(&mut claims, &young, 0), "free");
+        claims.apply(&old, at(0));
+        claims.learn(&old, Role::Alternate, &token("id-2", "Other"));
+        assert_eq!(waits(&mut claims, &young, 0), "free");
+    }
+
+    #[test]
+    fn one_that_has_begun_is_woken_when_the_older_one_is_found_to_mean_that_token_by_the_name() {
+        let old = resource("x", 9, "CI", "a");
+        let young = with_pending(resource("y", 5, "CI", "b"), "id-1", at(0));
+        let mut claims = of(&[&old, &young]);
+        assert_eq!(waits(&mut claims, &young, 0), "until 60");
+        let woken = claims.learn(&old, Role::Token, &token("id-1", "CI"));
+        assert_eq!(woken, [Key::from(&young)]);
+        assert_eq!(waits(&mut claims, &young, 0), "free");
     }
 
     /// What can happen to one of several resources.
@@ -1010,8 +1244,8 @@ mod tests {
         }
 
         fn is_free(&mut self, who: usize) -> bool {
-            let rival = self.claims.rival(&self.all[who], at(self.now), &PACE);
-            rival.is_none()
+            let rivals = self.claims.rivals(&self.all[who], at(self.now), &PACE);
+            rivals.whole.is_none()
         }
 
         /// A pass; whether it ends in work on the token.
@@ -1021,7 +1255,8 @@ mod tests {
             }
             let resource = self.all[who].clone();
             if self.credentials[who] == Some(true) {
-                self.claims.learn(&resource, &token("id-1", "CI"));
+                self.claims
+                    .learn(&resource, Role::Token, &token("id-1", "CI"));
             }
             let is_free = self.is_free(who);
             if let Some(able) = self.credentials[who] {
@@ -1109,11 +1344,16 @@ mod tests {
     /// What can become of one of several resources, whoever sees to it.
     #[derive(Clone, Debug)]
     enum Becomes {
-        /// It is made, or edited: its token, its target, and what its status says of a token.
-        Applied(&'static str, &'static str, Option<(&'static str, Had)>),
+        /// It is made, or edited: its tokens, its target, and what its status says of a token.
+        Applied(
+            &'static str,
+            Option<&'static str>,
+            &'static str,
+            Option<(&'static str, Had)>,
+        ),
         /// The same of its status only.
         Booked(&'static str, Had),
-        Learned(&'static str),
+        Learned(Role, &'static str),
         Judged(bool),
         Removed,
         /// It is looked at after so many seconds.
@@ -1145,12 +1385,13 @@ mod tests {
     fn becomes() -> impl Strategy<Value = Becomes> {
         let id = || prop::sample::select(vec!["id-1", "id-2"]);
         let had = || prop::sample::select(vec![Had::Begun, Had::Stored, Had::Adopted]);
-        let asked = prop::sample::select(vec!["id-1", "ID-1", "id-2", "CI", "Other"]);
+        let asked = || prop::sample::select(vec!["id-1", "ID-1", "id-2", "CI", "Other"]);
+        let asked = || (asked(), prop::option::of(asked()));
         let target = prop::sample::select(vec!["a", "b", "c", "d"]);
         prop_oneof![
-            4 => (asked, target, prop::option::of((id(), had()))).prop_map(|(asked, target, had)| Becomes::Applied(asked, target, had)),
+            4 => (asked(), target, prop::option::of((id(), had()))).prop_map(|((asked, other), target, had)| Becomes::Applied(asked, other, target, had)),
             2 => (id(), had()).prop_map(|(id, had)| Becomes::Booked(id, had)),
-            2 => id().prop_map(Becomes::Learned),
+            3 => (prop::sample::select(Role::ALL.to_vec()), id()).prop_map(|(role, id)| Becomes::Learned(role, id)),
             3 => any::<bool>().prop_map(Becomes::Judged),
             1 => Just(Becomes::Removed),
             6 => prop_oneof![3 => Just(0), 1 => 1i64..90].prop_map(Becomes::Looked),
@@ -1167,13 +1408,16 @@ mod tests {
             let mut resources: Vec<_> = (0..4).map(|n| resource(names[n], 9 - n as i64, "id-1", names[n])).collect();
             let mut claims = of(&resources.iter().collect::<Vec<_>>());
             let mut now = 0;
-            // Until when each of those waits that wait, and have not been woken since.
-            let mut asleep: [Option<Option<Timestamp>>; 4] = [None; 4];
+            // What each was told that has not been woken since. One that cannot work does not ask for one token of two.
+            let mut asleep: [Option<Rivals>; 4] = Default::default();
             for (who, event) in all {
                 let it = resources[who].clone();
                 let woken = match event {
-                    Becomes::Applied(asked, target, had) => {
-                        let edited = resource(names[who], 9 - who as i64, asked, target);
+                    Becomes::Applied(asked, other, target, had) => {
+                        let mut edited = resource(names[who], 9 - who as i64, asked, target);
+                        if let Some(other) = other {
+                            edited = with_alternate(edited, other);
+                        }
                         resources[who] = had.iter().fold(edited, |it, (id, had)| had.of(it, id, now));
                         claims.apply(&resources[who], at(now))
                     }
@@ -1182,13 +1426,17 @@ mod tests {
                         resources[who] = had.of(resources[who].clone(), id, now);
                         claims.book(&resources[who])
                     }
-                    Becomes::Learned(id) => claims.learn(&it, &token(id, "CI")),
+                    Becomes::Learned(role, id) => claims.learn(&it, role, &token(id, "CI")),
                     Becomes::Judged(able) => claims.judge(&it, able),
                     Becomes::Removed => claims.remove(&it),
                     Becomes::Looked(later) => {
                         now += later;
-                        let rival = claims.rival(&it, at(now), &PACE);
-                        asleep[who] = rival.map(|rival| rival.until).filter(|_| claims.find(&it).is_some());
+                        let mut rivals = claims.rivals(&it, at(now), &PACE);
+                        let known = claims.find(&it).map(|(_, known)| known);
+                        if known.is_none_or(|known| known.able != Some(true)) {
+                            rivals.taken.clear();
+                        }
+                        asleep[who] = known.map(|_| rivals);
                         continue;
                     }
                 };
@@ -1197,13 +1445,200 @@ mod tests {
                     if woken.contains(&Key::from(&resources[other])) {
                         asleep[other] = None;
                     }
-                    let until = asleep[other];
-                    let Some(until) = until.filter(|it| it.is_none_or(|it| it > at(now))) else { continue };
+                    let Some(Rivals { whole, taken }) = &asleep[other] else { continue };
+                    let lasts = |rival: &Rival| rival.until.is_none_or(|it| it > at(now));
                     let (number, known) = claims.find(&resources[other]).unwrap();
                     let own = &claims.records.get(number).unwrap().claimant;
                     let moment = Moment { now: at(now), pace: &PACE };
-                    let keeper = claims.keeper(own, Some(number), known, moment);
-                    prop_assert!(keeper.is_some(), "{other} sleeps until {until:?}, and {who} {event:?}");
+                    let keepers = claims.keepers(own, Some(number), known, moment);
+                    if whole.as_ref().is_some_and(lasts) {
+                        prop_assert!(!keepers.whole.is_empty(), "{other} sleeps, {whole:?}, and {who} {event:?}");
+                    }
+                    for (role, rival) in taken.iter().filter(|(_, rival)| lasts(rival)) {
+                        let is_kept = !keepers.whole.is_empty() || keepers.taken.iter().any(|(it, _)| it == role);
+                        prop_assert!(is_kept, "{other} sleeps, {role:?} {rival:?}, and {who} {event:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// What can become of one of several resources, of which each has one token or two.
+    #[derive(Clone, Debug)]
+    enum Turn {
+        /// It is made, or edited.
+        Edited(&'static str, Option<&'static str>),
+        /// It is deleted.
+        Gone,
+        /// It stores a value of the token of this role, if it is free to.
+        Works(Role),
+        /// Its status tells no more of a value that is none of its only token.
+        Told,
+        /// Its credential is found to be of use, or not.
+        Judged(bool),
+        /// The operator starts anew.
+        Starts,
+        /// So many seconds pass.
+        Passes(i64),
+    }
+
+    fn turn() -> impl Strategy<Value = Turn> {
+        let asked = || prop::sample::select(vec!["id-1", "id-2", "id-3", "id-1-name", "id-2-name"]);
+        let role = prop::sample::select(Role::ALL.to_vec());
+        prop_oneof![
+            4 => (asked(), prop::option::of(asked())).prop_map(|(asked, other)| Turn::Edited(asked, other)),
+            1 => Just(Turn::Gone),
+            6 => role.prop_map(Turn::Works),
+            1 => Just(Turn::Told),
+            2 => any::<bool>().prop_map(Turn::Judged),
+            1 => Just(Turn::Starts),
+            2 => (1i64..90).prop_map(Turn::Passes),
+        ]
+    }
+
+    /// Several resources that are there or not, and what is known of them.
+    struct Town {
+        all: [Option<WorkspaceTokenRotation>; 3],
+        claims: Claims,
+        now: i64,
+    }
+
+    impl Town {
+        /// The id of the token of a role, which has a name after it.
+        fn id(resource: &WorkspaceTokenRotation, role: Role) -> Option<String> {
+            let token = resource.spec.reference(role)?;
+            let name = || token.name.as_ref()?.strip_suffix("-name");
+            token.id.as_deref().or_else(name).map(Into::into)
+        }
+
+        fn named(token: &'static str) -> crate::api::TokenRef {
+            let is_name = token.ends_with("-name");
+            crate::api::TokenRef {
+                name: is_name.then(|| token.into()),
+                id: (!is_name).then(|| token.into()),
+                ..Default::default()
+            }
+        }
+
+        /// Whether it is free to work on the token of a role, once it has found which that is.
+        fn is_free(&mut self, who: usize, role: Role) -> bool {
+            let Some(resource) = self.all[who].clone() else {
+                return false;
+            };
+            for role in Role::ALL {
+                if let Some(id) = Self::id(&resource, role) {
+                    let found = token(&id, &format!("{id}-name"));
+                    self.claims.learn(&resource, role, &found);
+                }
+            }
+            let Rivals { whole, taken } = self.claims.rivals(&resource, at(self.now), &PACE);
+            let has = Self::id(&resource, role).is_some();
+            has && whole.is_none() && taken.iter().all(|(taken, _)| *taken != role)
+        }
+
+        fn turn(&mut self, who: usize, turn: &Turn) {
+            let made = || {
+                let name = ["x", "y", "z"][who];
+                resource(name, 9 - who as i64, "id-1", name)
+            };
+            let mut resource = self.all[who].clone().unwrap_or_else(made);
+            match turn {
+                Turn::Edited(asked, other) => {
+                    resource.spec.token = Self::named(asked);
+                    resource.spec.alternate_token = other.map(Self::named);
+                    let ids = Role::ALL.map(|role| Self::id(&resource, role));
+                    if ids[0] == ids[1] {
+                        return;
+                    }
+                }
+                Turn::Works(role) => {
+                    if !self.is_free(who, *role) {
+                        return;
+                    }
+                    let id = Self::id(&resource, *role).unwrap();
+                    resource = with_adopted(with_history(resource, &id), &id);
+                    let status = resource.status.as_mut().unwrap();
+                    status.token.as_mut().unwrap().name = format!("{id}-name");
+                }
+                Turn::Told => {
+                    let id = Self::id(&resource, Role::Token);
+                    let status = resource.status.get_or_insert_default();
+                    let is_other = status.token.as_ref().map(|it| &it.id) != id.as_ref();
+                    if is_other && resource.spec.alternate_token.is_none() {
+                        status.token = None;
+                    }
+                }
+                Turn::Judged(able) => drop(self.claims.judge(&resource, *able)),
+                Turn::Gone => {
+                    self.claims.remove(&resource);
+                    self.all[who] = None;
+                    return;
+                }
+                Turn::Starts => {
+                    self.claims = Claims::default();
+                    for resource in self.all.iter().flatten() {
+                        self.claims.apply(resource, at(self.now));
+                    }
+                    return;
+                }
+                Turn::Passes(seconds) => {
+                    self.now += seconds;
+                    return;
+                }
+            }
+            if self.all[who].is_some() || matches!(turn, Turn::Edited(..)) {
+                self.claims.apply(&resource, at(self.now));
+                self.all[who] = Some(resource);
+            }
+        }
+
+        fn has_stored(resource: &WorkspaceTokenRotation, id: &str) -> bool {
+            let status = resource.status.as_ref();
+            status.is_some_and(|status| status.history.iter().any(|entry| entry.token_id == id))
+        }
+
+        /// Whether it has stored a value of the token and claims it still.
+        fn keeps(resource: &WorkspaceTokenRotation, id: &str) -> bool {
+            let held = resource.status.as_ref().and_then(|it| it.token.as_ref());
+            let asked = Role::ALL.map(|role| Self::id(resource, role));
+            let mut claimed = asked.iter().flatten().chain(held.map(|held| &held.id));
+            Self::has_stored(resource, id) && claimed.any(|it| it == id)
+        }
+    }
+
+    proptest! {
+        /// However specs are edited, for one token or two that take turns.
+        #[test]
+        fn of_all_with_a_claim_to_a_token_one_at_most_works_on_it_once_a_value_is_stored(
+            turns in prop::collection::vec((0usize..3, turn()), 1..80),
+        ) {
+            let mut town = Town { all: Default::default(), claims: Claims::default(), now: 0 };
+            for (who, turn) in turns {
+                town.turn(who, &turn);
+                // Each looks, and then again by what the others have found.
+                for who in 0..3 {
+                    town.is_free(who, Role::Token);
+                }
+                for id in ["id-1", "id-2", "id-3"] {
+                    let there: Vec<_> = (0..3).filter_map(|who| Some((who, town.all[who].clone()?))).collect();
+                    let keepers = there.iter().filter(|(_, it)| Town::keeps(it, id)).map(|(who, _)| *who);
+                    let keepers: Vec<_> = keepers.collect();
+                    let mut free = Vec::new();
+                    for (who, it) in &there {
+                        for role in Role::ALL {
+                            let is_of_role = Town::id(it, role).as_deref() == Some(id);
+                            if is_of_role && town.is_free(*who, role) {
+                                free.push(*who);
+                            }
+                        }
+                    }
+                    // The oldest, unless its spec does not name the token any more.
+                    let first = keepers.first().copied();
+                    prop_assert!(first.is_none() || free.is_empty() || free == [first.unwrap()], "{id}: {free:?}, {keepers:?}");
+                    let is_asked = |who: usize| there.iter().any(|(it, resource)| {
+                        *it == who && Role::ALL.iter().any(|role| Town::id(resource, *role).as_deref() == Some(id))
+                    });
+                    prop_assert!(first.is_none_or(|it| !is_asked(it) || free == [it]), "{id}: {free:?}, {keepers:?}");
                 }
             }
         }

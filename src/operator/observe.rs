@@ -326,13 +326,16 @@ impl Observer {
         Ok(())
     }
 
-    /// Remembers which token a resource means, and looks for one with a better claim to the same.
+    /// Remembers which tokens a resource means, and looks for others with a better claim to the same.
     fn find_rival(&self, seen: &mut Observed) {
         let mut claims = self.claims();
-        if let Live::Token { token, .. } = &seen.records.token {
-            self.wake.send(claims.learn(&seen.resource, token));
+        for (role, _) in seen.resource.spec.references() {
+            if let Some(token) = seen.records.of(role).token() {
+                self.wake.send(claims.learn(&seen.resource, role, token));
+            }
         }
-        seen.rival = claims.rival(&seen.resource, seen.now, seen.pace());
+        let rivals = claims.rivals(&seen.resource, seen.now, seen.pace());
+        (seen.rival, seen.taken) = (rivals.whole, rivals.taken);
     }
 }
 

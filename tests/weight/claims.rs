@@ -1,6 +1,6 @@
 //! What a claim of a resource weighs.
 
-use astro_token_operator::api::WorkspaceTokenRotation;
+use astro_token_operator::api::{Role, WorkspaceTokenRotation};
 use astro_token_operator::decide::evidence::Token;
 use astro_token_operator::decide::pace::Pace;
 use astro_token_operator::decide::rivals::Claims;
@@ -43,9 +43,9 @@ pub fn claims(resources: usize) -> Claims {
             ..Token::default()
         };
         claims.apply(&resource, Timestamp::UNIX_EPOCH);
-        claims.learn(&resource, &token);
+        claims.learn(&resource, Role::Token, &token);
         claims.judge(&resource, true);
-        claims.rival(&resource, Timestamp::UNIX_EPOCH, &Pace::SHIPPED);
+        claims.rivals(&resource, Timestamp::UNIX_EPOCH, &Pace::SHIPPED);
     }
     claims
 }

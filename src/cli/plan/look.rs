@@ -8,7 +8,7 @@ use crate::cluster::error::Error;
 use crate::cluster::permissions::may_read_secrets;
 use crate::cluster::store::Store;
 use crate::cluster::watch::Wake;
-use crate::decide::evidence::{Access, Observed, Rival, Settings};
+use crate::decide::evidence::{Access, Observed, Settings};
 use crate::decide::managed::Metadata;
 use crate::decide::rivals::Claims;
 use crate::decide::validate::is_workable;
@@ -79,7 +79,7 @@ impl Looker {
                 ..(*self.observer.handles.settings).clone()
             });
         }
-        begun.rival = self.rival(resource);
+        self.find_rivals(&mut begun);
         let (seen, grant) = self.observer.live(&begun, now).await?;
         self.observer.judge(&seen);
         self.looked_at.extend(resource.uid());
@@ -131,12 +131,13 @@ impl Looker {
                 let _ = self.look(&rival).await;
             }
         }
-        seen.rival = self.rival(&seen.resource);
+        self.find_rivals(seen);
     }
 
-    fn rival(&self, resource: &WorkspaceTokenRotation) -> Option<Rival> {
+    fn find_rivals(&self, seen: &mut Observed) {
         let pace = &self.observer.handles.settings.pace;
-        self.observer.claims().rival(resource, now(), pace)
+        let rivals = (self.observer.claims()).rivals(&seen.resource, now(), pace);
+        (seen.rival, seen.taken) = (rivals.whole, rivals.taken);
     }
 
     async fn can_read(&mut self, resource: &WorkspaceTokenRotation) -> bool {

@@ -228,7 +228,8 @@ async fn claims_outlive_a_refusal_and_end_with_the_next_list() {
         claims
             .lock()
             .unwrap()
-            .rival(&younger, now(), &Pace::SHIPPED)
+            .rivals(&younger, now(), &Pace::SHIPPED)
+            .whole
             .is_some()
     };
     assert!(has_to_wait());

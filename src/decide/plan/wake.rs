@@ -25,7 +25,11 @@ pub fn wake(seen: &Observed, plan: &Plan, setback: Option<&Setback>) -> Timestam
         (None, Plan::Look | Plan::Settle | Plan::Rotate(_) | Plan::Rewrite { .. }) => seen.now,
     };
     // A rival that does not show in time that it can work keeps nobody any more.
-    let let_go = seen.rival.as_ref().and_then(|rival| rival.until);
+    let rivals = seen
+        .rival
+        .iter()
+        .chain(seen.taken.iter().map(|(_, rival)| rival));
+    let let_go = rivals.filter_map(|rival| rival.until);
     let sooner = recovery_audit(seen).into_iter().chain(let_go);
     sooner
         .filter(|at| *at > seen.now)
