@@ -29,6 +29,11 @@ pub async fn rehearse(client: &Client, draft: &Draft<'_>) -> Result<(), Error> {
         Error::Changed(blocked) => Error::Refused(blocked),
         error => error,
     })?;
+    // What was read as absent is there by now: only a Secret that is stored has a version.
+    let version = answer.pointer("/metadata/resourceVersion");
+    if draft.resource_version.is_none() && version.is_some() {
+        return Err(Error::Raced);
+    }
     if answer.pointer("/metadata/deletionTimestamp").is_some() {
         return Err(Error::Refused(Blocked::new(
             Reason::TargetTerminating,

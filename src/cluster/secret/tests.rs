@@ -2,6 +2,7 @@
 
 use super::{Draft, rehearse, write};
 use crate::api::{Key, WorkspaceTokenRotation, evidence};
+use crate::cluster::error::Error;
 use crate::cluster::store::Store;
 use crate::decide::managed::{MANAGER, Metadata};
 use crate::decide::stamp::{Stamp, rotation_id};
@@ -42,7 +43,7 @@ async fn a_write_is_known_at_once_and_a_dry_run_is_not() {
         "spec": {"workspaceId": "w", "token": {"id": "tok"}, "schedule": {"every": "1d"}, "target": {"name": "s"}},
     });
     let owner: WorkspaceTokenRotation = serde_json::from_value(owner).unwrap();
-    let draft = Draft {
+    let mut draft = Draft {
         owner: &owner,
         name: "s".into(),
         stamp: Stamp {
@@ -66,6 +67,10 @@ async fn a_write_is_known_at_once_and_a_dry_run_is_not() {
     };
     let version = || known.get(&key).unwrap().resource_version();
     let client = server();
+    // What was not there is there by now.
+    let raced = rehearse(&client, &draft).await;
+    assert!(matches!(raced, Err(Error::Raced)));
+    draft.resource_version = Some("7".into());
     rehearse(&client, &draft).await.unwrap();
     assert_eq!(version().as_deref(), Some("7"));
     let held = write((&client, &known), &draft, &"value".into())
