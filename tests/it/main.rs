@@ -29,6 +29,8 @@ mod held_back;
 mod scope;
 // Two resources with a claim to one token or one Secret.
 mod rivals;
+// Two tokens that take turns.
+mod turns;
 // What a rotation costs: requests, passes and refusals.
 mod counts;
 // Tenants who share an operator cannot reach, crash, stall or slow each other.

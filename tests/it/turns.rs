@@ -1,0 +1,266 @@
+//! Two tokens that take turns: which one is rotated, what stays valid, and what an edit costs.
+
+use crate::stage::{Mode, Shared, Stage, is_ready, merge};
+use astro_token_operator::api::{Cause, Status, WorkspaceTokenRotation};
+use lab::astro::{Fault, Issued, Operation, Reply, Step};
+use serde_json::{Value, json};
+
+/// As many as there are tests, and one more.
+const NAMESPACES: usize = 12;
+
+async fn stage() -> Stage {
+    const FLAGS: &[&str] = &["--leader-election=false"];
+    static SHARED: Shared = Shared::of_namespaces(Mode::NAMESPACES, FLAGS, NAMESPACES);
+    SHARED.stage().await
+}
+
+/// A resource `ci` with two tokens, and these.
+async fn pair(stage: &Stage, edit: Value) -> [Issued; 2] {
+    let tokens = ["a", "b"].map(|name| stage.token(name));
+    let mut spec = alternate(stage, "b");
+    spec["token"] = json!({"name": stage.token_name("a")});
+    merge(&mut spec, edit);
+    stage.create("ci", spec).await;
+    tokens
+}
+
+fn alternate(stage: &Stage, name: &str) -> Value {
+    json!({"alternateToken": {"name": stage.token_name(name)}})
+}
+
+async fn value(stage: &Stage) -> String {
+    stage.value("ci-secret", "token").await.unwrap()
+}
+
+fn held(status: &Status) -> &str {
+    status.token.as_ref().map_or("", |token| &token.id)
+}
+
+fn rotations(stage: &Stage, tokens: &[Issued; 2]) -> (usize, usize) {
+    let [a, b] = tokens;
+    (stage.astro.rotations(&a.id), stage.astro.rotations(&b.id))
+}
+
+/// Waits until the resource is at rest, and the Secret holds a value of this token.
+async fn until_held(stage: &Stage, token: &Issued) -> WorkspaceTokenRotation {
+    let is_it = |_: &WorkspaceTokenRotation, status: &Status| {
+        is_ready(status) && status.pending.is_none() && held(status) == token.id
+    };
+    let resource = stage.until("ci", "holds the other token", is_it).await;
+    assert!(stage.holds_live("ci").await);
+    resource
+}
+
+#[tokio::test]
+async fn each_rotation_takes_the_token_that_the_secret_does_not_hold() {
+    let stage = stage().await;
+    let tokens = pair(&stage, json!({})).await;
+    until_held(&stage, &tokens[0]).await;
+    assert_eq!(rotations(&stage, &tokens), (1, 0));
+    let mut before = value(&stage).await;
+    for turn in 1..=3 {
+        stage.request("ci", &format!("turn {turn}")).await;
+        let resource = until_held(&stage, &tokens[turn % 2]).await;
+        assert!(
+            stage.astro.is_live(&before),
+            "turn {turn} took the value before"
+        );
+        let status = resource.status.unwrap();
+        let previous = status.previous_token.unwrap();
+        assert_eq!(previous.id, tokens[(turn + 1) % 2].id);
+        before = value(&stage).await;
+    }
+    assert_eq!(rotations(&stage, &tokens), (2, 2));
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_turn_waits_until_consumers_have_left_the_value_before() {
+    let stage = stage().await;
+    let tokens = pair(&stage, json!({})).await;
+    until_held(&stage, &tokens[0]).await;
+    let mut times = Vec::new();
+    for turn in 1..=3 {
+        // As soon as the one before is stored.
+        stage.request("ci", &format!("turn {turn}")).await;
+        let status = until_held(&stage, &tokens[turn % 2]).await.status.unwrap();
+        times.push(status.last_rotation.unwrap().at.0);
+    }
+    for pair in times.windows(2) {
+        let apart = pair[1].duration_since(pair[0]).as_secs();
+        assert!(apart >= 2, "the value before was valid for {apart} s only");
+    }
+    assert_eq!(rotations(&stage, &tokens), (2, 2));
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn what_another_party_ends_is_replaced_by_the_token_with_the_fewest_users() {
+    let stage = stage().await;
+    let tokens = pair(&stage, json!({"externalRotation": "Reclaim"})).await;
+    until_held(&stage, &tokens[0]).await;
+    stage.request("ci", "one").await;
+    until_held(&stage, &tokens[1]).await;
+    // The value that the Secret does not hold: it has lost nothing.
+    stage.astro.rotate(&tokens[0].id);
+    let is_told = |_: &_, status: &Status| status.previous_token.is_none() && is_ready(status);
+    stage.until("ci", "without a value before", is_told).await;
+    assert_eq!(rotations(&stage, &tokens), (1, 1));
+    // The one that it holds, long after it was stored.
+    stage.astro.rotate(&tokens[1].id);
+    let resource = until_held(&stage, &tokens[0]).await;
+    let last = resource.status.unwrap().last_rotation.unwrap();
+    assert_eq!(last.reason, Cause::Reclaimed);
+    assert_eq!(rotations(&stage, &tokens), (2, 1));
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_gone_is_replaced_by_the_other_and_with_both_a_person_has_to_act() {
+    let stage = stage().await;
+    let tokens = pair(&stage, json!({})).await;
+    until_held(&stage, &tokens[0]).await;
+    stage.astro.delete(&tokens[0].id);
+    until_held(&stage, &tokens[1]).await;
+    let message = stage.until_blocked("ci", "TokenNotFound").await;
+    assert!(message.starts_with("token: "), "{message}");
+    assert_eq!(stage.astro.rotations(&tokens[1].id), 1);
+    stage.astro.delete(&tokens[1].id);
+    let is_false = |_: &_, status: &Status| !is_ready(status);
+    let resource = stage.until("ci", "not ready", is_false).await;
+    let ready = resource.status.unwrap().ready().cloned().unwrap();
+    assert_eq!(ready.reason, "TokenNotFound", "{}", ready.message);
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn trouble_with_the_token_that_is_next_is_told_and_nothing_is_rotated_in_its_place() {
+    let stage = stage().await;
+    let tokens = pair(&stage, json!({})).await;
+    until_held(&stage, &tokens[0]).await;
+    let before = value(&stage).await;
+    let twin = stage.token("b");
+    stage.request("ci", "one").await;
+    let message = stage.until_blocked("ci", "TokenAmbiguous").await;
+    assert!(message.starts_with("alternateToken: "), "{message}");
+    let status = stage.resources().get("ci").await.unwrap().status.unwrap();
+    assert!(is_ready(&status));
+    assert_eq!(status.handled_request, None, "the request stays open");
+    assert_eq!(
+        (rotations(&stage, &tokens), value(&stage).await),
+        ((1, 0), before)
+    );
+    // It is done once there is one.
+    stage.astro.delete(&twin.id);
+    until_held(&stage, &tokens[1]).await;
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn an_edit_of_the_tokens_costs_no_rotation() {
+    let stage = stage().await;
+    let [a, b, c] = ["a", "b", "c"].map(|name| stage.token(name));
+    let named = |name: &str| json!({"name": stage.token_name(name)});
+    stage.create("ci", json!({"token": named("a")})).await;
+    stage.until_rotated("ci", 1).await;
+    let secret = async || stage.secret("ci-secret").await.unwrap();
+    let before = value(&stage).await;
+    let unchanged = async |what: &str, token: Value, alternate: Value, other: Option<&Issued>| {
+        let spec = json!({"spec": {"token": token, "alternateToken": alternate}});
+        let edited = stage.edit("ci", spec).await;
+        let is_other = |secret: &k8s_openapi::api::core::v1::Secret| {
+            let annotations = secret.metadata.annotations.as_ref().unwrap();
+            let named = annotations.get("astro-token-operator.io/other-token-id");
+            other.is_none_or(|other| named == Some(&other.id))
+        };
+        stage.until_secret_of("ci-secret", what, is_other).await;
+        let generation = edited.metadata.generation;
+        let is_seen = |_: &_, status: &Status| {
+            status.observed_generation == generation && is_ready(status) && held(status) == a.id
+        };
+        stage.until("ci", what, is_seen).await;
+        assert_eq!(value(&stage).await, before, "{what}");
+    };
+    unchanged("one added", named("a"), named("b"), Some(&b)).await;
+    unchanged("both swapped", named("b"), named("a"), Some(&b)).await;
+    unchanged("the next one replaced", named("c"), named("a"), Some(&c)).await;
+    // The value that is held is of neither, until the next turn.
+    unchanged("the held one replaced", named("c"), named("b"), None).await;
+    let count = |token: &Issued| stage.astro.rotations(&token.id);
+    assert_eq!((count(&a), count(&b), count(&c)), (1, 0, 0));
+    stage.request("ci", "one").await;
+    let is_next = |_: &_, status: &Status| held(status) == c.id && is_ready(status);
+    stage.until("ci", "rotated", is_next).await;
+    assert!(
+        stage.astro.is_live(&before),
+        "the value of a token that is left alone"
+    );
+    // One that is removed while the Secret holds the other.
+    stage
+        .edit(
+            "ci",
+            json!({"spec": {"token": named("b"), "alternateToken": null}}),
+        )
+        .await;
+    let former = |_: &_, status: &Status| {
+        let ready = status.ready().unwrap();
+        ready.message.contains("no longer names") && is_ready(status)
+    };
+    stage.until("ci", "told of the former token", former).await;
+    stage.request("ci", "two").await;
+    let is_next = |_: &_, status: &Status| held(status) == b.id && is_ready(status);
+    stage.until("ci", "rotated", is_next).await;
+    assert_eq!((count(&a), count(&b), count(&c)), (1, 1, 1));
+    let annotations = secret().await.metadata.annotations.unwrap();
+    assert!(!annotations.contains_key("astro-token-operator.io/other-token-id"));
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_call_that_fails_puts_the_value_in_no_doubt() {
+    let stage = stage().await;
+    let tokens = pair(&stage, json!({})).await;
+    until_held(&stage, &tokens[0]).await;
+    let before = value(&stage).await;
+    // It takes effect, and the answer is lost.
+    let lost = Fault::on(Operation::Rotate).token(&tokens[1].id).once();
+    stage.astro.fault(lost.after(Step::Close));
+    stage.request("ci", "one").await;
+    let message = stage.until_blocked("ci", "RotationInDoubt").await;
+    let status = stage.resources().get("ci").await.unwrap().status.unwrap();
+    assert!(is_ready(&status), "{message}");
+    assert!(stage.astro.is_live(&before));
+    let status = until_held(&stage, &tokens[1]).await.status.unwrap();
+    assert!(stage.astro.is_live(&before), "the value before was rotated");
+    assert_eq!(rotations(&stage, &tokens), (1, 2));
+    assert_eq!(status.last_rotation.unwrap().reason, Cause::Lost);
+    // Another process could not have stored the value that was lost.
+    let secret = stage.secret("ci-secret").await.unwrap();
+    let annotations = secret.metadata.annotations.unwrap();
+    let lost = status
+        .history
+        .iter()
+        .find(|it| it.outcome != astro_token_operator::api::RotationOutcome::Stored);
+    assert_eq!(
+        annotations.get("astro-token-operator.io/fence"),
+        lost.map(|it| &it.id)
+    );
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_refusal_leaves_both_values_as_they_are() {
+    let stage = stage().await;
+    let tokens = pair(&stage, json!({})).await;
+    until_held(&stage, &tokens[0]).await;
+    let refused = Fault::on(Operation::Rotate).token(&tokens[1].id).once();
+    stage
+        .astro
+        .fault(refused.before(Step::Answer(Reply::json(403))));
+    stage.request("ci", "one").await;
+    stage.until_blocked("ci", "Forbidden").await;
+    assert!(stage.holds_live("ci").await);
+    until_held(&stage, &tokens[1]).await;
+    assert_eq!(rotations(&stage, &tokens), (1, 1));
+    stage.assert_no_leak().await;
+}
