@@ -64,6 +64,8 @@ struct Case {
     name: String,
     plan: Plan,
     token: Issued,
+    /// The one that takes turns with it, where two do.
+    alternate: Option<Issued>,
     deaths: usize,
     /// Values that were lost, and calls that were given up, before its story began.
     lost_before: usize,
@@ -161,15 +163,21 @@ impl Lane {
     }
 
     fn case(&self, name: String, plan: Plan) -> Case {
-        let token = self.astro.create(match plan.is_for_a_deployment() {
-            true => NewToken::deployment(&name, &name, &name),
-            false => NewToken::workspace(&name, &name),
-        });
-        self.gate.alias(&token.id, &name);
+        let create = |token: &str| {
+            let token = self.astro.create(match plan.is_for_a_deployment() {
+                true => NewToken::deployment(token, &name, &name),
+                false => NewToken::workspace(token, &name),
+            });
+            self.gate.alias(&token.id, &name);
+            token
+        };
+        let token = create(&name);
+        let alternate = (plan.task.takes_turns()).then(|| create(&format!("{name}-b")));
         Case {
             name,
             plan,
             token,
+            alternate,
             deaths: 0,
             lost_before: 0,
             given_up_before: 0,
@@ -218,7 +226,7 @@ impl Lane {
 
     /// What the operator finds when it starts, and what will go wrong then.
     async fn set_task(&self, case: &Case) -> anyhow::Result<()> {
-        let id = &case.token.id;
+        let id = &case.next().id;
         if let Some(fault) = case.plan.trouble.fault(id, VENDOR_TIMEOUT) {
             self.astro.fault(fault);
         }
@@ -229,12 +237,12 @@ impl Lane {
         }
         let edit = match case.plan.task {
             Task::First | Task::Adopted => return self.create_resource(case).await,
-            Task::Requested | Task::Deleted => {
+            Task::Requested | Task::Deleted | Task::Turn => {
                 json!({"metadata": {"annotations": {REQUEST: "now"}}})
             }
             Task::Moved => json!({"spec": {"target": {"name": case.target()}}}),
-            Task::Reclaimed => {
-                self.astro.rotate(id);
+            Task::Reclaimed | Task::TurnReclaimed => {
+                self.astro.rotate(&case.token.id);
                 return Ok(());
             }
         };
@@ -333,7 +341,7 @@ impl Lane {
             let resource = self.ledger.resource(&case.name);
             resource.is_some_and(|it| status(&it).handled_request.is_some())
         };
-        self.is_settled(case, &case.target()) && (case.plan.task != Task::Requested || handled())
+        self.is_settled(case, &case.target()) && (!case.plan.task.is_requested() || handled())
     }
 
     /// At rest, and the event about it was sent in this life.
@@ -360,18 +368,20 @@ impl Lane {
         let mut account = self.books(case, secret);
         account.lost = account.lost.saturating_sub(case.lost_before);
         // What another party was shown is not ours to store.
-        account.lost -= usize::from(case.plan.task == Task::Reclaimed && account.lost > 0);
+        account.lost -= usize::from(case.plan.task.is_reclaimed() && account.lost > 0);
         account
     }
 
     fn books(&self, case: &Case, secret: &str) -> Account {
-        let issues = self.astro.issues(&case.token.id);
+        let issues = case.tokens().map(|token| self.astro.issues(&token.id));
+        let issues: Vec<_> = issues.collect();
         self.ledger.account(secret, &case.old_target(), &issues)
     }
 
     fn report(&self, case: Case, healed: bool) -> Report {
         let account = self.account(&case, &case.target());
-        let rotations = self.astro.rotations(&case.token.id) - case.lost_before;
+        let rotations = case.tokens().map(|token| self.astro.rotations(&token.id));
+        let rotations = rotations.sum::<usize>() - case.lost_before;
         let broken = self.broken_promise(&case, &account, rotations, healed);
         Report {
             broken: broken.map(|it| format!("{it}\n{}", self.said(&case.name))),
@@ -441,8 +451,17 @@ impl Lane {
             return Some(format!("{lost} values lost in {most} accidents"));
         }
         let value = self.ledger.value(&case.target()).unwrap_or_default();
-        if self.astro.token_of(&value).as_ref() != Some(&case.token.id) {
+        let of = self.astro.token_of(&value);
+        let mut tokens = case.tokens();
+        let is_expected = match case.plan.task {
+            Task::Turn => of.as_ref() == Some(&case.next().id),
+            _ => tokens.any(|token| of.as_ref() == Some(&token.id)),
+        };
+        if !is_expected {
             return Some("the Secret holds a value of another token".into());
+        }
+        if case.plan.task == Task::Turn && !account.dead.is_empty() {
+            return Some(format!("a dead value for {:?}", account.dead));
         }
         self.gate.broken(&case.name).into_iter().next()
     }
@@ -512,6 +531,10 @@ impl Lane {
             true => json!({"name": name, "scope": "Deployment", "deploymentId": name}),
             false => json!({"name": name}),
         };
+        let alternate = case
+            .alternate
+            .as_ref()
+            .map(|_| json!({"name": format!("{name}-b")}));
         let resource: DynamicObject = serde_json::from_value(json!({
             "apiVersion": kind().api_version,
             "kind": kind().kind,
@@ -519,6 +542,7 @@ impl Lane {
             "spec": {
                 "workspaceId": name,
                 "token": token,
+                "alternateToken": alternate,
                 "schedule": {"every": "1d"},
                 "credentials": {"secretRef": {"name": format!("{name}-owner")}},
                 "target": {"name": case.old_target()},
@@ -546,6 +570,16 @@ impl Lane {
 }
 
 impl Case {
+    /// Its tokens.
+    fn tokens(&self) -> impl Iterator<Item = &Issued> {
+        std::iter::once(&self.token).chain(&self.alternate)
+    }
+
+    /// The one that is to be rotated.
+    fn next(&self) -> &Issued {
+        self.alternate.as_ref().unwrap_or(&self.token)
+    }
+
     /// The Secret that is to hold the value in the end.
     fn target(&self) -> String {
         match self.plan.task {

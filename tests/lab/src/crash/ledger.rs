@@ -20,6 +20,9 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Which rotation a Secret's value is of.
 const ROTATION_ID: &str = "astro-token-operator.io/rotation-id";
 
+/// A value that was issued, and when.
+pub type Issue = (Instant, Arc<str>);
+
 /// What an administrator sees of one namespace, as it changes. Holds values, so it has no `Debug`.
 pub struct Ledger {
     shared: Arc<Shared>,
@@ -50,10 +53,10 @@ pub struct Cause {
     pub attempts: i32,
 }
 
-/// What became of the values of one token.
+/// What became of the values of one token, or of two that take turns.
 #[derive(Debug, Default, PartialEq)]
 pub struct Account {
-    /// Values that were issued after the token's first, and never reached the Secret.
+    /// Values that were issued after a token's first, and never reached the Secret.
     pub lost: usize,
     /// For how long the Secret held a dead value, each time.
     pub dead: Vec<Duration>,
@@ -106,8 +109,8 @@ impl Ledger {
         self.shared.changed.subscribe()
     }
 
-    /// What became of the values that were issued so; `secret` is to hold them, `former` did before.
-    pub fn account(&self, secret: &str, former: &str, issues: &[(Instant, Arc<str>)]) -> Account {
+    /// What became of the values that were issued so of each token; `secret` is to hold them, `former` did before.
+    pub fn account(&self, secret: &str, former: &str, issues: &[Vec<Issue>]) -> Account {
         let seen = self.shared.seen();
         let stored = |name| seen.stored.get(name).map_or(&[][..], Vec::as_slice);
         account(issues, stored(secret), stored(former))
@@ -197,32 +200,33 @@ async fn each<K>(
     }
 }
 
-/// Books issues against stores. The value that a token is created with does not have to be stored.
+/// Books the issues of each token against stores. The value that a token is created with does not have to be stored.
 fn account(
-    issues: &[(Instant, Arc<str>)],
+    issues: &[Vec<Issue>],
     stored: &[(Instant, String)],
     former: &[(Instant, String)],
 ) -> Account {
     let ever = |value: &str| stored.iter().chain(former).any(|(_, it)| it == value);
-    let lost = issues.iter().skip(1).filter(|(_, value)| !ever(value));
-    let mut events: Vec<(Instant, bool, &str)> = issues
-        .iter()
-        .map(|(at, value)| (*at, true, &**value))
-        .chain(
-            stored
-                .iter()
-                .map(|(at, value)| (*at, false, value.as_str())),
-        )
-        .collect();
+    let later = issues.iter().flat_map(|of_token| of_token.iter().skip(1));
+    let lost = later.filter(|(_, value)| !ever(value));
+    let of_tokens = issues.iter().enumerate().flat_map(|(token, issues)| {
+        let issues = issues.iter();
+        issues.map(move |(at, value)| (*at, Some(token), &**value))
+    });
+    let of_secret = stored.iter().map(|(at, value)| (*at, None, value.as_str()));
+    let mut events: Vec<_> = of_tokens.chain(of_secret).collect();
     events.sort_by_key(|(at, ..)| *at);
-    let (mut live, mut held, mut since) = (None, None, None);
+    let mut live: Vec<Option<&str>> = vec![None; issues.len()];
+    let (mut held, mut since) = (None, None);
+    let is_live =
+        |held: Option<&str>, live: &[Option<&str>]| held.is_none() || live.contains(&held);
     let mut dead = Vec::new();
     for (at, issued, value) in events {
         match issued {
-            true => live = Some(value),
-            false => held = Some(value),
+            Some(token) => live[token] = Some(value),
+            None => held = Some(value),
         }
-        match (held.is_none() || held == live, since) {
+        match (is_live(held, &live), since) {
             (true, Some(began)) => {
                 dead.push(at - began);
                 since = None;
@@ -234,7 +238,7 @@ fn account(
     Account {
         lost: lost.count(),
         dead,
-        live: held.is_some() && held == live,
+        live: held.is_some() && is_live(held, &live),
     }
 }
 
@@ -249,10 +253,9 @@ mod tests {
     #[test]
     fn values_are_booked_as_stored_or_lost_and_the_time_between_as_dead() {
         let base = Instant::now();
-        let issues = |all: &[(u64, &str)]| -> Vec<(Instant, Arc<str>)> {
-            all.iter()
-                .map(|(s, v)| (at(base, *s), (*v).into()))
-                .collect()
+        let issues = |all: &[(u64, &str)]| -> Vec<Vec<Issue>> {
+            let of_one = all.iter().map(|(s, v)| (at(base, *s), (*v).into()));
+            vec![of_one.collect()]
         };
         let stored = |all: &[(u64, &str)]| -> Vec<(Instant, String)> {
             all.iter()
@@ -278,5 +281,16 @@ mod tests {
         assert_eq!((open.lost, open.live), (2, false));
         let moved = account(&issues(&story[..2]), &[], &stored(&[(11, "b")]));
         assert_eq!((moved.lost, moved.live), (0, false));
+
+        // Of two tokens the one that the Secret does not hold is rotated, and later the one that it holds.
+        let both = [
+            issues(&[(0, "a"), (30, "c")]),
+            issues(&[(0, "x"), (10, "b")]),
+        ]
+        .concat();
+        let turn = account(&both, &stored(&[(5, "a"), (11, "b")]), &[]);
+        assert_eq!((turn.lost, turn.live, turn.dead), (1, true, seconds(&[])));
+        let held = account(&both, &stored(&[(5, "a"), (35, "c")]), &[]);
+        assert_eq!((held.live, held.dead), (true, seconds(&[5])));
     }
 }

@@ -21,6 +21,10 @@ pub enum Task {
     Adopted,
     /// The target gets another name.
     Moved,
+    /// A rotation that a person asked for, of the token that the Secret does not hold.
+    Turn,
+    /// Of two tokens somebody else rotated the one that the Secret holds.
+    TurnReclaimed,
 }
 
 /// What is wrong at the vendor, with the first rotate call.
@@ -57,14 +61,31 @@ pub struct Plan {
 
 impl Task {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::First,
         Self::Requested,
         Self::Deleted,
         Self::Reclaimed,
         Self::Adopted,
         Self::Moved,
+        Self::Turn,
+        Self::TurnReclaimed,
     ];
+
+    /// Whether two tokens take turns.
+    pub(super) fn takes_turns(self) -> bool {
+        matches!(self, Self::Turn | Self::TurnReclaimed)
+    }
+
+    /// Whether a person asks for a rotation.
+    pub(super) fn is_requested(self) -> bool {
+        matches!(self, Self::Requested | Self::Turn)
+    }
+
+    /// Whether somebody else rotates the token that the Secret holds.
+    pub(super) fn is_reclaimed(self) -> bool {
+        matches!(self, Self::Reclaimed | Self::TurnReclaimed)
+    }
 
     /// Whether the resource has been there, and its Secret holds the live value, when it begins.
     pub(super) fn needs_a_past(self) -> bool {
@@ -76,7 +97,7 @@ impl Task {
         match self {
             Self::Adopted => 0..=0,
             Self::First | Self::Moved => 1..=1,
-            Self::Requested | Self::Reclaimed => 2..=2,
+            Self::Requested | Self::Reclaimed | Self::Turn | Self::TurnReclaimed => 2..=2,
             // The request goes with the resource.
             Self::Deleted => 1..=2,
         }

@@ -53,7 +53,8 @@ impl Range {
     ) -> anyhow::Result<Vec<Report>> {
         let pace = |plan: &Plan| {
             let retried = plan.traps.iter().any(|trap| trap.site.rotates > 0);
-            (plan.traps.len(), plan.trouble != Trouble::None && retried)
+            let is_slow = plan.trouble != Trouble::None && retried;
+            (plan.traps.len(), plan.task.takes_turns(), is_slow)
         };
         plans.sort_by_key(pace);
         let mut batches = Vec::new();

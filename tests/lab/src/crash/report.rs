@@ -89,11 +89,16 @@ pub async fn learn(range: &mut Range) -> anyhow::Result<Vec<Report>> {
     };
     let calm = Task::ALL.map(|task| plan(task, Trouble::None, &[]));
     let troubles = Trouble::ALL.into_iter().skip(1);
-    let troubled = troubles.map(|trouble| plan(Task::Requested, trouble, &[]));
+    let tasks = [Task::Requested, Task::Turn];
+    let troubled = tasks.map(|task| troubles.clone().map(move |trouble| (task, trouble)));
+    let troubled = troubled.into_iter().flatten();
+    let troubled = troubled.map(|(task, trouble)| plan(task, trouble, &[]));
     let recovery = [
         plan(Task::First, Trouble::None, &[lost]),
         plan(Task::Requested, Trouble::None, &[lost]),
         plan(Task::Requested, Trouble::Stale, &[lost]),
+        plan(Task::Turn, Trouble::None, &[lost]),
+        plan(Task::TurnReclaimed, Trouble::None, &[lost]),
     ];
     let undisturbed = calm.into_iter().chain(troubled).collect();
     range.learn(vec![undisturbed, recovery.into()]).await

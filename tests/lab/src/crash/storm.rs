@@ -254,7 +254,7 @@ impl Storm {
         let mut all = Aftermath::default();
         for (name, id) in tokens {
             let secret = format!("{name}-secret");
-            let account = ledger.account(&secret, &secret, &astro.issues(id));
+            let account = ledger.account(&secret, &secret, &[astro.issues(id)]);
             if !account.live {
                 all.unhealed.push(name.clone());
             }
