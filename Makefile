@@ -4,10 +4,10 @@ SHELL := bash
 
 IMAGE ?= astro-token-operator:0.1.0
 
-.PHONY: help demo test check crd bench soak image audit
+.PHONY: help demo test check crd bench bench-downtime soak image audit
 
 help: ## Lists the targets.
-	@sed -n 's/^\([a-z]*\): ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z-]*\): ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: ## Shows the operator at work on a local control plane, with a simulator in Astro's place.
 	cargo build --workspace --bin astro-token-operator --bin demo
@@ -31,6 +31,10 @@ crd: ## Writes what is generated from the code: the CRD, and the table of reason
 bench: ## Measures speed, cost and memory, compared with a bare client; needs a machine of its own.
 	cargo build --release --workspace --bin astro-token-operator --bin bench
 	"$${CARGO_TARGET_DIR:-target}/release/bench"
+
+bench-downtime: ## Measures for how long a consumer is refused around a rotation, with one token and with two.
+	cargo build --workspace --bin astro-token-operator --bin downtime
+	"$${CARGO_TARGET_DIR:-target}/debug/downtime"
 
 soak: ## Kills the operator in the middle of 10,000 rotations, then disturbs three replicas for ten minutes.
 	cargo build --release --workspace --bin astro-token-operator --bin soak

@@ -14,7 +14,7 @@ mod site;
 mod storm;
 
 pub use gate::Gate;
-pub use ledger::{Account, Cause};
+pub use ledger::{Account, Cause, Ledger};
 pub use plan::{Plan, Task, Trouble};
 pub use range::Range;
 pub use report::{Count, Report, learn, sample};
