@@ -69,6 +69,8 @@ pub mod evidence {
     pub const PREVIOUS_AT: &str = "astro-token-operator.io/previous-rotated-at";
     /// The vendor's `shortToken` of that value.
     pub const PREVIOUS_SHORT: &str = "astro-token-operator.io/previous-short-token";
+    /// The `revoke` request that ends the value of the other token too, which is done once consumers had time to follow.
+    pub const REVOKE_PREVIOUS: &str = "astro-token-operator.io/revoke-previous";
     /// Id of a rotation whose value must not be written any more.
     pub const FENCE: &str = "astro-token-operator.io/fence";
     /// The vendor's `shortToken` of the value before it.
@@ -168,6 +170,13 @@ impl WorkspaceTokenRotationSpec {
             Role::Token => Some(&self.token),
             Role::Alternate => self.alternate_token.as_ref(),
         }
+    }
+
+    /// Whether the operator is to call the vendor with the value that it stores: safe where two tokens take turns.
+    pub fn rotates_its_credential(&self) -> bool {
+        let secret = self.credentials.as_ref().map(|it| &it.secret_ref);
+        secret.is_some_and(|it| it.name == self.target.name && it.key() == self.target.key())
+            && self.alternate_token.is_some()
     }
 
     /// All that there are.
@@ -549,6 +558,8 @@ pub enum Cause {
     Lost,
     /// Somebody else had rotated the token.
     Reclaimed,
+    /// A person asked for the end of the value that the Secret held before: only with two tokens.
+    Revoked,
     /// Another reason, of a newer version.
     #[serde(untagged)]
     #[schemars(!untagged, skip)]
@@ -562,6 +573,8 @@ pub enum RotationOutcome {
     Stored,
     /// The vendor issued a value that never reached the Secret.
     Lost,
+    /// The vendor issued a value that nobody needs, to end the one before it.
+    Dropped,
     /// Something else, of a newer version.
     #[serde(untagged)]
     #[schemars(!untagged, skip)]

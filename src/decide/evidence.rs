@@ -3,7 +3,7 @@
 use crate::api::{Pending, Role, Status, TokenRef, Version, WorkspaceTokenRotation};
 use crate::decide::consent::Used;
 use crate::decide::pace::Pace;
-use crate::decide::requests::{Requests, is_open};
+use crate::decide::requests::{Requests, is_open, open_revoke};
 use crate::decide::schedule::{Schedule, ScheduleError};
 use crate::decide::stamp::Stamp;
 use crate::decide::tries::Tries;
@@ -127,6 +127,14 @@ impl Observed {
         if let (Some(pending), Some(held)) = (pending, self.stored.value()) {
             pending.token_id.clone_from(&held.stamp.token_id);
             pending.replaces = held.stamp.version.clone();
+        }
+    }
+
+    /// Of which token the credential is a value, as far as it says.
+    pub fn credential_of(&self) -> Option<&String> {
+        match &self.access {
+            Access::Granted(credential) => credential.token_id.as_ref(),
+            Access::Unknown | Access::Denied(_) => None,
         }
     }
 
@@ -275,11 +283,19 @@ impl Observed {
 
     /// Whether a person asks for a rotation and none has answered that yet.
     pub fn is_requested(&self) -> bool {
-        let (Some(status), Some(held)) = (&self.resource.status, self.held()) else {
-            return false;
-        };
-        let answered = [status.into(), held.stamp.requests.clone()];
-        is_open(self.resource.annotations(), &answered)
+        let answered = self.answered();
+        answered.is_some_and(|answered| is_open(self.resource.annotations(), &answered))
+    }
+
+    /// The request that no value is valid any more that was issued before it, where no rotation has answered that yet.
+    pub fn revokes(&self) -> Option<String> {
+        open_revoke(self.resource.annotations(), &self.answered()?)
+    }
+
+    /// The requests that were answered, as far as a value is here.
+    fn answered(&self) -> Option<[Requests; 2]> {
+        let status = self.resource.status.as_ref()?;
+        Some([status.into(), self.held()?.stamp.requests.clone()])
     }
 
     /// The requests that a rotation answers which begins now.
@@ -439,6 +455,14 @@ impl Records {
         match role {
             Role::Token => &mut self.token,
             Role::Alternate => &mut self.alternate,
+        }
+    }
+
+    /// Takes note of what a rotation of the token of this id has brought.
+    pub fn put(&mut self, id: &str, token: Token) {
+        let mut all = self.all_mut().into_iter();
+        if let Some(live) = all.find(|live| live.id().is_some_and(|it| it == id)) {
+            *live = Live::Token { token, fresh: true };
         }
     }
 

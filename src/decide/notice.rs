@@ -1,6 +1,6 @@
 //! What a person should hear of, once.
 
-use crate::api::{Cause, Status};
+use crate::api::{Cause, HistoryEntry, RotationOutcome, Status};
 use crate::decide::status::EXPIRING;
 use crate::reason::{LIVE, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -46,6 +46,23 @@ pub fn notice(old: &Status, new: &Status) -> Option<Notice> {
             message: format!("token {} {what} ({}){kept}", token.name, last.reason),
             action: last.reason.to_string(),
             rotation_id: Some(last.id.clone()),
+            warning: false,
+        });
+    }
+    let (first, was_first) = (new.history.first(), old.history.first());
+    let is_new = |entry: &&HistoryEntry| was_first.is_none_or(|it| it.id != entry.id);
+    let dropped = first
+        .filter(|it| it.outcome == RotationOutcome::Dropped)
+        .filter(is_new);
+    if let Some(revoked) = dropped {
+        return Some(Notice {
+            reason: "Revoked".into(),
+            message: format!(
+                "the value before the one in the Secret, of token {}, is no longer valid",
+                revoked.token_id
+            ),
+            action: revoked.reason.to_string(),
+            rotation_id: Some(revoked.id.clone()),
             warning: false,
         });
     }

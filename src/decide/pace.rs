@@ -69,6 +69,8 @@ table! {
     latest_call: Duration = 5_000, at least 3_000;
     /// How long a call may still take effect after its caller has died.
     landing: SignedDuration = 10_000, at least 1_000;
+    /// A mounted Secret follows a rotation within this time.
+    follow: SignedDuration = 120_000, at least 2_000;
     /// So long after an intent was recorded everything that is as it was before stays so.
     rest: SignedDuration = 600_000, at least 60_000;
     /// Longest time from Astro's answer to the value in the Secret that others wait for.
@@ -267,6 +269,7 @@ mod tests {
                 ("credential_fresh", 1.0),
                 ("latest_call", 5.0),
                 ("landing", 10.0),
+                ("follow", 120.0),
                 ("rest", 600.0),
                 ("write_budget", 20.0),
                 ("fresh_write", 2.0),

@@ -65,6 +65,16 @@ impl Requests {
     }
 }
 
+/// The text of the annotation `revoke`, where it asks for what is in none of `answered`.
+pub fn open_revoke(
+    annotations: &BTreeMap<String, String>,
+    answered: &[Requests],
+) -> Option<String> {
+    let text = annotations.get(request::REVOKE)?;
+    let alone = [(request::REVOKE.to_owned(), text.clone())].into();
+    is_open(&alone, answered).then(|| short(text))
+}
+
 /// Whether one of the annotations asks for what is in none of `answered`. One that was taken away asks for nothing.
 pub fn is_open(annotations: &BTreeMap<String, String>, answered: &[Requests]) -> bool {
     let texts = KEYS.map(|key| (key, annotations.get(key)));

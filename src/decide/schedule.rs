@@ -88,6 +88,8 @@ pub enum DueRule {
     Scheduled,
     /// `beforeExpiry`.
     Expiring,
+    /// A request to end the value before.
+    Revoked,
 }
 
 impl From<DueRule> for Cause {
@@ -95,6 +97,7 @@ impl From<DueRule> for Cause {
         match rule {
             DueRule::Scheduled => Self::Scheduled,
             DueRule::Expiring => Self::Expiring,
+            DueRule::Revoked => Self::Revoked,
         }
     }
 }

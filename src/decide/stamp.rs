@@ -43,6 +43,8 @@ pub struct Stamp {
     pub previous: Option<Version>,
     /// The rotation whose value must not be written any more.
     pub fence: Option<String>,
+    /// The request that ends the value of the other token too.
+    pub revokes: Option<String>,
     /// The short form of the value that a rotation has replaced with this one.
     pub replaced: Option<String>,
     /// When the value expires; `None`: never.
@@ -78,6 +80,7 @@ impl Stamp {
                 previous.and_then(|it| it.short_token.clone()),
             ),
             (evidence::FENCE, self.fence.clone()),
+            (evidence::REVOKE_PREVIOUS, self.revokes.clone()),
             (evidence::REPLACED, self.replaced.clone()),
             (evidence::EXPIRES_AT, self.expires.map(|at| at.to_string())),
             (evidence::ROTATION_ID, self.rotation_id.clone()),
@@ -131,6 +134,7 @@ impl Stamp {
             version: version(evidence::ROTATED_AT, evidence::SHORT_TOKEN),
             previous: Some(previous).filter(|it| *it != Version::default()),
             fence: short(evidence::FENCE),
+            revokes: short(evidence::REVOKE_PREVIOUS),
             replaced: short(evidence::REPLACED),
             expires: time(evidence::EXPIRES_AT),
             rotation_id: text(evidence::ROTATION_ID),
@@ -240,7 +244,7 @@ mod tests {
     prop_compose! {
         fn any_stamp()(
             texts in prop::array::uniform4("[a-z0-9.-]{1,63}"),
-            others in prop::array::uniform2(prop::option::of("[a-z0-9-]{1,63}")),
+            others in prop::array::uniform3(prop::option::of("[a-z0-9-]{1,63}")),
             shorts in prop::array::uniform3(prop::option::of("[a-zA-Z0-9]{1,64}")),
             requests in prop::array::uniform2(prop::option::of(".{0,16}")),
             times in prop::array::uniform4(prop::option::of(0i64..4_000_000_000)),
@@ -250,12 +254,12 @@ mod tests {
             let [owner, key, cluster, token_id] = texts;
             let [rotate, revoke] = requests;
             let [short, replaced, short_before] = shorts;
-            let [other, fence] = others;
+            let [other, fence, revokes] = others;
             let [rotated_at, expires, adopted_at, before] = times.map(|at| at.map(|at| Timestamp::from_second(at).unwrap()));
             let rotation = rotation.map(|at| Timestamp::from_second(at).unwrap());
             let previous = Version { rotated_at: before.map(Time), short_token: short_before };
             Stamp {
-                owner, key, cluster, expires, adopted_at, replaced, other, fence,
+                owner, key, cluster, expires, adopted_at, replaced, other, fence, revokes,
                 previous: Some(previous).filter(|it| *it != Version::default()),
                 adopted: Used(adopted),
                 requests: Requests { rotate, revoke },

@@ -8,7 +8,7 @@ use crate::decide::evidence::{Access, CredentialClaims, Held, Live, Observed, St
 use crate::decide::plan::belief::{believe, counted, next_due};
 use crate::decide::plan::brake::needs_person;
 use crate::decide::plan::brake::tries::racing;
-use crate::decide::plan::rules::{is_stored, is_without_effect, plan};
+use crate::decide::plan::rules::{is_dropped, is_stored, is_without_effect, plan};
 use crate::decide::plan::{Plan, Rotation, Setback};
 use crate::decide::requests::Requests;
 use crate::decide::turn::{still_valid, subject};
@@ -125,6 +125,9 @@ pub fn booked(seen: &Observed) -> Observed {
             });
             new.handled_request = pending.request.or(new.handled_request);
             new.handled_revoke = pending.revoke.or(new.handled_revoke);
+        }
+        Some(pending) if is_dropped(seen) => {
+            remember(&mut new, &pending, RotationOutcome::Dropped);
         }
         Some(lost) => remember(&mut new, &lost, RotationOutcome::Lost),
         None => {}
@@ -339,12 +342,15 @@ fn obstacle<'a>(plan: &'a Plan, setback: Option<&'a Setback>) -> Option<&'a Bloc
 fn is_about_value(seen: &Observed, obstacle: &Blocked) -> bool {
     let reason = obstacle.reason;
     let is_gone = reason == Reason::TokenNotFound && seen.token_is_gone;
+    // Here alone a caller that is refused proves that the value is dead.
+    let is_caller =
+        reason == Reason::CredentialsRejected && seen.resource.spec.rotates_its_credential();
     // What is wrong with the token that is next says nothing of the value that is held.
     let is_spared = seen.takes_turns()
         && reason.is_about_token()
         && seen.rival.is_none()
         && believe(seen).is_ok();
-    (reason.is_about_value() || is_gone || seen.held().is_none()) && !is_spared
+    (reason.is_about_value() || is_gone || is_caller || seen.held().is_none()) && !is_spared
 }
 
 /// What the Secret holds, what else is valid, and what comes next.

@@ -8,11 +8,12 @@
 //! What is here follows from evidence alone: from the stamp on the Secret and the vendor's records, and never from the order
 //! in the spec, a status or a counter.
 
-use crate::api::{ExternalRotation, HistoryEntry, Role, RotationOutcome, Version};
+use crate::api::{Cause, ExternalRotation, HistoryEntry, Role, RotationOutcome, Version};
 use crate::decide::evidence::{Held, Live, Observed, Token};
 use crate::decide::schedule::{Due, DueRule};
 use crate::decide::validate::check_token;
 use crate::decide::version::{Drift, compare};
+use crate::id::is_same;
 use crate::reason::{Blocked, Reason};
 use jiff::{SignedDuration, Timestamp};
 
@@ -247,6 +248,36 @@ fn before_end(token: &Token, before: SignedDuration, part: i32) -> Option<Timest
         .ok()
 }
 
+/// When the value of the other token is ended because a person asked for it; `None`: nobody did, or it is done.
+///
+/// It is given the time that consumers need to follow, unless the text of the request begins with `now`. Where it is not known
+/// which value that is, it is ended once.
+pub fn revoking(seen: &Observed) -> Option<Due> {
+    let held = seen.held()?;
+    let (stamp, switch) = (&held.stamp, held.stamp.obtained_at(seen.now)?);
+    let (text, id) = (stamp.revokes.as_ref()?, stamp.other.as_ref()?);
+    let (token, _) = seen.record(id)?;
+    let was_ended = |entry: &HistoryEntry| {
+        entry.reason == Cause::Revoked && entry.token_id == *id && entry.at.0 >= switch
+    };
+    let mut history = seen.resource.status.iter().flat_map(|it| &it.history);
+    let is_done = history.any(was_ended)
+        || stamp
+            .previous
+            .as_ref()
+            .is_some_and(|it| !is_intact(it, token));
+    let is_now = *text == "now" || text.starts_with("now/");
+    let wait = if is_now {
+        SignedDuration::ZERO
+    } else {
+        seen.pace().follow
+    };
+    (!is_done).then(|| Due {
+        at: later(switch, wait),
+        rule: DueRule::Revoked,
+    })
+}
+
 fn expired(seen: &Observed, role: Role) -> Option<(Blocked, bool)> {
     let Live::Token { token, fresh } = seen.records.of(role) else {
         return None;
@@ -263,11 +294,16 @@ fn is_expired(seen: &Observed, role: Role) -> bool {
     expired(seen, role).is_some()
 }
 
-/// The tokens of the spec that nothing keeps from being rotated.
+/// The tokens of the spec that nothing keeps from being rotated. None is rotated by a value of its own.
 fn usable(seen: &Observed) -> impl Iterator<Item = Role> {
-    let references = seen.resource.spec.references();
-    let usable = references.filter(|(role, _)| trouble(seen, *role).is_none());
-    usable.map(|(role, _)| role)
+    let held = seen.held_role();
+    let own = seen.credential_of();
+    let is_caller = move |role| {
+        let id = seen.records.of(role).id();
+        Some(role) != held && id.zip(own).is_some_and(|(id, own)| is_same(id, own))
+    };
+    let roles = seen.resource.spec.references().map(|(role, _)| role);
+    roles.filter(move |role| trouble(seen, *role).is_none() && !is_caller(*role))
 }
 
 /// The one whose value is the oldest: one that was never rotated before others, and one that is not known before all, because

@@ -2,7 +2,7 @@
 
 use crate::api::{GROUP, MANAGED_BY, Scope, Target, TokenRef, WorkspaceTokenRotationSpec};
 use crate::decide::entity::Entity;
-use crate::decide::evidence::{Access, Live, Observed, Token};
+use crate::decide::evidence::{Live, Observed, Token};
 use crate::decide::names::{is_key, is_object_name};
 use crate::id::{is_id, is_same};
 use crate::reason::{Blocked, Reason};
@@ -36,10 +36,16 @@ pub fn check_spec(spec: &WorkspaceTokenRotationSpec) -> Result<(), Blocked> {
         Some(credentials) if !is_key(credentials.secret_ref.key()) => {
             invalid("credentials.secretRef.key is not a valid Secret key".into())
         }
-        Some(credentials) if credentials.secret_ref.name == spec.target.name => Err(Blocked::new(
-            Reason::SelfRotation,
-            "target and credentials.secretRef are the same Secret; use another target or another credential",
-        )),
+        Some(credentials)
+            if credentials.secret_ref.name == spec.target.name
+                && !spec.rotates_its_credential() =>
+        {
+            Err(Blocked::new(
+                Reason::SelfRotation,
+                "target and credentials.secretRef are the same Secret, which is only safe with an alternateToken and the same \
+                 key; add that, or use another target or another credential",
+            ))
+        }
         _ => Ok(()),
     }
 }
@@ -150,26 +156,41 @@ pub fn is_workable(seen: &Observed) -> bool {
         && check_spec(&seen.resource.spec).is_ok()
 }
 
+/// That the credential is a value of none of the tokens: it would die with the first rotation of its token. The value in the
+/// target itself is replaced before that, where two take turns.
+///
+/// # Errors
+/// The token.
+fn check_credential(seen: &Observed) -> Result<(), Blocked> {
+    let spec = &seen.resource.spec;
+    let own = seen
+        .credential_of()
+        .filter(|_| !spec.rotates_its_credential());
+    let is_it = |own: &&String| {
+        let mut references = spec.references();
+        references.any(|(role, reference)| match seen.records.of(role).id() {
+            Some(id) => is_same(id, own),
+            None => reference.has_id(own),
+        })
+    };
+    match own.filter(is_it) {
+        Some(own) => Err(Blocked::new(
+            Reason::SelfRotation,
+            format!(
+                "token {own} is the credential the operator calls the vendor with; use another credential"
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Scope and entity, before anything is rotated.
 ///
 /// # Errors
 /// Why this token is not the operator's to rotate.
 pub fn check_token(seen: &Observed, token: &Token) -> Result<(), Blocked> {
     let spec = &seen.resource.spec;
-    if let Access::Granted(credential) = &seen.access
-        && credential
-            .token_id
-            .as_ref()
-            .is_some_and(|own| is_same(own, &token.id))
-    {
-        return Err(Blocked::new(
-            Reason::SelfRotation,
-            format!(
-                "token {} is the credential the operator calls the vendor with; use another credential",
-                token.id
-            ),
-        ));
-    }
+    check_credential(seen)?;
     let entity = Entity::of(spec);
     let scope = entity.scope;
     if token.scope != scope.of_record() || token.kind != "STANDARD" {

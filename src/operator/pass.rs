@@ -21,7 +21,7 @@ use crate::cluster::error::Error as ClusterError;
 use crate::cluster::retry::HeldBack;
 use crate::cluster::store::Store;
 use crate::cluster::watch::Wake;
-use crate::decide::evidence::{Held, Live, Observed, Stored};
+use crate::decide::evidence::{Held, Observed, Stored};
 use crate::decide::notice::{Notice, expiring, notice};
 use crate::decide::plan::brake::tries::{doubted, purpose, racing};
 use crate::decide::plan::rules::{after_look, leads_to_rotation, plan, rehearses_first};
@@ -299,6 +299,7 @@ impl Context {
             return Ok(Some(Setback::Raced));
         };
         let stuck = Arc::new(Notify::new());
+        let rotated = rotation.token.id.clone();
         let mut running = {
             let (context, seen, stuck) = (self.clone(), pass.seen.clone(), stuck.clone());
             self.tasks.spawn(async move {
@@ -321,11 +322,10 @@ impl Context {
                 // The status is written before the next rotation is begun: its write must not delay that of a value.
                 pass.permit = done.permit;
                 pass.seen.resource = done.resource;
-                pass.seen.stored = Stored::Holds(done.held);
-                pass.seen.records.token = Live::Token {
-                    token: done.token,
-                    fresh: true,
-                };
+                if let Some(held) = done.held {
+                    pass.seen.stored = Stored::Holds(held);
+                }
+                pass.seen.records.put(&rotated, done.token);
                 pass.plan = plan(&pass.seen);
                 Ok(None)
             }

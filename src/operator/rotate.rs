@@ -7,7 +7,7 @@ use crate::astro::credential::Credential;
 use crate::astro::error::Error as VendorError;
 use crate::clock::now;
 use crate::cluster::secret::{self, Draft};
-use crate::decide::evidence::{Observed, Stored, Token};
+use crate::decide::evidence::{Held, Observed, Stored, Token};
 use crate::decide::plan::rules::{is_refusal, rotation};
 use crate::decide::plan::{Rotation, Setback};
 use crate::decide::stamp::{Stamp, rotation_id};
@@ -164,6 +164,7 @@ pub(crate) fn rehearsal<'a>(seen: &'a Observed, rotation: &Rotation, id: String)
             previous: before(seen, &rotation.token.id, other.as_ref()),
             other,
             fence: seen.held().and_then(|held| held.stamp.fence.clone()),
+            revokes: revokes(seen, &rotation.token.id),
             version: rotation.token.version.clone(),
             replaced: rotation.token.version.short_token.clone(),
             expires: rotation.token.ends,
@@ -192,6 +193,16 @@ impl Issued {
             replaces: self.replaces.clone(),
             force: true,
         }
+    }
+}
+
+/// The request that ends the value of the other token too, once the Secret holds a value of this token.
+fn revokes(seen: &Observed, token_id: &str) -> Option<String> {
+    let is_turn = |held: &&Held| held.stamp.token_id != token_id;
+    match seen.held().filter(is_turn) {
+        Some(_) => seen.revokes(),
+        // In place: the other one is as it was.
+        None => seen.held()?.stamp.revokes.clone(),
     }
 }
 

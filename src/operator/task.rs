@@ -7,7 +7,7 @@ use super::handles::Handles;
 use super::observe::Observer;
 use super::rotate::{Hands, Issued, rotate};
 use super::works::{WorkGuard, Works};
-use crate::api::{Status, WorkspaceTokenRotation};
+use crate::api::{Cause, Status, WorkspaceTokenRotation};
 use crate::astro::error::Error as VendorError;
 use crate::cluster;
 use crate::cluster::secret::{self, Draft, Landed};
@@ -24,8 +24,8 @@ use tracing::{error, warn};
 pub(crate) struct Done {
     /// The resource with the intent in its status, as last written.
     pub(crate) resource: WorkspaceTokenRotation,
-    /// The evidence on the Secret.
-    pub(crate) held: Held,
+    /// The evidence on the Secret; `None`: it is as it was, because the value is nothing that anybody needs.
+    pub(crate) held: Option<Held>,
     /// The vendor's record of the token, as far as its answer carried it.
     pub(crate) token: Token,
     /// The place it was given.
@@ -130,6 +130,17 @@ impl Hands for Task<'_> {
     }
 
     async fn hand_over(&mut self, issued: Issued) -> Result<Done, Setback> {
+        if self.rotation.cause == Cause::Revoked {
+            // A second valid value would only be something to lose, so it is wiped here.
+            self.work.stored();
+            self.count("dropped");
+            return Ok(Done {
+                resource: issued.resource,
+                held: None,
+                token: issued.token,
+                permit: self.permit.take(),
+            });
+        }
         let unsaved = self.handles.metrics.unsaved();
         let (namespace, name) = self.names();
         let (rotation_id, answered) = (issued.rotation_id.as_str(), issued.answer.answered);
@@ -190,7 +201,7 @@ impl Hands for Task<'_> {
         }
         Ok(Done {
             resource: issued.resource,
-            held,
+            held: Some(held),
             token: issued.token,
             permit: self.permit.take(),
         })

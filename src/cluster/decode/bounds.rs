@@ -15,7 +15,7 @@ const HISTORY: usize = 32;
 /// Most labels and annotations of a Secret that are taken beside our own.
 const MOST_NAMES: usize = 64;
 /// The label and the annotations that the operator reads on a Secret, regardless of who wrote them.
-const EVIDENCE: [&str; 19] = [
+const EVIDENCE: [&str; 20] = [
     MANAGED_BY.0,
     request::ADOPT,
     evidence::OWNED_BY,
@@ -25,6 +25,7 @@ const EVIDENCE: [&str; 19] = [
     evidence::PREVIOUS_AT,
     evidence::PREVIOUS_SHORT,
     evidence::FENCE,
+    evidence::REVOKE_PREVIOUS,
     evidence::ROTATED_AT,
     evidence::SHORT_TOKEN,
     evidence::REPLACED,

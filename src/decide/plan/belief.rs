@@ -101,10 +101,13 @@ pub fn next_due(seen: &Observed) -> Result<Option<Due>, Blocked> {
         })?;
     let next = own.into_iter().chain(standby).min_by_key(|due| due.at);
     let not_before = turn::not_before(seen);
-    Ok(next.map(|due| Due {
+    let next = next.map(|due| Due {
         at: not_before.map_or(due.at, |at| due.at.max(at)),
         ..due
-    }))
+    });
+    // This one keeps nobody waiting but for the consumers.
+    let all = next.into_iter().chain(turn::revoking(seen));
+    Ok(all.min_by_key(|due| due.at))
 }
 
 /// From when on times of `cron` count, as the status is to say it.

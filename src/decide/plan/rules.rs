@@ -6,11 +6,11 @@ mod pending;
 mod step;
 
 pub use self::causes::{asks_value, is_old_record};
-pub use self::pending::{is_stored, is_without_effect};
+pub use self::pending::{is_dropped, is_stored, is_without_effect};
 pub use self::step::{is_refusal, rehearses_first, rotation};
 
 use self::causes::{
-    adopt, drift, expired, idle, no_value, outdated, requested, scheduled, stale_read,
+    adopt, drift, expired, idle, no_value, outdated, requested, revoked, scheduled, stale_read,
 };
 use self::obstacles::{
     backing_off, being_deleted, invalid_spec, no_access, not_our_secret, refused, rival, suspended,
@@ -145,6 +145,11 @@ const RULES: &[Rule] = &[
         "no-value",
         "The Secret holds no value of the token.",
         no_value,
+    ),
+    rule(
+        "revoked",
+        "A person asked for the end of the value that the Secret held before.",
+        revoked,
     ),
     rule(
         "requested",

@@ -8,7 +8,7 @@ use crate::decide::plan::Plan;
 use crate::decide::plan::belief::{next_due, rotated_elsewhere, token_expired, token_gone};
 use crate::decide::plan::wake::age_of_obstacle;
 use crate::decide::stamp::Stamp;
-use crate::decide::turn::{is_dead, last_hour, not_before, some_trouble, subject};
+use crate::decide::turn::{is_dead, last_hour, not_before, revoking, some_trouble, subject};
 use crate::decide::version::{Drift, compare_records};
 use crate::reason::{Blocked, Reason};
 use jiff::{SignedDuration, Timestamp};
@@ -213,7 +213,14 @@ pub(super) fn no_value(seen: &Observed) -> Option<Plan> {
 /// Of two tokens the next one has to wait until the value before is out of use; where it cannot be rotated, the request stays open.
 pub(super) fn requested(seen: &Observed) -> Option<Plan> {
     let waits = not_before(seen).is_some_and(|at| at > seen.now);
-    due(seen, Cause::Requested).filter(|_| seen.is_requested() && !waits)
+    let is_held_back = waits && seen.revokes().is_none();
+    due(seen, Cause::Requested).filter(|_| seen.is_requested() && !is_held_back)
+}
+
+/// The value that the Secret held before is ended by a rotation of its token, whose new value nobody needs.
+pub(super) fn revoked(seen: &Observed) -> Option<Plan> {
+    let due_at = revoking(seen).filter(|it| it.at <= seen.now)?;
+    due(seen, due_at.rule.into()).filter(|_| !is_dead(seen))
 }
 
 pub(super) fn scheduled(seen: &Observed) -> Option<Plan> {

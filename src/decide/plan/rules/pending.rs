@@ -15,7 +15,17 @@ use jiff::{SignedDuration, Timestamp};
 pub(super) fn settle(seen: &Observed) -> Option<Plan> {
     // Not `held()`: a value is proven stored even when the spec has come to mean another token, or another target, to
     // which it is moved next.
-    (is_stored(seen) || is_without_effect(seen)).then_some(Plan::Settle)
+    let is_settled = is_stored(seen) || is_dropped(seen) || is_without_effect(seen);
+    is_settled.then_some(Plan::Settle)
+}
+
+/// Whether the pending rotation was only to end a value, and the vendor's record proves that it did.
+pub fn is_dropped(seen: &Observed) -> bool {
+    let revoked = seen.pending().filter(|it| it.reason == Cause::Revoked);
+    let record = revoked.and_then(|pending| Some((pending, seen.record(&pending.token_id)?)));
+    record.is_some_and(|(pending, (token, _))| {
+        compare_records(&pending.replaces, &token.version) == Drift::LiveNewer
+    })
 }
 
 /// Whether the Secret proves that the pending rotation was stored: it holds its value, or one that came later.
@@ -149,8 +159,9 @@ pub(super) fn resolve_pending(seen: &Observed) -> Option<Plan> {
         .is_some_and(|held| held.stamp.token_id != token.id);
     let cause = match compare_records(&pending.replaces, &token.version) {
         Drift::LiveNewer => Cause::Lost,
+        Drift::Same if is_spared && is_dead(seen) => Cause::Reclaimed,
         // Should the call land once the Secret holds a value of this token, that one would be dead.
-        Drift::Same if is_spared && !is_dead(seen) => {
+        Drift::Same if is_spared && pending.reason != Cause::Revoked => {
             return Some(Plan::Wait {
                 until: rest_until(seen, pending),
                 doubt: Some(doubt(
@@ -158,7 +169,6 @@ pub(super) fn resolve_pending(seen: &Observed) -> Option<Plan> {
                 )),
             });
         }
-        Drift::Same if is_spared => Cause::Reclaimed,
         Drift::Same => pending.reason,
         Drift::StoredNewer | Drift::Unknown => {
             return Some(Plan::Retry {

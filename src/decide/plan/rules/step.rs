@@ -6,6 +6,7 @@ use crate::decide::evidence::{Held, Live, Observed, Token};
 use crate::decide::plan::brake::{brake, tries};
 use crate::decide::plan::{Plan, Rotation, Setback, clocks};
 use crate::decide::turn;
+use crate::id::is_same;
 use crate::reason::{Blocked, Reason};
 
 /// The token of this record as read just now, or the plan that gets it.
@@ -58,6 +59,12 @@ fn is_of_write(reason: Reason) -> bool {
 /// The only way to a planned rotation, so that no rule can do without the brake, nor without the fence: what another process may
 /// have in hand of an earlier one is kept out of the Secret before its token is rotated again.
 pub(super) fn rotate(seen: &Observed, token: &Token, cause: Cause, attempt: i32) -> Plan {
+    if is_called_by_another(seen) {
+        return Plan::Wait {
+            until: seen.now + seen.pace().look_retry,
+            doubt: None,
+        };
+    }
     if let (Some(fence), Some(held)) = (turn::unfenced(seen, token), seen.held()) {
         let mut from = held.clone();
         from.outdated = Some(format!("metadata.annotations[{}]", evidence::FENCE));
@@ -71,6 +78,15 @@ pub(super) fn rotate(seen: &Observed, token: &Token, cause: Cause, attempt: i32)
         },
         None => Plan::Rotate(Box::new(rotation(seen, token, cause, attempt))),
     }
+}
+
+/// Whether the credential that is to be the value in the target was read apart from its evidence, and may be of another turn.
+fn is_called_by_another(seen: &Observed) -> bool {
+    let held = seen
+        .held()
+        .filter(|_| seen.resource.spec.rotates_its_credential());
+    held.zip(seen.credential_of())
+        .is_some_and(|(held, caller)| !is_same(&held.stamp.token_id, caller))
 }
 
 /// The only way to a planned rewrite from the value that `from` is the evidence of, so that no rule can do without the brake.
