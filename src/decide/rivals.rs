@@ -1,10 +1,13 @@
 //! Who may work on a token and on a Secret: of several resources with a claim, the one that has stored a value, or else the
 //! oldest that can work.
 
+mod able;
 mod conflict;
 mod known;
 mod print;
 mod record;
+
+pub use self::able::is_able;
 
 use self::conflict::conflict;
 use self::known::{Bearing, Claim, Known, Means, Moment, Values, Want};
@@ -12,10 +15,8 @@ use self::print::Prints;
 use self::record::{Claimant, Index, Record, Records, names};
 use crate::api::{Key, Role, WorkspaceTokenRotation};
 use crate::decide::entity::Entity;
-use crate::decide::evidence::{Access, Live, Observed, Rival, Token, said};
+use crate::decide::evidence::{Rival, Token};
 use crate::decide::pace::Pace;
-use crate::decide::validate::{check_token, is_workable};
-use crate::reason::Reason;
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashSet};
 
@@ -475,48 +476,6 @@ impl Claims {
             .filter_map(|number| self.records.get(*number));
         records.map(|record| record.claimant.key()).collect()
     }
-}
-
-/// Whether the evidence shows that its resource can work on its token; `None`: it does not tell.
-pub fn is_able(seen: &Observed) -> Option<bool> {
-    if !is_workable(seen) {
-        return Some(false);
-    }
-    let of_each = seen
-        .resource
-        .spec
-        .references()
-        .map(|(role, _)| match seen.records.of(role) {
-            Live::Refused { .. } => Some(false),
-            Live::Token { token, .. } => {
-                Some(check_token(seen, token).is_ok() && !was_refused(seen))
-            }
-            Live::NotAsked | Live::Unavailable { .. } => None,
-        });
-    // Of two tokens one is enough.
-    let known = of_each.max_by_key(|it| match it {
-        Some(true) => 2,
-        None => 1,
-        Some(false) => 0,
-    });
-    match (&seen.access, known.flatten(), &seen.rival) {
-        (Access::Denied(_), ..) => Some(false),
-        (_, Some(able), _) => Some(able),
-        // It has to wait for a Secret, and is not even looked at.
-        (.., Some(rival)) if rival.blocked.reason == Reason::TargetConflict => Some(false),
-        (_, None, _) => None,
-    }
-}
-
-/// Whether its last rotation was refused: a credential may be good enough to read a token, and not to rotate it.
-fn was_refused(seen: &Observed) -> bool {
-    let status = seen.resource.status.as_ref();
-    let failed = status.filter(|status| status.failures.is_some());
-    let reason = failed.and_then(said).map(|said| said.reason);
-    matches!(
-        reason,
-        Some(Reason::Forbidden | Reason::CredentialsRejected)
-    )
 }
 
 #[cfg(test)]
