@@ -485,6 +485,7 @@ mod tests {
         Cause, HistoryEntry, Pending, RotationOutcome, Scope, TokenStatus,
         WorkspaceTokenRotationSpec,
     };
+    use crate::reason::Reason;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use proptest::prelude::*;
 

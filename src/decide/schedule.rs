@@ -88,6 +88,8 @@ pub enum DueRule {
     Scheduled,
     /// `beforeExpiry`.
     Expiring,
+    /// A request that waits for its turn.
+    Requested,
     /// A request to end the value before.
     Revoked,
 }
@@ -97,6 +99,7 @@ impl From<DueRule> for Cause {
         match rule {
             DueRule::Scheduled => Self::Scheduled,
             DueRule::Expiring => Self::Expiring,
+            DueRule::Requested => Self::Requested,
             DueRule::Revoked => Self::Revoked,
         }
     }

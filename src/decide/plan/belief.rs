@@ -2,7 +2,7 @@
 
 use crate::api::{CronStatus, Pending, request};
 use crate::decide::evidence::{Held, Observed, Token};
-use crate::decide::schedule::{Due, Expiry, Origin, Schedule, ScheduleError};
+use crate::decide::schedule::{Due, DueRule, Expiry, Origin, Schedule, ScheduleError};
 use crate::decide::turn;
 use crate::decide::version::{Drift, compare_records};
 use crate::reason::{Blocked, Reason};
@@ -99,8 +99,14 @@ pub fn next_due(seen: &Observed) -> Result<Option<Due>, Blocked> {
                 Blocked::new(Reason::ScheduleTooFrequent, message)
             }
         })?;
-    let next = own.into_iter().chain(standby).min_by_key(|due| due.at);
     let not_before = turn::not_before(seen);
+    let asked = not_before.filter(|_| seen.is_requested() && turn::next(seen).is_some());
+    let asked = asked.map(|at| Due {
+        at,
+        rule: DueRule::Requested,
+    });
+    let all = own.into_iter().chain(standby).chain(asked);
+    let next = all.min_by_key(|due| due.at);
     let next = next.map(|due| Due {
         at: not_before.map_or(due.at, |at| due.at.max(at)),
         ..due
