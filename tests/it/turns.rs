@@ -1,12 +1,13 @@
 //! Two tokens that take turns: which one is rotated, what stays valid, and what an edit costs.
 
 use crate::stage::{Mode, Shared, Stage, is_ready, merge};
-use astro_token_operator::api::{Cause, Status, WorkspaceTokenRotation};
-use lab::astro::{Fault, Issued, Operation, Reply, Step};
+use astro_token_operator::api::{Cause, RotationOutcome, Status, WorkspaceTokenRotation};
+use lab::astro::{Fault, Issued, NewToken, Operation, Reply, Step};
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 /// As many as there are tests, and one more.
-const NAMESPACES: usize = 12;
+const NAMESPACES: usize = 16;
 
 async fn stage() -> Stage {
     const FLAGS: &[&str] = &["--leader-election=false"];
@@ -140,9 +141,14 @@ async fn trouble_with_the_token_that_is_next_is_told_and_nothing_is_rotated_in_i
     until_held(&stage, &tokens[0]).await;
     let before = value(&stage).await;
     let twin = stage.token("b");
-    stage.request("ci", "one").await;
     let message = stage.until_blocked("ci", "TokenAmbiguous").await;
     assert!(message.starts_with("alternateToken: "), "{message}");
+    stage.request("ci", "one").await;
+    // Whoever has seen this edit has seen the request too.
+    stage
+        .edit("ci", json!({"spec": {"schedule": {"every": "2d"}}}))
+        .await;
+    stage.until_blocked("ci", "TokenAmbiguous").await;
     let status = stage.resources().get("ci").await.unwrap().status.unwrap();
     assert!(is_ready(&status));
     assert_eq!(status.handled_request, None, "the request stays open");
@@ -262,5 +268,148 @@ async fn a_refusal_leaves_both_values_as_they_are() {
     assert!(stage.holds_live("ci").await);
     until_held(&stage, &tokens[1]).await;
     assert_eq!(rotations(&stage, &tokens), (1, 1));
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_revocation_ends_the_value_before_too_and_keeps_none_but_the_one_in_the_secret() {
+    let stage = stage().await;
+    let tokens = pair(&stage, json!({})).await;
+    until_held(&stage, &tokens[0]).await;
+    let before = value(&stage).await;
+    let revoke = json!({"astro-token-operator.io/revoke": "leaked"});
+    stage
+        .edit("ci", json!({"metadata": {"annotations": revoke}}))
+        .await;
+    let resource = until_held(&stage, &tokens[1]).await;
+    assert_eq!(
+        resource.status.unwrap().handled_revoke.as_deref(),
+        Some("leaked")
+    );
+    let is_done = |_: &_, status: &Status| {
+        let first = status.history.first();
+        first.is_some_and(|it| it.outcome == RotationOutcome::Dropped) && status.pending.is_none()
+    };
+    let resource = stage.until("ci", "without the value before", is_done).await;
+    let status = resource.status.unwrap();
+    let told: Vec<_> = status
+        .history
+        .iter()
+        .map(|it| (it.reason, &it.token_id))
+        .collect();
+    let [a, b] = [&tokens[0].id, &tokens[1].id];
+    assert_eq!(
+        told,
+        [
+            (Cause::Revoked, a),
+            (Cause::Requested, b),
+            (Cause::Initial, a)
+        ]
+    );
+    let issued = stage.astro.issued();
+    let live: Vec<_> = issued.iter().filter(|it| stage.astro.is_live(it)).collect();
+    let of_pair = |it: &&String| {
+        let of = stage.astro.token_of(it);
+        tokens.iter().any(|token| of.as_ref() == Some(&token.id))
+    };
+    // The one that was dropped exists nowhere.
+    let live: Vec<_> = live.into_iter().filter(of_pair).collect();
+    assert_eq!(live.len(), 2);
+    assert!(!stage.astro.is_live(&before));
+    assert!(is_ready(&status) && status.previous_token.is_none());
+    assert_eq!(rotations(&stage, &tokens), (2, 1));
+    stage.until_notice("ci", "Revoked").await;
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_revocation_at_once_gives_consumers_no_time() {
+    let stage = stage().await;
+    let tokens = pair(&stage, json!({})).await;
+    until_held(&stage, &tokens[0]).await;
+    let (before, begun) = (value(&stage).await, Instant::now());
+    let revoke = json!({"astro-token-operator.io/revoke": "now/1"});
+    stage
+        .edit("ci", json!({"metadata": {"annotations": revoke}}))
+        .await;
+    let is_dead = |_: &_, _: &Status| !stage.astro.is_live(&before);
+    stage.until("ci", "without the value before", is_dead).await;
+    until_held(&stage, &tokens[1]).await;
+    // It waits for 12 s otherwise.
+    assert!(begun.elapsed() < Duration::from_secs(12));
+    assert_eq!(rotations(&stage, &tokens), (2, 1));
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn two_tokens_can_rotate_each_other() {
+    let stage = stage().await;
+    let owners = ["a", "b"].map(|name| {
+        let owner = NewToken::owner(stage.token_name(name), &stage.workspace);
+        stage.astro.create(owner)
+    });
+    let secret = json!({
+        "metadata": {"name": "ci-secret", "annotations": {"astro-token-operator.io/adopt": "ci"}},
+        "stringData": {"token": owners[0].value},
+    });
+    let secret = serde_json::from_value(secret).unwrap();
+    let params = kube::api::PostParams::default();
+    stage.secrets().create(&params, &secret).await.unwrap();
+    let mut spec = alternate(&stage, "b");
+    spec["token"] = json!({"name": stage.token_name("a")});
+    spec["credentials"] = json!({"secretRef": {"name": "ci-secret"}});
+    stage.create("ci", spec).await;
+    until_held(&stage, &owners[0]).await;
+    assert_eq!(
+        rotations(&stage, &owners),
+        (0, 0),
+        "the first value is kept"
+    );
+    for turn in 1..=4 {
+        stage.request("ci", &format!("turn {turn}")).await;
+        until_held(&stage, &owners[turn % 2]).await;
+    }
+    assert_eq!(rotations(&stage, &owners), (2, 2));
+    for request in stage.astro.requests() {
+        let of_ours = owners
+            .iter()
+            .any(|it| request.token_id.as_ref() == Some(&it.id));
+        if request.operation == Operation::Rotate && of_ours {
+            assert_ne!(
+                request.credential, request.token_id,
+                "called by its own value"
+            );
+        }
+    }
+    // Whoever rotates the one that is held locks the operator out, and a person lets it in again.
+    stage.astro.rotate(&owners[0].id);
+    let is_out = |_: &_, status: &Status| {
+        status
+            .ready()
+            .is_some_and(|it| (&*it.status, &*it.reason) == ("False", "CredentialsRejected"))
+    };
+    stage.until("ci", "locked out", is_out).await;
+    assert_eq!(rotations(&stage, &owners), (2, 2));
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_copy_of_either_token_is_no_credential() {
+    let stage = stage().await;
+    let owners = ["a", "b"].map(|name| {
+        let owner = NewToken::owner(stage.token_name(name), &stage.workspace);
+        stage.astro.create(owner)
+    });
+    for (copy, owner) in ["copy-a", "copy-b"].into_iter().zip(&owners) {
+        stage.put_secret(copy, json!({"token": owner.value})).await;
+        let mut spec = alternate(&stage, "b");
+        spec["token"] = json!({"name": stage.token_name("a")});
+        spec["credentials"] = json!({"secretRef": {"name": copy}});
+        stage.create("ci", spec).await;
+        let message = stage.until_blocked("ci", "SelfRotation").await;
+        assert!(message.contains(&owner.id), "{message}");
+        stage.delete("ci").await;
+    }
+    assert_eq!(rotations(&stage, &owners), (0, 0));
     stage.assert_no_leak().await;
 }

@@ -20,13 +20,13 @@ use lab::downtime::{
 /// Up to ten rotations are of one resource, and the resources are rotated side by side, each by an operator of its own.
 /// One token and two tokens are measured at the same time, without crashes before with crashes. Two tokens take turns
 /// at least 7 s apart (`--minimum-interval`), which is longer than the copy is behind, so none of their calls may be
-/// refused: this fails when one is.
+/// refused: this fails when one is. All other waits of the operator are a tenth of what is shipped.
 ///
 /// A refused call is one that is answered with 401. A gap is the time from the first refused call of a consumer to the
 /// next that is not refused.
 #[derive(Parser)]
 #[command(after_help = "Examples:
-    make bench-downtime                             the whole measurement, in about five minutes
+    make bench-downtime                             the whole measurement, in about ten minutes
     downtime --rotations 4                          a few rotations of each, to see that it works
     downtime --only one                             one token alone
     downtime --picture docs/pictures                a time line of one rotation of each, as SVG")]

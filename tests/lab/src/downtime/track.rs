@@ -200,13 +200,15 @@ impl Track {
         })
     }
 
-    /// Starts the operator with the waits that are shipped; what its predecessor has sent lands now.
+    /// Starts the operator with a tenth of the waits that are shipped: for a call that may still land it waits ten minutes with
+    /// two tokens. What its predecessor has sent lands now.
     fn start(&self) -> anyhow::Result<Operator> {
         self.gate.arm([]);
         let flags = [
             format!("--api-url={}", self.gate.vendor_url()),
             format!("--namespaces={}", self.name),
             format!("--minimum-interval={}s", OVERLAP.as_secs()),
+            "--pace=0.1".into(),
             // The successor in the same pod knows that its predecessor is dead.
             "--pod-name=pod".into(),
             "--leader-election=false".into(),
