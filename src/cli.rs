@@ -57,7 +57,7 @@ pub enum Command {
     Trigger(request::Args),
     /// Rotate tokens now because their values may have leaked
     #[command(long_about = help::ABOUT_REVOKE, after_help = help::REVOKE)]
-    Revoke(request::Args),
+    Revoke(request::RevokeArgs),
     /// Explain a reason of Ready=False: what it means, and what to do about it
     #[command(after_help = help::EXPLAIN)]
     Explain(explain::Args),

@@ -1,7 +1,7 @@
 //! Parses the arguments, installs the TLS provider, starts logging and dispatches. The only place that ends the process.
 
 use anyhow::Context;
-use astro_token_operator::api::{WorkspaceTokenRotation, request};
+use astro_token_operator::api::WorkspaceTokenRotation;
 use astro_token_operator::cli::{self, Cli, Command};
 use astro_token_operator::operator::run as operator;
 use astro_token_operator::process::telemetry::Format;
@@ -76,8 +76,8 @@ async fn run(cli: Cli, hidden: std::io::Result<()>) -> anyhow::Result<ExitCode> 
         }
         Command::Rotate(args) => cli::rotate::run(*args).await?,
         Command::Status(args) => cli::status::run(&args).await?,
-        Command::Trigger(args) => return cli::request::run(&args, request::ROTATE).await,
-        Command::Revoke(args) => return cli::request::run(&args, request::REVOKE).await,
+        Command::Trigger(args) => return cli::request::trigger(&args).await,
+        Command::Revoke(args) => return cli::request::revoke(&args).await,
         Command::Explain(args) => cli::explain::run(&args)?,
         Command::Plan(args) => return cli::plan::run(*args).await,
         Command::Completion { shell } => cli::complete(shell)?,

@@ -46,12 +46,16 @@ It writes the annotation astro-token-operator.io/rotate on the resource, and the
 
 pub(super) const ABOUT_REVOKE: &str = "Rotate tokens now because their values may have leaked
 
-Today this does the same as `trigger`: Astro's rotation invalidates the value in the Secret at once, and there is no \
-second one. The two requests are kept apart for resources that alternate between two tokens, which do not exist yet.";
+With one token this does the same as `trigger`: Astro's rotation invalidates the value in the Secret at once, and there is \
+no second one. With two tokens that take turns, `trigger` leaves the value before valid, and `revoke` ends that one too: two \
+minutes after the new value is stored, so that consumers have time to follow, or at once with --now. Afterwards no value is \
+valid that was issued before the request.";
 
 pub(super) const REVOKE: &str = "Example:
   Invalidate the value in the Secret, and wait until a new one has replaced it:
     astro-token-operator revoke ci-deployer --wait
+  The same with two tokens, without giving consumers time to follow:
+    astro-token-operator revoke ci-deployer --now --wait
 
 It writes the annotation astro-token-operator.io/revoke on the resource, and the operator does the rest.";
 

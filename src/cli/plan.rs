@@ -32,6 +32,7 @@ use crate::decide::identity::Identity;
 use crate::decide::plan::Plan;
 use crate::decide::plan::rules::rotation;
 use crate::decide::stamp::rotation_id;
+use crate::decide::turn::subject;
 use crate::decide::upcoming::{Upcoming, upcoming};
 use crate::operator::grant::Grants;
 use crate::operator::handles::Handles;
@@ -226,7 +227,8 @@ fn unworkable(decided: &Decided) -> Option<Blocked> {
 /// Tries the write of the next value, where the operator would come as far as that.
 async fn rehearse(cluster: &Cluster, decided: &Decided) -> (Check, Option<Blocked>) {
     let seen = &decided.seen;
-    let rotation = match (&decided.plan, &seen.records.token) {
+    let next = subject(seen).unwrap_or(&seen.records.token);
+    let rotation = match (&decided.plan, next) {
         (Plan::Rotate(rotation), _) => (**rotation).clone(),
         (Plan::Block(_) | Plan::Retry { .. }, _) => {
             return (

@@ -2,6 +2,7 @@
 
 use super::cluster::Cluster;
 use super::terminal::{self, print_error};
+use crate::api::request::{REVOKE, ROTATE};
 use crate::api::{LastRotation, Status, WorkspaceTokenRotation};
 use crate::args::{ClusterArgs, duration};
 use crate::clock::now;
@@ -48,16 +49,42 @@ pub struct Args {
     pub cluster: ClusterArgs,
 }
 
-/// Asks by the annotation `key` for one rotation of each; a failure of one keeps no other from it.
+/// Flags of `revoke`.
+#[derive(clap::Args)]
+pub struct RevokeArgs {
+    /// With two tokens: end the value before at once, and not two minutes after the new one is stored
+    #[arg(long)]
+    pub now: bool,
+
+    /// What it has in common with `trigger`.
+    #[command(flatten)]
+    pub common: Args,
+}
+
+/// `trigger`.
 ///
 /// # Errors
 /// When there is no cluster.
-pub async fn run(args: &Args, key: &'static str) -> anyhow::Result<ExitCode> {
+pub async fn trigger(args: &Args) -> anyhow::Result<ExitCode> {
+    run(args, ROTATE, "").await
+}
+
+/// `revoke`.
+///
+/// # Errors
+/// When there is no cluster.
+pub async fn revoke(args: &RevokeArgs) -> anyhow::Result<ExitCode> {
+    let how = if args.now { "now/" } else { "" };
+    run(&args.common, REVOKE, how).await
+}
+
+/// Asks by the annotation `key`, with a text that begins so, for one rotation of each; a failure of one keeps no other from it.
+async fn run(args: &Args, key: &'static str, how: &str) -> anyhow::Result<ExitCode> {
     let cluster = Cluster::connect(&args.cluster).await?;
     let mut code = ExitCode::SUCCESS;
     let mut asked = FuturesUnordered::new();
     for name in &args.names {
-        let request = match ask(&cluster, key, name).await {
+        let request = match ask(&cluster, (key, how), name).await {
             Ok(request) => request,
             Err(error) => {
                 print_error(&error);
@@ -93,7 +120,11 @@ struct Request {
     text: String,
 }
 
-async fn ask(cluster: &Cluster, key: &'static str, name: &str) -> anyhow::Result<Request> {
+async fn ask(
+    cluster: &Cluster,
+    (key, how): (&'static str, &str),
+    name: &str,
+) -> anyhow::Result<Request> {
     let client = cluster.client.clone();
     let api: Api<Item<WorkspaceTokenRotation>> = Api::namespaced(client, &cluster.namespace);
     let Some(item) = cluster.get(&api, name).await? else {
@@ -103,7 +134,7 @@ async fn ask(cluster: &Cluster, key: &'static str, name: &str) -> anyhow::Result
     if resource.spec.suspend == Some(true) {
         bail!("{KIND}/{name}: spec.suspend is set; nothing is rotated until it is unset");
     }
-    let text = text(now(), Uuid::new_v4());
+    let text = format!("{how}{}", text(now(), Uuid::new_v4()));
     let patch = Patch::Merge(json!({"metadata": {"annotations": {key: text}}}));
     let params = PatchParams {
         field_manager: Some(MANAGER.into()),
@@ -189,8 +220,9 @@ fn judge(resource: Option<&WorkspaceTokenRotation>, request: &Request) -> Progre
     };
     let status = resource.status.as_ref();
     if let Some(status) = status.filter(|status| is_handled(status, request)) {
-        let is_ready = status.is_ready();
-        return match is_ready {
+        // With two tokens the value before is ended a while after the new one is stored.
+        let is_left = request.key == REVOKE && status.previous_token.is_some();
+        return match status.is_ready() && !is_left {
             true => Progress::Done(status.last_rotation.clone()),
             false => Progress::Open,
         };
@@ -225,6 +257,15 @@ fn late(status: &Status, request: &Request, limit: Duration) -> String {
         true => (done(status.last_rotation.as_ref()), true),
         false => ("not rotated".to_owned(), false),
     };
+    let before = status
+        .previous_token
+        .as_ref()
+        .filter(|_| is_handled && request.key == REVOKE);
+    if let Some(before) = before {
+        let until = before.valid_until.as_ref();
+        let until = until.map_or_else(String::new, |at| format!(", until {}", at.0));
+        return format!("{what}, and the value before it is still valid after {limit}{until}");
+    }
     match status.ready() {
         Some(ready) if ready.status == "True" && said(status).is_none() => {
             format!(
@@ -246,7 +287,6 @@ fn late(status: &Status, request: &Request, limit: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::request::{REVOKE, ROTATE};
     use serde_json::Value;
 
     fn resource(annotations: Value, spec: Value, status: Value) -> WorkspaceTokenRotation {

@@ -1,7 +1,7 @@
 //! What was checked of a resource: permissions, the rehearsal of its Secret's write, and what Astro says.
 
-use crate::api::Scope;
-use crate::astro::record::Role;
+use crate::api::{Role, Scope};
+use crate::astro::record;
 use crate::cluster::error::Error;
 use crate::cluster::permissions::{self, Answer, Permission};
 use crate::cluster::secret::{self, Draft};
@@ -155,11 +155,25 @@ const OWNER: &str = "the credential may rotate the token";
 
 /// What the live evidence says of the vendor; `unasked`: why it was not asked.
 pub fn vendor(seen: &Observed, unasked: &str) -> Vec<Check> {
+    let mut checks = of_token(seen, unasked, Role::Token);
+    if seen.resource.spec.alternate_token.is_some() {
+        // What is not about the token was checked already.
+        let other = of_token(seen, unasked, Role::Alternate).into_iter();
+        let other = other.filter(|check| [FOUND, RIGHT].contains(&&*check.name));
+        checks.extend(other.map(|check| Check {
+            name: format!("{}: {}", Role::Alternate.field(), check.name),
+            ..check
+        }));
+    }
+    checks
+}
+
+fn of_token(seen: &Observed, unasked: &str, role: Role) -> Vec<Check> {
     let not = |names: &[&str], why: &str| -> Vec<Check> {
         names.iter().map(|name| Check::not(*name, why)).collect()
     };
     let ok = |names: &[&str]| -> Vec<Check> { names.iter().copied().map(Check::ok).collect() };
-    match (&seen.access, &seen.records.token) {
+    match (&seen.access, seen.records.of(role)) {
         (Access::Denied(blocked), _) => {
             let rest = not(&[ANSWER, ACCEPTED, FOUND, RIGHT], "there is no credential");
             [vec![Check::blocked(CREDENTIAL, blocked)], rest].concat()
@@ -200,13 +214,13 @@ pub fn vendor(seen: &Observed, unasked: &str) -> Vec<Check> {
 }
 
 /// Whether the credential's roles let it rotate tokens of the entity; `Err`: why they are not known.
-pub fn role(roles: Result<&[Role], &str>, entity: &Entity) -> Check {
+pub fn role(roles: Result<&[record::Role], &str>, entity: &Entity) -> Check {
     let roles = match roles {
         Ok(roles) => roles,
         Err(why) => return Check::not(OWNER, why),
     };
     let owner = format!("{}_OWNER", entity.scope.of_record());
-    let is_enough = |role: &Role| match role.entity_type.as_str() {
+    let is_enough = |role: &record::Role| match role.entity_type.as_str() {
         "WORKSPACE" => role.entity_id == entity.id && role.role == owner,
         "ORGANIZATION" => role.role == "ORGANIZATION_OWNER",
         _ => false,
@@ -220,7 +234,8 @@ pub fn role(roles: Result<&[Role], &str>, entity: &Entity) -> Check {
             "Astro's records do not tell in which Workspace the Deployment is, whose owner may",
         );
     }
-    let here = |role: &&Role| role.entity_type == "ORGANIZATION" || role.entity_id == entity.id;
+    let here =
+        |role: &&record::Role| role.entity_type == "ORGANIZATION" || role.entity_id == entity.id;
     let here: Vec<_> = roles
         .iter()
         .filter(here)
@@ -244,7 +259,7 @@ mod tests {
             Entity { scope, id }
         };
         let workspace = of(Scope::Workspace, "w");
-        let role_of = |entity_type: &str, entity_id: &str, role: &str| Role {
+        let role_of = |entity_type: &str, entity_id: &str, role: &str| record::Role {
             entity_type: entity_type.into(),
             entity_id: entity_id.into(),
             role: role.into(),

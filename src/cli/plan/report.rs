@@ -3,7 +3,8 @@
 use super::checks::{Check, Outcome};
 use super::verdict::{Decided, Verdict};
 use crate::cli::terminal::{BAD, BOLD, DIM, GOOD, WARN, paragraph, short};
-use crate::decide::evidence::{Live, Observed, Stored};
+use crate::decide::evidence::{Observed, Stored, Token};
+use crate::decide::turn::subject;
 use crate::decide::upcoming::Upcoming;
 use crate::decide::version::Drift;
 use crate::reason::Blocked;
@@ -50,6 +51,9 @@ pub struct Report {
     /// The token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenFacts>,
+    /// Of two tokens that take turns, the one that the next rotation takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_token: Option<TokenFacts>,
     /// The target Secret.
     pub secret: SecretFacts,
     /// Rotations to come.
@@ -170,6 +174,7 @@ impl Report {
             remedy: blocked.map(|it| it.reason.explain().remedy),
             rules: rules.collect(),
             token: token(seen),
+            next_token: next_token(seen),
             secret: secret(seen, origin.secret_read),
             next: next.collect(),
             notes,
@@ -206,6 +211,9 @@ impl Report {
         }
         if let Some(token) = &self.token {
             add("token", &token.text());
+        }
+        if let Some(token) = &self.next_token {
+            add("turn", &format!("the next rotation takes {}", token.text()));
         }
         add("Secret", &self.secret.says);
         let mut next = Titled::new("next");
@@ -359,14 +367,23 @@ fn headline(verdict: &Verdict, now: Timestamp, zone: &TimeZone) -> (Style, Strin
     }
 }
 
-fn token(seen: &Observed) -> Option<TokenFacts> {
-    if let Live::Token { token, .. } = &seen.records.token {
-        return Some(TokenFacts {
+impl From<&Token> for TokenFacts {
+    fn from(token: &Token) -> Self {
+        Self {
             id: line(&token.id, LONGEST),
             name: line(&token.name, LONGEST),
             rotated_at: token.version.rotated_at.as_ref().map(|at| at.0),
             expires_at: token.ends,
-        });
+        }
+    }
+}
+
+/// The one whose value the Secret holds, or else that of the spec.
+fn token(seen: &Observed) -> Option<TokenFacts> {
+    let held = seen.stored.value().map(|held| &held.stamp.token_id);
+    let of_held = held.and_then(|id| seen.record(id)).map(|(token, _)| token);
+    if let Some(token) = of_held.or(seen.records.token.token()) {
+        return Some(token.into());
     }
     let held = seen.stored.value()?;
     Some(TokenFacts {
@@ -375,6 +392,11 @@ fn token(seen: &Observed) -> Option<TokenFacts> {
         rotated_at: held.stamp.version.rotated_at.as_ref().map(|at| at.0),
         expires_at: held.stamp.expires,
     })
+}
+
+fn next_token(seen: &Observed) -> Option<TokenFacts> {
+    let next = subject(seen).filter(|_| seen.takes_turns())?;
+    next.token().map(TokenFacts::from)
 }
 
 fn secret(seen: &Observed, was_read: bool) -> SecretFacts {
