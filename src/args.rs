@@ -141,6 +141,10 @@ pub struct PaceArgs {
     /// How long a call may still take effect after its caller has died
     #[arg(long, env = "LANDING_TIME", value_parser = signed, value_name = "DURATION", hide = true)]
     landing_time: Option<SignedDuration>,
+
+    /// How long a call of which no effect shows keeps its token from being rotated again, where two take turns
+    #[arg(long, env = "REST_TIME", value_parser = signed, value_name = "DURATION", hide = true)]
+    rest_time: Option<SignedDuration>,
 }
 
 impl PaceArgs {
@@ -152,6 +156,7 @@ impl PaceArgs {
             vendor_connect_timeout: astro.vendor_connect_timeout,
             write_budget: self.write_budget.unwrap_or(pace.write_budget),
             landing: self.landing_time.unwrap_or(pace.landing),
+            rest: self.rest_time.unwrap_or(pace.rest),
             ..pace
         }
     }

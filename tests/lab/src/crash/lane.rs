@@ -164,9 +164,10 @@ impl Lane {
 
     fn case(&self, name: String, plan: Plan) -> Case {
         let create = |token: &str| {
-            let token = self.astro.create(match plan.is_for_a_deployment() {
-                true => NewToken::deployment(token, &name, &name),
-                false => NewToken::workspace(token, &name),
+            let token = self.astro.create(match plan.task {
+                Task::SelfTurn => NewToken::owner(token, &name),
+                _ if plan.is_for_a_deployment() => NewToken::deployment(token, &name, &name),
+                _ => NewToken::workspace(token, &name),
             });
             self.gate.alias(&token.id, &name);
             token
@@ -193,14 +194,14 @@ impl Lane {
             "metadata": {"name": format!("{name}-owner")}, "stringData": {"token": owner},
         }))
         .await?;
+        if matches!(case.plan.task, Task::Adopted | Task::SelfTurn) {
+            self.create_secret(json!({
+                "metadata": {"name": case.target(), "annotations": {ADOPT: name}},
+                "stringData": {"token": token.value},
+            }))
+            .await?;
+        }
         match case.plan.task {
-            Task::Adopted => {
-                self.create_secret(json!({
-                    "metadata": {"name": case.target(), "annotations": {ADOPT: name}},
-                    "stringData": {"token": token.value},
-                }))
-                .await
-            }
             task if task.needs_a_past() => self.create_resource(case).await,
             _ => Ok(()),
         }
@@ -237,7 +238,7 @@ impl Lane {
         }
         let edit = match case.plan.task {
             Task::First | Task::Adopted => return self.create_resource(case).await,
-            Task::Requested | Task::Deleted | Task::Turn => {
+            Task::Requested | Task::Deleted | Task::Turn | Task::SelfTurn => {
                 json!({"metadata": {"annotations": {REQUEST: "now"}}})
             }
             Task::Moved => json!({"spec": {"target": {"name": case.target()}}}),
@@ -286,6 +287,11 @@ impl Lane {
             format!("--api-url={}", self.gate.vendor_url()),
             format!("--vendor-timeout={}s", VENDOR_TIMEOUT.as_secs()),
             format!("--landing-time={}s", self.landing.as_secs()),
+            // Longer than any call is in flight, and no longer, because two tokens wait for that.
+            format!(
+                "--rest-time={}s",
+                (self.landing + 3 * VENDOR_TIMEOUT).as_secs()
+            ),
             format!("--namespaces={}", self.namespace),
             "--pace=0.1".into(),
             // The successor in the same pod knows that its predecessor is dead.
@@ -454,13 +460,13 @@ impl Lane {
         let of = self.astro.token_of(&value);
         let mut tokens = case.tokens();
         let is_expected = match case.plan.task {
-            Task::Turn => of.as_ref() == Some(&case.next().id),
+            task if task.is_always_live() => of.as_ref() == Some(&case.next().id),
             _ => tokens.any(|token| of.as_ref() == Some(&token.id)),
         };
         if !is_expected {
             return Some("the Secret holds a value of another token".into());
         }
-        if case.plan.task == Task::Turn && !account.dead.is_empty() {
+        if case.plan.task.is_always_live() && !account.dead.is_empty() {
             return Some(format!("a dead value for {:?}", account.dead));
         }
         self.gate.broken(&case.name).into_iter().next()
@@ -531,6 +537,10 @@ impl Lane {
             true => json!({"name": name, "scope": "Deployment", "deploymentId": name}),
             false => json!({"name": name}),
         };
+        let credential = match case.plan.task {
+            Task::SelfTurn => case.old_target(),
+            _ => format!("{name}-owner"),
+        };
         let alternate = case
             .alternate
             .as_ref()
@@ -544,7 +554,7 @@ impl Lane {
                 "token": token,
                 "alternateToken": alternate,
                 "schedule": {"every": "1d"},
-                "credentials": {"secretRef": {"name": format!("{name}-owner")}},
+                "credentials": {"secretRef": {"name": credential}},
                 "target": {"name": case.old_target()},
             },
         }))?;

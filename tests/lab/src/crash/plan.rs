@@ -23,6 +23,8 @@ pub enum Task {
     Moved,
     /// A rotation that a person asked for, of the token that the Secret does not hold.
     Turn,
+    /// The same, and the value in the Secret is the credential that the other token is rotated with.
+    SelfTurn,
     /// Of two tokens somebody else rotated the one that the Secret holds.
     TurnReclaimed,
 }
@@ -61,7 +63,7 @@ pub struct Plan {
 
 impl Task {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::First,
         Self::Requested,
         Self::Deleted,
@@ -69,17 +71,23 @@ impl Task {
         Self::Adopted,
         Self::Moved,
         Self::Turn,
+        Self::SelfTurn,
         Self::TurnReclaimed,
     ];
 
     /// Whether two tokens take turns.
     pub(super) fn takes_turns(self) -> bool {
-        matches!(self, Self::Turn | Self::TurnReclaimed)
+        matches!(self, Self::Turn | Self::SelfTurn | Self::TurnReclaimed)
     }
 
     /// Whether a person asks for a rotation.
     pub(super) fn is_requested(self) -> bool {
-        matches!(self, Self::Requested | Self::Turn)
+        matches!(self, Self::Requested | Self::Turn | Self::SelfTurn)
+    }
+
+    /// Whether the Secret holds no dead value at any moment.
+    pub(super) fn is_always_live(self) -> bool {
+        matches!(self, Self::Turn | Self::SelfTurn)
     }
 
     /// Whether somebody else rotates the token that the Secret holds.
@@ -96,7 +104,8 @@ impl Task {
     pub(super) fn causes(self) -> std::ops::RangeInclusive<usize> {
         match self {
             Self::Adopted => 0..=0,
-            Self::First | Self::Moved => 1..=1,
+            // The first value is given.
+            Self::First | Self::Moved | Self::SelfTurn => 1..=1,
             Self::Requested | Self::Reclaimed | Self::Turn | Self::TurnReclaimed => 2..=2,
             // The request goes with the resource.
             Self::Deleted => 1..=2,
@@ -105,9 +114,9 @@ impl Task {
 }
 
 impl Plan {
-    /// Whether the token is a Deployment's and not a Workspace's, as half of them are.
+    /// Whether the token is a Deployment's and not a Workspace's, as half of those are that rotate no other token.
     pub(super) fn is_for_a_deployment(&self) -> bool {
-        (self.task as usize + self.trouble as usize) % 2 == 1
+        self.task != Task::SelfTurn && (self.task as usize + self.trouble as usize) % 2 == 1
     }
 }
 

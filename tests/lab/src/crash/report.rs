@@ -98,6 +98,7 @@ pub async fn learn(range: &mut Range) -> anyhow::Result<Vec<Report>> {
         plan(Task::Requested, Trouble::None, &[lost]),
         plan(Task::Requested, Trouble::Stale, &[lost]),
         plan(Task::Turn, Trouble::None, &[lost]),
+        plan(Task::SelfTurn, Trouble::None, &[lost]),
         plan(Task::TurnReclaimed, Trouble::None, &[lost]),
     ];
     let undisturbed = calm.into_iter().chain(troubled).collect();
