@@ -6,6 +6,7 @@ mod conflict;
 mod known;
 mod print;
 mod record;
+mod ring;
 
 pub use self::able::is_able;
 
@@ -1601,6 +1602,36 @@ mod tests {
                     prop_assert!(first.is_none_or(|it| !is_asked(it) || free == [it]), "{id}: {free:?}, {keepers:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn resources_that_call_with_each_others_values_are_a_ring_unless_one_has_two_tokens() {
+        let caller = |name: &str, secret: &str, credential: &str| {
+            let mut resource = resource(name, 1, &format!("id-{name}"), secret);
+            let secret_ref = serde_json::json!({"secretRef": {"name": credential}});
+            resource.spec.credentials = serde_json::from_value(secret_ref).unwrap();
+            resource
+        };
+        // Each calls with the value of the next one, and the last with that of the first.
+        let ring = |length: usize| -> Vec<_> {
+            let of = |number: usize| format!("s{}", number % length);
+            let each = (0..length).map(|it| caller(&format!("r{it}"), &of(it), &of(it + 1)));
+            each.collect()
+        };
+        for length in [2, 3, 9] {
+            let mut all = ring(length);
+            let outside = caller("x", "sx", "s0");
+            let claims = of(&all.iter().chain([&outside]).collect::<Vec<_>>());
+            assert!(all.iter().all(|it| claims.is_in_ring(it)), "{length}");
+            assert!(!claims.is_in_ring(&outside), "it only depends on one");
+            let other = serde_json::json!({"id": "id-other"});
+            all[1].spec.alternate_token = serde_json::from_value(other).unwrap();
+            let claims = of(&all.iter().collect::<Vec<_>>());
+            assert!(!all.iter().any(|it| claims.is_in_ring(it)), "{length}");
+            let open = &all[..length - 1];
+            let claims = of(&open.iter().collect::<Vec<_>>());
+            assert!(!open.iter().any(|it| claims.is_in_ring(it)), "{length}");
         }
     }
 }

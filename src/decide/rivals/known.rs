@@ -156,7 +156,9 @@ fn add(all: &mut Vec<Print>, one: Print) {
 #[derive(Clone, PartialEq)]
 pub struct Known {
     /// The Secret of its spec.
-    secret: Print,
+    pub secret: Print,
+    /// The Secret with its credential, where its spec names one.
+    pub credential: Option<Print>,
     /// The token of its spec.
     token: Meant,
     /// The one that takes turns with it. Most have none, and take no room for it.
@@ -223,14 +225,21 @@ impl Known {
         let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
         let meant = |token: &TokenRef| Meant::asked(prints, resource, token);
         let alternate = resource.spec.reference(Role::Alternate);
+        let credential = resource.spec.credentials.as_ref();
         Self {
             secret: prints.secret(namespace, &resource.spec.target.name),
+            credential: credential.map(|it| prints.secret(namespace, &it.secret_ref.name)),
             token: meant(&resource.spec.token),
             alternate: alternate.map(|token| Box::new(meant(token))),
             values: Values::of(prints, resource),
             able: None,
             since: now,
         }
+    }
+
+    /// Whether two tokens take turns, so that the value in its Secret is valid all the time.
+    pub fn takes_turns(&self) -> bool {
+        self.alternate.is_some()
     }
 
     /// The roles of its tokens.
