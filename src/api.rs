@@ -125,6 +125,7 @@ pub mod evidence {
     validation = Rule::new("!has(self.alternateToken) || !has(self.alternateToken.scope) || self.alternateToken.scope == (has(self.token.scope) ? self.token.scope : 'Workspace')").message("alternateToken must have the scope of token"),
     validation = Rule::new("!has(self.alternateToken) || !has(self.alternateToken.deploymentId) || (has(self.token.deploymentId) && self.alternateToken.deploymentId == self.token.deploymentId)").message("alternateToken must be for the Deployment of token"),
     validation = Rule::new("!has(self.alternateToken) || !(has(self.alternateToken.id) && has(self.token.id) && self.alternateToken.id == self.token.id || has(self.alternateToken.name) && has(self.token.name) && self.alternateToken.name == self.token.name)").message("token and alternateToken must be two tokens"),
+    validation = Rule::new("!has(self.schedule.waitForPrevious) || has(self.alternateToken)").message("schedule.waitForPrevious only has a meaning with alternateToken"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct WorkspaceTokenRotationSpec {
@@ -216,6 +217,11 @@ pub struct ScheduleSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(w|d|h|m|s))+$"))]
     pub jitter: Option<String>,
+    /// With two tokens: a rotation that is due waits at most this long while consumers still use the value before, and until it was
+    /// not used for this long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(w|d|h|m|s))+$"))]
+    pub wait_for_previous: Option<String>,
 }
 
 /// Where the vendor credential is.
@@ -432,6 +438,12 @@ pub struct PreviousToken {
     pub id: String,
     /// Name at the vendor.
     pub name: String,
+    /// When it was last used, as far as Astro has noticed; cut to the day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<Time>,
+    /// Whether it was used after consumers had time to follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub still_used: Option<bool>,
     /// Until when the value is valid: its own expiry, or the rotation that replaces it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_until: Option<Time>,

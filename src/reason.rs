@@ -23,6 +23,7 @@ pub enum Reason {
     InvalidSpec,
     KubernetesUnavailable,
     OrganizationUnknown,
+    PreviousInUse,
     RotatedElsewhere,
     RotationInDoubt,
     ScheduleTooFrequent,
@@ -140,6 +141,12 @@ pub const EXPLANATIONS: &[Explanation] = &[
         "The Organization is named neither by the spec, nor by the operator, nor by the credential.",
         RETRIES,
         "Set `organizationId`, or the operator's flag `--organization-id`.",
+    ),
+    row(
+        Reason::PreviousInUse,
+        "Of two tokens, the value that the Secret held before is still used, and a rotation that is due would end it.",
+        "Waits until the value was not used for `schedule.waitForPrevious`, at most that long after the due time.",
+        "Find the consumers that have not read the Secret since the last rotation, and restart them.",
     ),
     row(
         Reason::RotatedElsewhere,
@@ -331,6 +338,7 @@ impl Reason {
             self,
             Self::AwaitingFirstRotation
                 | Self::KubernetesUnavailable
+                | Self::PreviousInUse
                 | Self::RotatedElsewhere
                 | Self::RotationInDoubt
                 | Self::TargetTerminating

@@ -16,8 +16,6 @@ pub struct Details {
     pub created: Option<Timestamp>,
     /// Who created it: a person's or a token's name.
     pub created_by: Option<String>,
-    /// When it was last used, as far as the vendor has noticed.
-    pub last_used: Option<Timestamp>,
 }
 
 /// What a token may do where.

@@ -88,6 +88,11 @@ pub(super) fn token(record: &Value) -> Token {
         },
         starts: time("startAt"),
         ends: time("endAt"),
+        // It is nothing to insist on.
+        last_used: record
+            .get("lastUsedAt")
+            .and_then(Value::as_str)
+            .and_then(seconds),
         odd,
     }
 }
@@ -111,7 +116,6 @@ pub(super) fn details(record: &Value) -> Details {
         roles: roles.into_iter().flatten().map(role).collect(),
         created: time("/createdAt"),
         created_by: names.iter().find_map(|path| text(record, path)),
-        last_used: time("/lastUsedAt"),
         token: token(record),
     }
 }

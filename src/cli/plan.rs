@@ -4,6 +4,7 @@
 
 mod args;
 mod checks;
+mod facts;
 mod files;
 mod gather;
 mod look;

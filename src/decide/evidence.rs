@@ -47,6 +47,8 @@ pub struct Observed {
     pub rival: Option<Rival>,
     /// Of two tokens, those that another resource has a better claim to.
     pub taken: Vec<(Role, Rival)>,
+    /// Its credential is the value of a resource that depends on its own value in the same way.
+    pub is_in_ring: bool,
     /// What this process is doing for the resource right now.
     pub work: Option<Work>,
     /// When this process began the last rotations of each token, for whatever resource; by id.
@@ -110,6 +112,7 @@ impl Observed {
             vendor_time: None,
             rival: None,
             taken: Vec::new(),
+            is_in_ring: false,
             work: None,
             begun: BTreeMap::new(),
             tries: Tries::default(),
@@ -540,6 +543,8 @@ pub struct Token {
     pub starts: Option<Timestamp>,
     /// Expiry; `None`: never.
     pub ends: Option<Timestamp>,
+    /// When it was last used, as far as the vendor has noticed.
+    pub last_used: Option<Timestamp>,
     /// A field that is not as documented, and that a decision depends on.
     pub odd: Option<&'static str>,
 }

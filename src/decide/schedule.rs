@@ -27,6 +27,7 @@ pub struct Schedule {
     cron: Option<Calendar>,
     before_expiry: Option<SignedDuration>,
     jitter: SignedDuration,
+    wait_for_previous: Option<SignedDuration>,
     minimum: SignedDuration,
 }
 
@@ -118,6 +119,8 @@ impl Schedule {
         let cron = read("cron", &spec.cron, |text| Calendar::parse(text, zone))?;
         let before_expiry = read("beforeExpiry", &spec.before_expiry, parse_duration)?;
         let jitter = read("jitter", &spec.jitter, parse_span)?.unwrap_or_default();
+        let wait = &spec.wait_for_previous;
+        let wait_for_previous = read("waitForPrevious", wait, parse_duration)?;
 
         if every.is_none() && cron.is_none() && before_expiry.is_none() {
             return Err(ScheduleError::Invalid(
@@ -151,6 +154,7 @@ impl Schedule {
             cron,
             before_expiry,
             jitter,
+            wait_for_previous,
             minimum,
         })
     }
@@ -216,6 +220,11 @@ impl Schedule {
     /// How long before a token's expiry it is rotated.
     pub fn before_expiry(&self) -> Option<SignedDuration> {
         self.before_expiry
+    }
+
+    /// For how long a due rotation waits for consumers of the value before.
+    pub fn wait_for_previous(&self) -> Option<SignedDuration> {
+        self.wait_for_previous
     }
 
     /// Whether the schedule says nothing about a token that never expires.

@@ -11,7 +11,7 @@ use crate::decide::plan::brake::tries::racing;
 use crate::decide::plan::rules::{is_dropped, is_stored, is_without_effect, plan};
 use crate::decide::plan::{Plan, Rotation, Setback};
 use crate::decide::requests::Requests;
-use crate::decide::turn::{still_valid, subject};
+use crate::decide::turn::{still_used, still_valid, subject};
 use crate::decide::version::{Drift, compare_records};
 use crate::reason::{Blocked, LIVE, Reason};
 use crate::text::line;
@@ -67,22 +67,21 @@ pub fn next(seen: &Observed, decided: &Plan, setback: Option<&Setback>) -> Statu
     let held = seen.held().map(|held| held.secret.clone());
     new.binding = held.map(|name| Binding { name }).or(new.binding);
     new.token = token(seen, &old);
-    let previous =
-        still_valid(seen).map(|token| (token.id.clone(), token.name.clone(), token.ends));
     new.next_rotation = match decided {
         Plan::Idle { next } => next.as_ref().map(|due| Time(due.at)),
         // Still there while something stands in the way, and in the past once it is overdue.
         Plan::Block(_) => next_due(seen).ok().flatten().map(|due| Time(due.at)),
         _ => new.next_rotation,
     };
-    new.previous_token = previous.map(|(id, name, ends)| PreviousToken {
-        id,
-        name: line(&name, LONGEST_NAME),
-        valid_until: ends
-            .map(Time)
-            .into_iter()
-            .chain(new.next_rotation.clone())
-            .min(),
+    new.previous_token = still_valid(seen).map(|token| {
+        let ends = token.ends.map(Time).into_iter();
+        PreviousToken {
+            id: token.id.clone(),
+            name: line(&token.name, LONGEST_NAME),
+            last_used_at: token.last_used.and_then(day).map(Time),
+            still_used: still_used(seen).map(|_| true),
+            valid_until: ends.chain(new.next_rotation.clone()).min(),
+        }
     });
     conditions(seen, decided, setback, &old, &mut new);
     // That a status of an older version does not say it is no reason to write one.
@@ -193,6 +192,12 @@ pub fn begin(
     all.set("Reconciling", "True", "Rotating", message);
     all.remove("Stalled");
     new
+}
+
+/// Its beginning, UTC: a time that changes with each call to the vendor must not have a status written each time.
+fn day(at: Timestamp) -> Option<Timestamp> {
+    let seconds = at.as_second();
+    Timestamp::from_second(seconds - seconds.rem_euclid(86_400)).ok()
 }
 
 fn fail(new: &mut Status, seen: &Observed, retry_after: Option<SignedDuration>) {

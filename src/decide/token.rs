@@ -20,8 +20,8 @@ pub struct Packed {
     texts: Box<str>,
     /// Where each of them ends.
     ends: Box<[u32]>,
-    /// Last rotation, start and expiry, whole seconds: the vendor's times are cut to them.
-    times: [Option<i64>; 3],
+    /// Last rotation, start, expiry and last use, whole seconds: the vendor's times are cut to them.
+    times: [Option<i64>; 4],
     odd: Option<&'static str>,
 }
 
@@ -41,7 +41,8 @@ impl Packed {
         Self {
             texts: all.into(),
             ends: ends.into(),
-            times: [rotated_at, token.starts, token.ends].map(|at| at.map(|at| at.as_second())),
+            times: [rotated_at, token.starts, token.ends, token.last_used]
+                .map(|at| at.map(|at| at.as_second())),
             odd: token.odd,
         }
     }
@@ -68,7 +69,7 @@ impl Packed {
     pub fn unpack(&self) -> Token {
         let text = |nth| self.text(nth).to_owned();
         let times = (self.times).map(|at| at.and_then(|at| Timestamp::from_second(at).ok()));
-        let [rotated_at, starts, ends] = times;
+        let [rotated_at, starts, ends, last_used] = times;
         Token {
             id: text(0),
             name: text(1),
@@ -81,6 +82,7 @@ impl Packed {
             },
             starts,
             ends,
+            last_used,
             odd: self.odd,
         }
     }
@@ -351,6 +353,7 @@ mod tests {
             },
             starts: at(-2),
             ends: at(3),
+            last_used: at(4),
             odd: Some("roles"),
             ..bare.clone()
         };

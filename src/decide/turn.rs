@@ -8,7 +8,7 @@
 //! What is here follows from evidence alone: from the stamp on the Secret and the vendor's records, and never from the order
 //! in the spec, a status or a counter.
 
-use crate::api::{Cause, ExternalRotation, HistoryEntry, Role, RotationOutcome, Version};
+use crate::api::{Cause, ExternalRotation, HistoryEntry, Pending, Role, RotationOutcome, Version};
 use crate::decide::evidence::{Held, Live, Observed, Token};
 use crate::decide::schedule::{Due, DueRule};
 use crate::decide::validate::check_token;
@@ -187,10 +187,30 @@ fn is_intact(version: &Version, token: &Token) -> bool {
 
 /// The token whose value the Secret held before, while that is valid.
 pub fn still_valid(seen: &Observed) -> Option<&Token> {
-    let (_, id, version) = previous(seen)?;
+    let (held, id, version) = previous(seen)?;
     let (token, _) = seen.record(id)?;
-    let is_valid = is_intact(version, token) && token.ends.is_none_or(|ends| ends > seen.now);
+    let is_valid = is_intact(version, token)
+        && token.ends.is_none_or(|ends| ends > seen.now)
+        && !was_ended(seen, held, id);
     is_valid.then_some(token)
+}
+
+/// When the value was used that the Secret held before, though consumers had time to follow.
+pub fn still_used(seen: &Observed) -> Option<Timestamp> {
+    let switch = seen.held()?.stamp.obtained_at(seen.now)?;
+    let used = still_valid(seen)?.last_used?;
+    (used > later(switch, seen.pace().follow)).then_some(used)
+}
+
+/// Until when a rotation that is due at this time waits for those who still use the value before; not into the last hour of either
+/// token.
+pub fn quiet_from(seen: &Observed, due: Timestamp) -> Option<Timestamp> {
+    let wait = seen.schedule.as_ref().ok()?.wait_for_previous()?;
+    let used = still_used(seen)?;
+    let tokens = seen.records.all().into_iter().filter_map(Live::token);
+    let last = tokens.filter_map(|token| before_end(token, seen.pace().last_hour, 10));
+    let until = later(used.min(due), wait);
+    last.chain([until]).min()
 }
 
 /// A rotation of this token whose outcome is not known and whose value, should somebody have it in hand, must not be written over
@@ -198,7 +218,9 @@ pub fn still_valid(seen: &Observed) -> Option<&Token> {
 pub fn unfenced(seen: &Observed, token: &Token) -> Option<String> {
     let held = seen.held().filter(|held| held.stamp.token_id != token.id)?;
     let status = seen.resource.status.as_ref()?;
-    let pending = status.pending.iter().find(|it| it.token_id == token.id);
+    // What is only to end a value is written by nobody.
+    let is_written = |it: &&Pending| it.token_id == token.id && it.reason != Cause::Revoked;
+    let pending = status.pending.iter().find(is_written);
     let last = status.history.iter().find(|it| it.token_id == token.id);
     let lost = last.filter(|it| it.outcome == RotationOutcome::Lost);
     let rotation = pending.map(|it| &it.id).or(lost.map(|it| &it.id))?;
@@ -248,6 +270,16 @@ fn before_end(token: &Token, before: SignedDuration, part: i32) -> Option<Timest
         .ok()
 }
 
+/// Whether the value of the token of this id was ended on request since the one that is held was stored, whatever an older record
+/// says.
+fn was_ended(seen: &Observed, held: &Held, id: &str) -> bool {
+    let switch = held.stamp.obtained_at(seen.now);
+    let mut history = seen.resource.status.iter().flat_map(|it| &it.history);
+    history.any(|entry| {
+        entry.reason == Cause::Revoked && entry.token_id == id && Some(entry.at.0) >= switch
+    })
+}
+
 /// When the value of the other token is ended because a person asked for it; `None`: nobody did, or it is done.
 ///
 /// It is given the time that consumers need to follow, unless the text of the request begins with `now`. Where it is not known
@@ -257,11 +289,7 @@ pub fn revoking(seen: &Observed) -> Option<Due> {
     let (stamp, switch) = (&held.stamp, held.stamp.obtained_at(seen.now)?);
     let (text, id) = (stamp.revokes.as_ref()?, stamp.other.as_ref()?);
     let (token, _) = seen.record(id)?;
-    let was_ended = |entry: &HistoryEntry| {
-        entry.reason == Cause::Revoked && entry.token_id == *id && entry.at.0 >= switch
-    };
-    let mut history = seen.resource.status.iter().flat_map(|it| &it.history);
-    let is_done = history.any(was_ended)
+    let is_done = was_ended(seen, held, id)
         || stamp
             .previous
             .as_ref()
@@ -318,3 +346,6 @@ fn least_recent(seen: &Observed, roles: impl Iterator<Item = Role>) -> Option<Ro
 fn later(at: Timestamp, wait: SignedDuration) -> Timestamp {
     at.saturating_add(wait).unwrap_or(at)
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,7 +88,10 @@ fn check_scope(spec: &WorkspaceTokenRotationSpec) -> Result<(), &'static str> {
         return Err("give workspaceId, or token.scope: Deployment or Organization");
     }
     let Some(alternate) = alternate else {
-        return Ok(());
+        return match spec.schedule.wait_for_previous {
+            Some(_) => Err("schedule.waitForPrevious only has a meaning with alternateToken"),
+            None => Ok(()),
+        };
     };
     if alternate.scope.is_some_and(|it| it != scope) {
         return Err("alternateToken must have the scope of token");
@@ -162,6 +165,13 @@ pub fn is_workable(seen: &Observed) -> bool {
 /// # Errors
 /// The token.
 fn check_credential(seen: &Observed) -> Result<(), Blocked> {
+    if seen.is_in_ring {
+        return Err(Blocked::new(
+            Reason::SelfRotation,
+            "the credential is the value of a resource whose own credential is, directly or through others, the value of this \
+             one, with one token each; give one of them an alternateToken, or another credential",
+        ));
+    }
     let spec = &seen.resource.spec;
     let own = seen
         .credential_of()

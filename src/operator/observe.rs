@@ -336,6 +336,7 @@ impl Observer {
         }
         let rivals = claims.rivals(&seen.resource, seen.now, seen.pace());
         (seen.rival, seen.taken) = (rivals.whole, rivals.taken);
+        seen.is_in_ring = claims.is_in_ring(&seen.resource);
     }
 }
 

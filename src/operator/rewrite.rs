@@ -92,6 +92,13 @@ fn notice(seen: &Observed, from: &Held) -> Notice {
                 from.secret
             ),
         ),
+        Stored::Holds(held) if from.stamp.fence != held.stamp.fence => (
+            "Rewritten",
+            format!(
+                "Secret {target} was marked, so that the value of an earlier rotation, which was lost, cannot be stored in it any \
+                 more; its value stays"
+            ),
+        ),
         _ => (
             "Rewritten",
             format!("Secret {target} was brought in line with the spec; its value stays"),

@@ -137,8 +137,8 @@ async fn a_token_of_another_scope_or_deployment_is_never_rotated() {
     }
     // A new API server refuses what contradicts itself, and of an old one the operator does.
     let rows = [
-        ("nowhere", of("Deployment", None), "token.deploymentId"),
-        ("both", of("Workspace", Some(&ours)), "token.deploymentId"),
+        ("nowhere", of("Deployment", None), "deploymentId"),
+        ("both", of("Workspace", Some(&ours)), "deploymentId"),
         ("lost", json!({"workspaceId": null}), "workspaceId"),
     ];
     for (name, edit, word) in rows {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// As many as there are tests, and one more.
-const NAMESPACES: usize = 16;
+const NAMESPACES: usize = 18;
 
 async fn stage() -> Stage {
     const FLAGS: &[&str] = &["--leader-election=false"];
@@ -219,6 +219,64 @@ async fn an_edit_of_the_tokens_costs_no_rotation() {
     assert_eq!((count(&a), count(&b), count(&c)), (1, 1, 1));
     let annotations = secret().await.metadata.annotations.unwrap();
     assert!(!annotations.contains_key("astro-token-operator.io/other-token-id"));
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_target_that_is_renamed_there_and_back_keeps_both_values() {
+    let stage = stage().await;
+    let tokens = pair(&stage, json!({})).await;
+    until_held(&stage, &tokens[0]).await;
+    stage.request("ci", "one").await;
+    until_held(&stage, &tokens[1]).await;
+    let (held, before) = (value(&stage).await, stage.astro.live_value(&tokens[0].id));
+    for target in ["moved", "ci-secret"] {
+        let edit = json!({"spec": {"target": {"name": target}}});
+        let generation = stage.edit("ci", edit).await.metadata.generation;
+        let is_moved = |_: &_, status: &Status| {
+            let is_bound = status.binding.as_ref().is_some_and(|it| it.name == target);
+            is_bound && is_ready(status) && status.observed_generation == generation
+        };
+        let resource = stage.until("ci", "moved", is_moved).await;
+        assert_eq!(
+            stage.value(target, "token").await,
+            Some(held.clone()),
+            "{target}"
+        );
+        let previous = resource.status.unwrap().previous_token;
+        assert_eq!(
+            previous.map(|it| it.id).as_ref(),
+            Some(&tokens[0].id),
+            "{target}"
+        );
+    }
+    assert_eq!(rotations(&stage, &tokens), (1, 1));
+    assert_eq!(stage.astro.live_value(&tokens[0].id), before);
+    stage.assert_no_leak().await;
+}
+
+#[tokio::test]
+async fn a_token_of_another_resource_is_left_to_that_one_until_it_is_gone() {
+    let stage = stage().await;
+    let [a, b] = ["a", "b"].map(|name| stage.token(name));
+    let named = |name: &str| json!({"token": {"name": stage.token_name(name)}});
+    stage.create("ci", named("a")).await;
+    stage.create("other", named("b")).await;
+    stage.until_rotated("ci", 1).await;
+    stage.until_rotated("other", 1).await;
+    let both = json!({"spec": alternate(&stage, "b")});
+    stage.edit("ci", both).await;
+    let message = stage.until_blocked("ci", "TokenConflict").await;
+    assert!(message.starts_with("alternateToken: "), "{message}");
+    let status = stage.resources().get("ci").await.unwrap().status.unwrap();
+    assert!(is_ready(&status) && stage.holds_live("ci").await);
+    stage.request("ci", "one").await;
+    stage.request("other", "one").await;
+    stage.until_rotated("other", 2).await;
+    stage.delete("other").await;
+    until_held(&stage, &b).await;
+    let count = |token: &Issued| stage.astro.rotations(&token.id);
+    assert_eq!((count(&a), count(&b)), (1, 3));
     stage.assert_no_leak().await;
 }
 

@@ -138,6 +138,7 @@ impl Looker {
         let pace = &self.observer.handles.settings.pace;
         let rivals = (self.observer.claims()).rivals(&seen.resource, now(), pace);
         (seen.rival, seen.taken) = (rivals.whole, rivals.taken);
+        seen.is_in_ring = self.observer.claims().is_in_ring(&seen.resource);
     }
 
     async fn can_read(&mut self, resource: &WorkspaceTokenRotation) -> bool {

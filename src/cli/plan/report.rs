@@ -1,10 +1,10 @@
 //! The report on a resource: the facts, as JSON for programs and as text for people.
 
 use super::checks::{Check, Outcome};
+use super::facts::{TokenFacts, next_token, plain, token};
 use super::verdict::{Decided, Verdict};
 use crate::cli::terminal::{BAD, BOLD, DIM, GOOD, WARN, paragraph, short};
-use crate::decide::evidence::{Observed, Stored, Token};
-use crate::decide::turn::subject;
+use crate::decide::evidence::{Observed, Stored};
 use crate::decide::upcoming::Upcoming;
 use crate::decide::version::Drift;
 use crate::reason::Blocked;
@@ -75,18 +75,6 @@ pub struct Spoken {
     pub rule: &'static str,
     /// What it says.
     pub says: &'static str,
-}
-
-/// The token, as Astro has it.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TokenFacts {
-    id: String,
-    name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rotated_at: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<Timestamp>,
 }
 
 /// The target Secret.
@@ -293,24 +281,6 @@ impl Titled {
     }
 }
 
-impl TokenFacts {
-    fn text(&self) -> String {
-        let mut text = match self.name.is_empty() {
-            true => self.id.clone(),
-            false => format!("{} ({})", self.name, self.id),
-        };
-        text += &match self.rotated_at {
-            Some(at) => format!(", rotated {}", plain(at)),
-            None => ", never rotated".into(),
-        };
-        text += &match self.expires_at {
-            Some(at) => format!(", expires {}", plain(at)),
-            None => ", never expires".into(),
-        };
-        text
-    }
-}
-
 impl RotationFacts {
     fn text(&self, now: Timestamp) -> String {
         let zone = match self.zone.as_str() {
@@ -365,38 +335,6 @@ fn headline(verdict: &Verdict, now: Timestamp, zone: &TimeZone) -> (Style, Strin
         Verdict::Blocked(blocked) => (BAD, format!("blocked: {}", blocked.reason)),
         Verdict::Unknown(_) => (BAD, "unknown: the cluster gave no answer".into()),
     }
-}
-
-impl From<&Token> for TokenFacts {
-    fn from(token: &Token) -> Self {
-        Self {
-            id: line(&token.id, LONGEST),
-            name: line(&token.name, LONGEST),
-            rotated_at: token.version.rotated_at.as_ref().map(|at| at.0),
-            expires_at: token.ends,
-        }
-    }
-}
-
-/// The one whose value the Secret holds, or else that of the spec.
-fn token(seen: &Observed) -> Option<TokenFacts> {
-    let held = seen.stored.value().map(|held| &held.stamp.token_id);
-    let of_held = held.and_then(|id| seen.record(id)).map(|(token, _)| token);
-    if let Some(token) = of_held.or(seen.records.token.token()) {
-        return Some(token.into());
-    }
-    let held = seen.stored.value()?;
-    Some(TokenFacts {
-        id: line(&held.stamp.token_id, LONGEST),
-        name: String::new(),
-        rotated_at: held.stamp.version.rotated_at.as_ref().map(|at| at.0),
-        expires_at: held.stamp.expires,
-    })
-}
-
-fn next_token(seen: &Observed) -> Option<TokenFacts> {
-    let next = subject(seen).filter(|_| seen.takes_turns())?;
-    next.token().map(TokenFacts::from)
 }
 
 fn secret(seen: &Observed, was_read: bool) -> SecretFacts {
@@ -462,10 +400,6 @@ fn local(at: Timestamp, zone: &TimeZone) -> String {
     at.to_zoned(zone.clone())
         .strftime("%Y-%m-%d %H:%M:%S %:z")
         .to_string()
-}
-
-fn plain(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 fn far(at: Timestamp, now: Timestamp) -> String {

@@ -31,7 +31,7 @@ pub(super) fn ask(chosen: &Details, place: Option<&Place>) -> anyhow::Result<()>
         ("token", format!("{} ({})", shown(&token.name), token.id)),
         (
             "last used",
-            when(chosen.last_used, "never, as far as Astro has noticed"),
+            when(chosen.token.last_used, "never, as far as Astro has noticed"),
         ),
         (
             "rotated",

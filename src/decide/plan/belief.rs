@@ -57,6 +57,33 @@ pub fn believe(seen: &Observed) -> Result<&Held, Blocked> {
 /// # Errors
 /// Why the schedule cannot be followed for this token.
 pub fn next_due(seen: &Observed) -> Result<Option<Due>, Blocked> {
+    let due = due(seen)?;
+    let is_by_time = |due: &Due| matches!(due.rule, DueRule::Scheduled | DueRule::Expiring);
+    let quiet_from = due
+        .filter(is_by_time)
+        .and_then(|due| turn::quiet_from(seen, due.at));
+    Ok(due.map(|due| Due {
+        at: quiet_from.map_or(due.at, |at| due.at.max(at)),
+        ..due
+    }))
+}
+
+/// Until when a rotation that is due waits for those who still use the value before, and why.
+pub fn in_use(seen: &Observed) -> Option<(Timestamp, Blocked)> {
+    let since = due(seen).ok()??.at;
+    let until = next_due(seen).ok()??.at;
+    let (used, token) = (turn::still_used(seen)?, turn::still_valid(seen)?);
+    let message = format!(
+        "a rotation is due since {since} and would end the value that the Secret held before, of token {}, which was used at {used}; it \
+         waits until {until} at the latest, unless that value is used less. Restart the consumers that still use it",
+        token.name
+    );
+    let is_waiting = since <= seen.now && seen.now < until;
+    is_waiting.then(|| (until, Blocked::new(Reason::PreviousInUse, message)))
+}
+
+/// The same as if nobody used the value before.
+fn due(seen: &Observed) -> Result<Option<Due>, Blocked> {
     let (Ok(schedule), Some(held)) = (&seen.schedule, seen.held()) else {
         return Ok(None);
     };

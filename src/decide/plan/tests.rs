@@ -52,6 +52,7 @@ fn token(version: Version) -> Token {
         version,
         starts: Some(at(-1000)),
         ends: None,
+        last_used: None,
         odd: None,
     }
 }
@@ -126,6 +127,7 @@ fn calm() -> Observed {
         vendor_time: None,
         rival: None,
         taken: Vec::new(),
+        is_in_ring: false,
         work: None,
         begun: BTreeMap::new(),
         tries: Tries::default(),
@@ -1757,6 +1759,7 @@ fn each_reason_has_its_conditions() {
         (InvalidSpec, KEEPS, "Stalled"),
         (KubernetesUnavailable, KEEPS, "Reconciling"),
         (OrganizationUnknown, KEEPS, "Stalled"),
+        (PreviousInUse, KEEPS, "Reconciling"),
         (RotatedElsewhere, DENIES, "Reconciling"),
         (RotationInDoubt, DENIES, "Reconciling"),
         (ScheduleTooFrequent, KEEPS, "Stalled"),

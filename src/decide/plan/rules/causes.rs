@@ -5,7 +5,7 @@ use super::step::{fresh, rewrite, rotate};
 use crate::api::{Cause, ExternalRotation, Pending, RotationOutcome, Version, evidence};
 use crate::decide::evidence::{Held, Live, Observed, Stored};
 use crate::decide::plan::Plan;
-use crate::decide::plan::belief::{next_due, rotated_elsewhere, token_expired, token_gone};
+use crate::decide::plan::belief::{in_use, next_due, rotated_elsewhere, token_expired, token_gone};
 use crate::decide::plan::wake::age_of_obstacle;
 use crate::decide::stamp::Stamp;
 use crate::decide::turn::{is_dead, last_hour, not_before, revoking, some_trouble, subject};
@@ -313,6 +313,12 @@ fn with_other(seen: &Observed, held: &Held) -> Option<Held> {
 }
 
 pub(super) fn idle(seen: &Observed) -> Plan {
+    if let Some((until, blocked)) = in_use(seen) {
+        return Plan::Wait {
+            until,
+            doubt: Some(blocked),
+        };
+    }
     match (next_due(seen), some_trouble(seen)) {
         (Err(blocked), _) => Plan::Block(blocked),
         (Ok(_), Some((blocked, is_fresh))) => blocked_if_fresh(blocked, is_fresh),
