@@ -33,6 +33,8 @@ pub struct Stage {
     client: Client,
     pub astro: Astro,
     pub token: Issued,
+    /// The one that takes turns with it in the end, and its name.
+    pub second: (Issued, String),
     pub example: Example,
     operator: Option<Operator>,
     kubeconfig: PathBuf,
@@ -55,6 +57,8 @@ impl Stage {
         let astro = Astro::start().await?;
         let workspace = astro.workspace();
         let token = astro.create(NewToken::workspace(&example.token, workspace));
+        let name = format!("{} 2", example.token);
+        let second = astro.create(NewToken::workspace(&name, workspace));
         let owner = astro.create(NewToken::owner("operator", workspace));
         let (kubeconfig, mut flags) = cluster.operator_access().await?;
         flags.push(format!("--api-url={}", astro.url()));
@@ -62,6 +66,7 @@ impl Stage {
             client: cluster.client.clone(),
             astro,
             token,
+            second: (second, name),
             example,
             operator: None,
             kubeconfig,
@@ -173,13 +178,13 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until the resource has an event of this reason.
-    pub async fn until_event(&self, reason: &str) -> anyhow::Result<()> {
+    /// Waits until the resource has an event about a rotation for this cause.
+    pub async fn until_event(&self, cause: &str) -> anyhow::Result<()> {
         let events = watcher(self.events(), watcher::Config::default()).applied_objects();
         let mut met = events
-            .try_filter(|it| std::future::ready(it.reason.as_deref() == Some(reason)))
+            .try_filter(|it| std::future::ready(it.action.as_deref() == Some(cause)))
             .boxed();
-        let goal = format!("an event {reason}");
+        let goal = format!("an event about a rotation for the reason {cause}");
         self.patiently(&goal, met.try_next()).await??;
         Ok(())
     }
@@ -213,17 +218,22 @@ impl Stage {
 
     /// What the target Secret holds, which must be the token's live value and the one that the status tells of.
     pub async fn held_live(&self, status: &Status) -> anyhow::Result<Held> {
+        self.held_live_of(&self.token, status).await
+    }
+
+    /// The same of another token.
+    pub async fn held_live_of(&self, token: &Issued, status: &Status) -> anyhow::Result<Held> {
         let held = self.held().await?;
         let found = match self.astro.token_of(&held.value) {
             _ if self.astro.is_live(&held.value) => "the live value of another token",
             Some(_) => "a dead value",
             None => "a value Astro never issued",
         };
-        let live = self.astro.live_value(&self.token.id);
+        let live = self.astro.live_value(&token.id);
         ensure!(
             live.as_ref() == Some(&held.value),
             "expected: the live value of token {} in Secret {}\nfound:    {found}",
-            self.example.token,
+            token.id,
             self.example.target
         );
         let told = status.token.as_ref().map(|it| it.short_token.as_str());
@@ -241,6 +251,15 @@ impl Stage {
         ensure!(
             found == times,
             "expected: {times} rotations so far\nfound:    {found}"
+        );
+        Ok(())
+    }
+
+    /// A value must be live.
+    pub fn check_live(&self, which: &str, value: &str) -> anyhow::Result<()> {
+        ensure!(
+            self.astro.is_live(value),
+            "expected: {which} value is live\nfound:    Astro refuses it"
         );
         Ok(())
     }

@@ -27,7 +27,8 @@ pub async fn tell(stage: &mut Stage, screen: &Screen) -> anyhow::Result<()> {
     let (first, held) = appear(stage, screen).await?;
     let held = schedule(stage, screen, &first, held).await?;
     crash(stage, screen, held).await?;
-    reclaim(stage, screen).await?;
+    let held = reclaim(stage, screen).await?;
+    turn(stage, screen, held).await?;
     search(stage, screen).await?;
     conclude(stage, screen).await
 }
@@ -162,7 +163,7 @@ async fn crash(stage: &mut Stage, screen: &Screen, old: Held) -> anyhow::Result<
     Ok(())
 }
 
-async fn reclaim(stage: &Stage, screen: &Screen) -> anyhow::Result<()> {
+async fn reclaim(stage: &Stage, screen: &Screen) -> anyhow::Result<Held> {
     screen.title("4. A rotation by another party");
     let old = stage.held().await?;
     stage.astro.rotate(&stage.token.id);
@@ -178,14 +179,43 @@ async fn reclaim(stage: &Stage, screen: &Screen) -> anyhow::Result<()> {
         noticed.as_secs_f64(),
         held.short
     ));
+    Ok(held)
+}
+
+async fn turn(stage: &Stage, screen: &Screen, old: Held) -> anyhow::Result<()> {
+    screen.title("5. Two tokens, and no moment without a valid value");
+    let (second, name) = &stage.second;
+    stage
+        .edit(json!({"spec": {"alternateToken": {"name": name}}}))
+        .await?;
+    let goal = "an edit that is followed";
+    let seen = stage.until(goal, |resource, status| {
+        status.is_at_rest(resource.metadata.generation)
+    });
+    stage.held_live(&seen.await?).await?;
+    screen.fact(format!(
+        "alternateToken {name:?} added: followed, and nothing was rotated"
+    ));
+    stage
+        .edit(json!({"metadata": {"annotations": {ROTATE: "the other one"}}}))
+        .await?;
+    let status = stage.until_rotated("Requested").await?;
+    let held = stage.held_live_of(second, &status).await?;
+    stage.check_live("the former", &old.value)?;
+    stage.check_rotations(5)?;
+    screen.fact(format!(
+        "a rotation was asked for: it took the other token; short token {}",
+        held.short
+    ));
+    screen.fact("the former value is live too, until the next rotation");
     Ok(())
 }
 
 /// Looks for values in everything the operator has ever said.
 async fn search(stage: &Stage, screen: &Screen) -> anyhow::Result<()> {
-    screen.title("5. Where the values are");
+    screen.title("6. Where the values are");
     // The last thing it says.
-    stage.until_event("Reclaimed").await?;
+    stage.until_event("Requested").await?;
     let everything = ListParams::default();
     let events = stage.events().list(&everything).await?;
     let resources = stage.resources_text().await?;
@@ -233,6 +263,7 @@ async fn conclude(stage: &Stage, screen: &Screen) -> anyhow::Result<()> {
         "Requested/Lost",
         "Lost",
         "Reclaimed",
+        "Requested",
     ];
     ensure!(
         story == expected,
@@ -240,7 +271,7 @@ async fn conclude(stage: &Stage, screen: &Screen) -> anyhow::Result<()> {
     );
     screen.title("All of this was checked");
     screen.fact(format!(
-        "{} facts in {:.0} s; {} rotations: 4 with a reason, 1 for the crash",
+        "{} facts in {:.0} s; {} rotations: 5 with a reason, 1 for the crash",
         screen.facts() + 1,
         screen.seconds(),
         story.len()
