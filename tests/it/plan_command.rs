@@ -231,7 +231,12 @@ fn pending(token: &Issued, replaces: &Version, ago: SignedDuration) -> Value {
 
 /// Each reason of `Ready=False` that needs no running operator. The other two: a template that fails is in no spec yet,
 /// and a value that cannot be stored is in an operator's memory and nowhere else.
-const NOT_PRODUCED: [&str; 3] = ["KubernetesUnavailable", "TemplateFailed", "ValueNotStored"];
+const NOT_PRODUCED: [&str; 4] = [
+    "KubernetesUnavailable",
+    "PreviousInUse",
+    "TemplateFailed",
+    "ValueNotStored",
+];
 
 #[tokio::test]
 async fn each_reason_is_told_with_its_rule_and_code_and_nothing_is_written() {
@@ -680,6 +685,8 @@ async fn the_shipped_examples_are_planned_before_they_are_applied() {
         ("CI deployer", None),
         ("Nightly ETL", None),
         ("Reporting", Some(90)),
+        ("ETL blue", None),
+        ("ETL green", None),
     ] {
         let token = NewToken::workspace(name, workspace);
         planner.0.astro.create(match days {
@@ -716,10 +723,13 @@ async fn the_shipped_examples_are_planned_before_they_are_applied() {
     let blocked = |name: &str, why: &str| (name.to_owned(), "blocked".to_owned(), why.to_owned());
     let expected = [
         blocked("airflow", "TokenNotFound"),
+        // The Secret was not given to it.
+        blocked("astro-owner", "SecretNotOurs"),
         blocked("auditor", "CredentialsMissing"),
         rotates("ci-deployer"),
         // The simulator has no such Deployment.
         blocked("dag-deployer", "Forbidden"),
+        rotates("etl"),
         rotates("nightly-etl"),
         blocked("preview", "TokenNotFound"),
         rotates("reporting"),
