@@ -70,9 +70,9 @@ pub fn next_due(seen: &Observed) -> Result<Option<Due>, Blocked> {
 
 /// Until when a rotation that is due waits for those who still use the value before, and why.
 pub fn in_use(seen: &Observed) -> Option<(Timestamp, Blocked)> {
+    let (used, token) = (turn::still_used(seen)?, turn::still_valid(seen)?);
     let since = due(seen).ok()??.at;
     let until = next_due(seen).ok()??.at;
-    let (used, token) = (turn::still_used(seen)?, turn::still_valid(seen)?);
     let message = format!(
         "a rotation is due since {since} and would end the value that the Secret held before, of token {}, which was used at {used}; it \
          waits until {until} at the latest, unless that value is used less. Restart the consumers that still use it",

@@ -207,14 +207,15 @@ pub(super) fn adopt(seen: &Observed) -> Option<Plan> {
 }
 
 pub(super) fn no_value(seen: &Observed) -> Option<Plan> {
-    due(seen, Cause::Initial).filter(|_| seen.held().is_none())
+    let is_missing = seen.held().is_none();
+    is_missing.then(|| due(seen, Cause::Initial)).flatten()
 }
 
 /// Of two tokens the next one has to wait until the value before is out of use; where it cannot be rotated, the request stays open.
 pub(super) fn requested(seen: &Observed) -> Option<Plan> {
-    let waits = not_before(seen).is_some_and(|at| at > seen.now);
-    let is_held_back = waits && seen.revokes().is_none();
-    due(seen, Cause::Requested).filter(|_| seen.is_requested() && !is_held_back)
+    let waits = || not_before(seen).is_some_and(|at| at > seen.now) && seen.revokes().is_none();
+    let is_next = seen.is_requested() && !waits();
+    is_next.then(|| due(seen, Cause::Requested)).flatten()
 }
 
 /// The value that the Secret held before is ended by a rotation of its token, whose new value nobody needs.
