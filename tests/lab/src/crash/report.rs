@@ -11,6 +11,10 @@ use super::plan::{Plan, Task, Trouble};
 use super::range::Range;
 use super::site::{End, Site, Trap, What};
 
+/// Requests of a kind between two calls that are told apart. While the operator waits until a call can no longer land, there are
+/// as many of them as the time of that life allows, and the later ones are like the earlier.
+const MOST_ALIKE: usize = 3;
+
 /// What became of one resource.
 #[derive(Debug)]
 pub struct Report {
@@ -47,7 +51,8 @@ struct Row {
 impl Report {
     /// The plan with a further death at each request of the last life, in each way that differs.
     pub fn cuts(&self) -> impl Iterator<Item = Plan> {
-        self.trace.iter().flat_map(move |site| {
+        let sites = self.trace.iter().filter(|site| site.nth < MOST_ALIKE);
+        sites.flat_map(move |site| {
             site.what.ends().iter().map(move |end| {
                 let (mut plan, trap) = (
                     self.plan.clone(),
