@@ -482,10 +482,7 @@ impl Records {
 
 /// What the vendor says about a token.
 #[derive(Clone, Debug, Default, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "mostly it is a token, and there are three of them at a time"
-)]
+#[expect(clippy::large_enum_variant, reason = "mostly it is a token")]
 pub enum Live {
     /// Nothing is known.
     #[default]
