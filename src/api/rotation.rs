@@ -115,7 +115,7 @@ pub enum RotationOutcome {
     Stored,
     /// The vendor issued a value that never reached the Secret.
     Lost,
-    /// The vendor issued a value that nobody needs, to end the one before it.
+    /// The vendor issued a value only to invalidate the previous one; it was not stored.
     Dropped,
     /// Something else, of a newer version.
     #[serde(untagged)]

@@ -34,7 +34,7 @@ const MOST_WOKEN: usize = 256;
 ///
 /// A resource claims the tokens of its spec, one or two, and the token whose value its Secret holds: after an edit that may
 /// be none of the spec's, and its value is in use until the next rotation replaces it. Each token is decided on alone. One
-/// that cannot have either of two waits; one that can have one of them works on that, and waits for nobody.
+/// that names two tokens and can have neither of them waits; one that can have one of them works on that, and does not wait.
 ///
 /// *Has stored* means that `status` says so: a rotation of the token in the history that ended as stored, or the token
 /// of the value that the Secret holds, which is how a value is known that was adopted. A rotation that may be in flight
@@ -222,7 +222,7 @@ impl Claims {
         rivals
     }
 
-    /// What `own` is told of one that keeps it from something.
+    /// The conflict that is reported to `own` because of this keeper.
     fn rival(&self, keeper: &Keeper, own: &Claimant) -> Option<Rival> {
         let rival = &self.records.get(keeper.number)?.claimant;
         Some(Rival {
@@ -455,7 +455,7 @@ impl Claims {
         affected
     }
 
-    /// One waits for nobody until it has looked again.
+    /// Removes what is recorded about whom this one waits for; its next look records it anew.
     fn wait_no_more(&mut self, number: u32) {
         let of = |waiting: &BTreeSet<_>| {
             let mut all = waiting.range((number, 0)..=(number, u32::MAX));
@@ -992,7 +992,7 @@ mod tests {
         assert_eq!(rival.blocked.reason, Reason::TokenConflict);
         assert!(rival.blocked.message.contains("resource y has a value"));
         assert_eq!(claims.rivals(&other, at(1), &PACE), Rivals::default());
-        // It waits for nobody, and is woken all the same.
+        // It does not wait for another resource, and is woken all the same.
         assert!(claims.waiting.is_empty());
         assert_eq!(claims.remove(&other), [Key::from(&both)]);
         assert_eq!(claims.rivals(&both, at(1), &PACE), Rivals::default());

@@ -82,7 +82,7 @@ pub fn in_use(seen: &Observed) -> Option<(Timestamp, Blocked)> {
     is_waiting.then(|| (until, Blocked::new(Reason::PreviousInUse, message)))
 }
 
-/// The same as if nobody used the value before.
+/// The same, whether or not the previous value is still used.
 fn due(seen: &Observed) -> Result<Option<Due>, Blocked> {
     let (Ok(schedule), Some(held)) = (&seen.schedule, seen.held()) else {
         return Ok(None);
@@ -138,7 +138,7 @@ fn due(seen: &Observed) -> Result<Option<Due>, Blocked> {
         at: not_before.map_or(due.at, |at| due.at.max(at)),
         ..due
     });
-    // This one keeps nobody waiting but for the consumers.
+    // A revocation waits only until consumers had time to follow.
     let all = next.into_iter().chain(turn::revoking(seen));
     Ok(all.min_by_key(|due| due.at))
 }

@@ -218,7 +218,7 @@ pub(super) fn requested(seen: &Observed) -> Option<Plan> {
     is_next.then(|| due(seen, Cause::Requested)).flatten()
 }
 
-/// The value that the Secret held before is ended by a rotation of its token, whose new value nobody needs.
+/// The previous value is invalidated by a rotation of its token, and the new value of that is not stored.
 pub(super) fn revoked(seen: &Observed) -> Option<Plan> {
     let due_at = revoking(seen).filter(|it| it.at <= seen.now)?;
     due(seen, due_at.rule.into()).filter(|_| !is_dead(seen))
